@@ -1,0 +1,67 @@
+"""The command line: `main` turns arguments into one command, and every outcome into an exit code.
+
+Exit codes: a command's own (None is 0, a bad answer 3), an OpskitError's, 2 for a wrong command line, 130 after a
+signal, 1 for what nobody expected. Results go to stdout, everything else to stderr. A traceback appears with `--debug`
+only. This module imports nothing heavy: signals and core dumps are taken care of before Typer loads.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from opskit.cli import process
+from opskit.cli.context import Context, OutputClosed
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; `argv` is without the program's name, the process's own arguments by default."""
+    process.open_standard_descriptors()
+    process.forbid_core_dumps()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Only as a whole process may the handlers stay: nobody else needs them afterwards.
+    with process.signals(restore=argv is not None):
+        context = Context.of_process()
+        try:
+            return _run(arguments, context)
+        except OutputClosed:
+            context.abandon_output()
+            return 1
+        except BaseException as error:  # also MemoryError, and a KeyboardInterrupt while an error was reported
+            return _failed(error, arguments, context)
+
+
+def _run(arguments: list[str], context: Context) -> int:
+    """Run the command and write out everything it said."""
+    from opskit.cli.commands import command_line
+
+    code = command_line(arguments, context)
+    context.flush()
+    return code
+
+
+def _failed(error: BaseException, arguments: list[str], context: Context) -> int:
+    """Report the error and give its exit code; a reader that went away must not make it worse."""
+    from opskit.cli.failures import failure_of, report
+
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if process.was_interrupted() and not isinstance(error, KeyboardInterrupt):
+        # The same Ctrl-C reached our children: their deaths are not the story.
+        error = KeyboardInterrupt()
+    failure = failure_of(error)
+    try:
+        report(failure, error, context, as_json=context.json or _asks_for("--json", arguments))
+        context.flush()
+    except (OutputClosed, OSError):
+        context.abandon_output()
+    return failure.exit_code
+
+
+def _asks_for(option: str, arguments: list[str]) -> bool:
+    """Whether a global option was meant, for command lines that could not be understood."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return option in arguments[:end] and not os.environ.get("_OPSKIT_COMPLETE")

@@ -1,0 +1,73 @@
+"""The table of commands, and the program that loads a command's module only when that command runs.
+
+Help and completion of the program itself come from the table, so they cost no import; a test holds the table against
+the modules. To add a command: write opskit/cli/NAME.py with an `app` (see `options.noun`) and add its line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from opskit.cli.context import Context
+from opskit.cli.options import GLOBAL_NAMES, Group, build, program, quicken
+
+# Name → (module below opskit.cli with an `app`, the first line of its help), in the order of `opskit --help`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "config": ("config", "Check, show and explain the config."),
+}
+PROGRAM = "opskit"
+
+
+class LazyGroup(Group):
+    """The program: knows every command by name and one line of help, and loads the one that is asked for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, (_, line) in COMMANDS.items():
+            self.commands[name] = TyperCommand(name, help=line, short_help=line, rich_markup_mode=None)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command to run or complete, in place of its entry in the table."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and self.load(name), rest
+
+    def load(self, name: str) -> Any:
+        """Import a command's module and build the command."""
+        module = importlib.import_module(f"opskit.cli.{COMMANDS[name][0]}")
+        command = build(module.app, [each for each in self.params if each.name in GLOBAL_NAMES])
+        command.name = name
+        return command
+
+
+def command_line(arguments: list[str], context: Context) -> int:
+    """Parse the arguments, run the command, and give its exit code: None of a command is 0."""
+    command = root()
+    if f"_{PROGRAM}_COMPLETE".upper() in os.environ:
+        command.main(arguments, prog_name=PROGRAM, obj=context)  # answers the shell and raises SystemExit
+    if not arguments:
+        arguments = ["--help"]
+    try:
+        with command.make_context(PROGRAM, arguments, obj=context) as typer_context:
+            return command.invoke(typer_context) or 0
+    except typer.Exit as finished:
+        return finished.exit_code
+
+
+def root() -> LazyGroup:
+    """The program as a command of Typer."""
+    app = typer.Typer(
+        name=PROGRAM,
+        cls=LazyGroup,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(program)
+    group = typer.main.get_command(app)
+    assert isinstance(group, LazyGroup)
+    quicken(group.params)
+    return group

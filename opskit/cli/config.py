@@ -1,0 +1,85 @@
+"""`opskit config`: check, show and explain the configuration; nothing here changes an existing file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.options import noun
+from opskit.cli.render import counted, printable
+from opskit.errors import ConfigError
+
+app = noun("Check, show and explain the config.")
+
+
+@app.command()
+def validate(typer_context: typer.Context) -> None:
+    """Check the config; all its errors are shown at once."""
+    from opskit.config.load import load, warnings
+
+    context = Context.of(typer_context)
+    path = context.find_config()
+    config = load(path)
+    risks = warnings(config)
+    if context.json:
+        names = {"sources": list(config.sources), "destinations": list(config.destinations)}
+        context.write_json({"ok": True, "file": path, **names, "warnings": risks})
+        return
+    for risk in risks:
+        context.warning(risk)
+    sources, destinations = counted(len(config.sources), "source"), counted(len(config.destinations), "destination")
+    context.write(f"ok: {printable(str(path))}: {sources}, {destinations}")
+
+
+@app.command()
+def show(typer_context: typer.Context) -> None:
+    """Show the config in effect, with defaults filled in; secrets stay references."""
+    from opskit.config.load import render
+
+    context = Context.of(typer_context)
+    config = context.load_config()
+    if context.json:
+        context.write_json(config.model_dump(mode="json"))
+    else:
+        context.write(render(config).rstrip("\n"))
+
+
+@app.command()
+def schema(typer_context: typer.Context) -> None:
+    """Write the JSON Schema of a config file, for editors."""
+    from opskit.config.load import schema as json_schema
+
+    Context.of(typer_context).write_json(json_schema())
+
+
+@app.command()
+def generate(
+    typer_context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; stdout unless given.")] = None,
+) -> None:
+    """Write an example config with every key explained; never over an existing file."""
+    from opskit.config.load import example
+
+    context = Context.of(typer_context)
+    if file is None:
+        context.write(example().rstrip("\n"))
+        return
+    _create(file, example())
+    name = printable(str(file))
+    context.message(f"wrote {name}")
+    context.hint(f"edit it, then: opskit --config {name} config validate")
+
+
+def _create(path: Path, text: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise ConfigError(f"{path} exists: expected a new file", hint="give another name") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {(error.strerror or 'error').lower()}") from error
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)

@@ -1,0 +1,150 @@
+"""What single fields cannot show: entries that contradict one another, and settings that are legal but risky.
+
+Paths are compared as written: the file system is not touched, so symbolic links and mounts are the business of the
+operations. Excludes are understood conservatively (names, anchored paths and globs): what this module cannot
+recognise as excluded is reported, and a plain pattern settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from itertools import permutations
+from pathlib import Path
+
+from opskit.config.model import Config, LocalDestination, PathsSource
+from opskit.config.syntax import Location
+
+
+def contradictions(config: Config) -> list[tuple[Location, str]]:
+    """Settings that cannot be meant: (field, "what, expected X")."""
+    return [*_self_backups(config), *_shared_places(config), *_overlapping_paths(config)]
+
+
+def warnings(config: Config) -> list[str]:
+    """Risks of a valid configuration, one sentence each, beginning with the field."""
+    return [*_key_risks(config), *_policy_risks(config), *_source_risks(config)]
+
+
+def _self_backups(config: Config) -> Iterator[tuple[Location, str]]:
+    places: list[tuple[Location, LocalDestination | None, Path]] = [(("state_dir",), None, config.state_dir)]
+    places += [(("destinations", name, "path"), each, each.path) for name, each in config.destinations.items()]
+    for location, destination, path in places:
+        for name, source in config.sources.items():
+            root = _holding_root(source, path) if isinstance(source, PathsSource) else None
+            if root is None or (isinstance(source, PathsSource) and _is_kept_apart(source, destination)):
+                continue
+            if path == root:
+                yield location, f"is also a path of source '{name}', expected another folder"
+            else:
+                pattern = f"/{path.relative_to(root)}/"
+                yield (
+                    location,
+                    f"lies inside source '{name}', which would back itself up; "
+                    f"expected a folder outside {root}, or '{pattern}' in sources.{name}.exclude",
+                )
+
+
+def _holding_root(source: PathsSource, path: Path) -> Path | None:
+    """The source path that holds `path` without excluding it."""
+    for root in source.paths:
+        if path.is_relative_to(root) and not _is_excluded(path.relative_to(root), source.exclude):
+            return root
+    return None
+
+
+def _is_kept_apart(source: PathsSource, destination: LocalDestination | None) -> bool:
+    """A medium that must be mounted is another file system, which `one_file_system` does not enter."""
+    return source.one_file_system and destination is not None and destination.must_be_mounted
+
+
+def _is_excluded(path: Path, patterns: tuple[str, ...]) -> bool:
+    """Whether `path`, relative to the root of its source, or a folder around it is excluded; the last match counts."""
+    for length in range(1, len(path.parts) + 1):
+        verdict = False
+        for pattern in patterns:
+            if _matches(path.parts[:length], pattern.removeprefix("!")):
+                verdict = not pattern.startswith("!")
+        if verdict:
+            return True
+    return False
+
+
+def _matches(parts: tuple[str, ...], pattern: str) -> bool:
+    pattern = pattern.removesuffix("/")
+    if pattern.startswith("**/") and "/" not in pattern[3:]:
+        pattern = pattern[3:]
+    if "/" not in pattern:
+        return fnmatchcase(parts[-1], pattern)
+    wanted = pattern.removeprefix("/").split("/")
+    return len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
+
+
+def _shared_places(config: Config) -> Iterator[tuple[Location, str]]:
+    destinations = list(config.destinations.items())
+    for i, (name, destination) in enumerate(destinations):
+        if destination.path == config.state_dir:
+            yield ("destinations", name, "path"), "is also state_dir, expected another folder"
+        for other, earlier in destinations[:i]:
+            if destination.path.is_relative_to(earlier.path) or earlier.path.is_relative_to(destination.path):
+                yield (
+                    ("destinations", name, "path"),
+                    f"shares its folder with destination '{other}', expected a folder outside {earlier.path}",
+                )
+
+
+def _overlapping_paths(config: Config) -> Iterator[tuple[Location, str]]:
+    for name, source in config.sources.items():
+        paths = source.paths if isinstance(source, PathsSource) else ()
+        for (i, path), (j, root) in permutations(enumerate(paths), 2):
+            # Of two equal paths only the later is superfluous.
+            if path.is_relative_to(root) and (path != root or i > j):
+                yield ("sources", name, "paths", i), f"already part of {root}, expected paths that do not overlap"
+                break
+
+
+def _key_risks(config: Config) -> Iterator[str]:
+    keys = config.keys
+    if len(set(keys.recipients)) < 2:
+        yield (
+            "keys.recipients: only one recipient: if its private key is lost, every backup is lost; "
+            "add a second one, kept at another place"
+        )
+    for fingerprint in dict.fromkeys(keys.recipients):
+        if fingerprint in {*keys.signers, *keys.maintainers, keys.host}:
+            yield (
+                f"keys.recipients: {fingerprint} also signs or maintains: "
+                "its private half is within reach of a host that backs up; use separate keys"
+            )
+    if keys.host is not None and keys.host in keys.maintainers:
+        yield (
+            "keys.maintainers: the host's own key is a maintainer: an intruder on this host can erase history "
+            "wherever prune runs; keep a maintainer key elsewhere"
+        )
+    if keys.host is not None and keys.host not in keys.signers:
+        yield "keys.signers: the host's own key is not a signer: snapshots made here will not be believed"
+
+
+def _policy_risks(config: Config) -> Iterator[str]:
+    copies = len(config.destinations) + 1
+    if copies < config.policy.copies:
+        yield (
+            f"policy.copies: {config.policy.copies} copies are demanded, and with the original "
+            f"there can be {copies}; add a destination"
+        )
+    offsite = sum(destination.offsite for destination in config.destinations.values())
+    if offsite < config.policy.offsite:
+        demanded = config.policy.offsite
+        yield f"policy.offsite: {demanded} copies elsewhere are demanded, {offsite} destinations are offsite"
+
+
+def _source_risks(config: Config) -> Iterator[str]:
+    if not config.sources:
+        yield "sources: nothing is backed up; add a source"
+    for name, source in config.sources.items():
+        for path in source.paths if isinstance(source, PathsSource) else ():
+            if set("*?[$") & set(str(path)):
+                yield f"sources.{name}.paths: {path} is taken literally; wildcards and variables are not expanded"
+            for label, destination in config.destinations.items():
+                if path != destination.path and path.is_relative_to(destination.path):
+                    yield f"sources.{name}.paths: {path} lies inside destination '{label}', beside its repository"

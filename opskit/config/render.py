@@ -1,0 +1,199 @@
+"""Config → YAML: a whole commented file, entries added to an existing one, the JSON schema, the example.
+
+What is written here reads back as the same Config. `add_entries` edits text, so the user's comments and layout stay;
+it reads its own result and refuses rather than leave a file that says something else. Neither writes to disk.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+from yaml.nodes import CollectionNode, MappingNode, Node
+
+from opskit.config.model import Config, Destination, Duration, Source
+from opskit.config.syntax import compose, read
+from opskit.errors import ConfigError
+
+_PLAIN = re.compile(r"[/A-Za-z][/A-Za-z0-9_.-]*|[1-9][0-9]*[mhdw]")
+_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+WIDTH = 100  # longer entries are written on several lines
+
+
+class _Schema(GenerateJsonSchema):
+    """JSON Schema in which the default of a duration stands as it is written."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return str(dft) if isinstance(dft, Duration) else super().encode_default(dft)
+
+
+def example() -> str:
+    """The example config: every key, explained."""
+    return Path(__file__).with_name("example.yaml").read_text("utf-8")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a config file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(schema_generator=_Schema),
+    }
+
+
+def render(config: Config) -> str:
+    """The config as commented YAML that `load.parse` reads back as an equal Config."""
+    lines = ["# opskit configuration. `opskit config generate` explains every key; `opskit config validate` checks it."]
+    for name, field in Config.model_fields.items():
+        value = getattr(config, name)
+        if name in {"simulated", "performance"} and value == field.get_default(call_default_factory=True):
+            continue
+        lines += ["", f"# {field.description}", *_section(name, value)]
+    return "\n".join(lines) + "\n"
+
+
+def add_entries(text: str, sources: Mapping[str, Source], destinations: Mapping[str, Destination]) -> str:
+    """`text` with sources and destinations added, everything else untouched.
+
+    Raises ConfigError when `text` is no config, has an entry of that name, or is laid out in a way that cannot be
+    edited safely; then the hint says what to add by hand.
+    """
+    for section, entries in (("sources", sources), ("destinations", destinations)):
+        if entries:
+            text = _with_entries(text, section, {name: _plain(entry) for name, entry in entries.items()})
+    return text
+
+
+def _section(name: str, value: object) -> list[str]:
+    plain = _plain(value, with_defaults=name in {"policy", "retention", "keys"})
+    if not isinstance(plain, dict) or not plain:
+        return [f"{name}: {_flow(plain)}"]
+    comments = _comments(value)
+    lines = [f"{name}:"]
+    for key, entry in plain.items():
+        lines += _entry(key, entry, "  ", comments.get(key))
+    return lines
+
+
+def _comments(value: object) -> dict[str, str]:
+    if not isinstance(value, BaseModel):
+        return {}
+    return {name: field.description or "" for name, field in type(value).model_fields.items()}
+
+
+def _entry(key: str, value: Any, indent: str, comment: str | None = None) -> list[str]:
+    """One entry of a block mapping: on one line where it fits."""
+    line = f"{indent}{_flow(key)}: {_flow(value)}"
+    if len(line) <= WIDTH or not isinstance(value, dict | list) or not value:
+        return [f"{line}  # {comment}" if comment else line]
+    lines = [f"{indent}# {comment}"] if comment else []
+    lines.append(f"{indent}{_flow(key)}:")
+    if isinstance(value, dict):
+        return lines + [line for name, item in value.items() for line in _entry(name, item, indent + "  ")]
+    return lines + [f"{indent}  - {_flow(item)}" for item in value]
+
+
+def _plain(value: Any, *, with_defaults: bool = False) -> Any:
+    """A model as plain values; fields at their default are left out unless asked for, absent ones always."""
+    if isinstance(value, BaseModel):
+        # What tells a kind of entry from the others comes before what it inherits.
+        own = type(value).__annotations__
+        fields = sorted(type(value).model_fields.items(), key=lambda item: item[0] not in own)
+        return {
+            name: _plain(found, with_defaults=with_defaults)
+            for name, field in fields
+            if (found := getattr(value, name)) is not None
+            and (with_defaults or field.is_required() or found != field.get_default(call_default_factory=True))
+        }
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int) else str(value)
+
+
+def _flow(value: Any) -> str:
+    """A value in flow style, on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else _scalar(value)
+
+
+def _scalar(text: str) -> str:
+    # Plain only where readers of YAML 1.1 and 1.2 agree that it is text.
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    quoted: str = yaml.dump(text, default_style='"', allow_unicode=True, width=sys.maxsize)
+    return quoted.rstrip("\n")
+
+
+def _with_entries(text: str, section: str, entries: dict[str, Any]) -> str:
+    before = read(text)
+    if before.problems or not isinstance(before.value, dict):
+        raise ConfigError("not a config that can be edited: expected one that `opskit config validate` accepts")
+    existing = before.value.get(section) or {}
+    for name in entries:
+        if name in existing:
+            raise ConfigError(f"{section}.{name} exists: expected a new name")
+    edited = _edited(text, section, entries)
+    expected = {**before.value, section: {**existing, **entries}}
+    after = read(edited)
+    if after.problems or after.value != expected:
+        by_hand = ", ".join(f"{_flow(name)}: {_flow(entry)}" for name, entry in entries.items())
+        raise ConfigError(
+            f"the layout of section {section} cannot be edited safely: expected a plain mapping without aliases",
+            hint=f"add by hand below {section}: {by_hand}",
+        )
+    return edited
+
+
+def _edited(text: str, section: str, entries: dict[str, Any]) -> str:
+    root = compose(text)
+    newline = "\r\n" if "\r\n" in text else "\n"
+    if not isinstance(root, MappingNode):
+        return text
+    node = next((value for key, value in root.value if key.value == section), None)
+    if node is None and root.flow_style:
+        return _into_flow(text, root, {section: entries})
+    if node is None:
+        lines = [f"{section}:", *(line for name, entry in entries.items() for line in _entry(name, entry, "  "))]
+        return text + ("" if text.endswith("\n") else newline) + newline.join(["", *lines, ""])
+    if isinstance(node, MappingNode) and node.flow_style:
+        return _into_flow(text, node, entries)
+    # Of an empty section (`sources:` and nothing) the mark stands behind the colon.
+    column = node.value[0][0].start_mark.column if isinstance(node, MappingNode) else root.start_mark.column + 2
+    lines = [line for name, entry in entries.items() for line in _entry(name, entry, " " * column)]
+    return _after_line(text, _end(node), newline, lines)
+
+
+def _into_flow(text: str, node: MappingNode, entries: dict[str, Any]) -> str:
+    inner = _flow(entries)[1:-1]
+    if not node.value:
+        at = node.start_mark.index + 1
+        return text[:at] + inner + text[at:]
+    at = _end(node.value[-1][1])
+    return f"{text[:at]}, {inner}{text[at:]}"
+
+
+def _after_line(text: str, index: int, newline: str, lines: list[str]) -> str:
+    at = index if text[:index].endswith("\n") else text.find("\n", index) + 1
+    if at == 0:
+        return newline.join([text, *lines, ""])
+    return text[:at] + "".join(line + newline for line in lines) + text[at:]
+
+
+def _end(node: Node) -> int:
+    """Where the text of a node ends. PyYAML ends a block collection only where the next token starts."""
+    if isinstance(node, CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(node, MappingNode) else last)
+    return int(node.end_mark.index)

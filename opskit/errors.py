@@ -1,0 +1,151 @@
+"""Every exception of opskit, with its exit code and a hint for the person who reads it.
+
+An exception means "could not find out" or "could not do"; a bad *answer* (a damaged object, an
+unreadable file) is a result, reported with exit code 3. The tree:
+
+    OpskitError                      1   base: nothing else is raised on purpose
+    ├── UsageError                   2   the command line makes no sense
+    ├── ConfigError                  2   the config cannot be used
+    ├── ProgramMissing               2   an external program is absent or too old
+    ├── SourceError                  4   a source is absent, or a source command failed
+    ├── RepositoryNotFound          10   no repository at that place
+    ├── SnapshotNotFound            10   no snapshot by that name
+    ├── RepositoryLocked            11   another run holds the lock
+    ├── NoKey                       12   no private key at hand opens it, or no usable recipient
+    ├── Forged                      13   a signature or hash is wrong, or history went backwards
+    │   └── Damaged                 13   bytes differ from the name they are stored under
+    ├── StoreError                  20   a destination cannot be reached
+    │   ├── ObjectNotFound          20   the destination has no such object
+    │   ├── ObjectExists            20   a put found the name taken
+    │   ├── StoreFull               21   the destination has no space left
+    │   ├── StoreRefused            22   permission denied or read-only
+    │   └── NotMounted              23   the medium is not mounted
+    ├── UnresolvedReference         30   a secret reference cannot be resolved
+    ├── CacheError                   1   the disposable cache is unusable (callers rebuild it)
+    └── Interrupted                130   the person or the system asked to stop
+
+"Could not read the source" (SourceError) and "could not write the destination" (StoreError) never
+share a base below OpskitError: mistaking one for the other is how backups lose data silently.
+"""
+
+from __future__ import annotations
+
+
+class OpskitError(Exception):
+    """Base of all expected failures.
+
+    The message is lower case, says what happened, what was expected and what was found, and
+    never contains a secret. `hint` says what to do next, on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(OpskitError):
+    """The command line is contradictory or incomplete."""
+
+    exit_code = 2
+
+
+class ConfigError(OpskitError):
+    """The configuration is absent, unreadable or wrong; the message carries file:line:col."""
+
+    exit_code = 2
+
+
+class ProgramMissing(OpskitError):
+    """An external program is absent, or older than opskit can trust."""
+
+    exit_code = 2
+
+
+class SourceError(OpskitError):
+    """A source as a whole could not be read: its path is gone or its command failed."""
+
+    exit_code = 4
+
+
+class RepositoryNotFound(OpskitError):
+    """There is no opskit repository at the given place."""
+
+    exit_code = 10
+
+
+class SnapshotNotFound(OpskitError):
+    """No snapshot, or more than one, answers to the given name."""
+
+    exit_code = 10
+
+
+class RepositoryLocked(OpskitError):
+    """Another run on this host works on the same repository."""
+
+    exit_code = 11
+
+
+class NoKey(OpskitError):
+    """No private key at hand opens the repository, or no recipient can be encrypted to."""
+
+    exit_code = 12
+
+
+class Forged(OpskitError):
+    """A signature is wrong or by a stranger, or history went backwards."""
+
+    exit_code = 13
+
+
+class Damaged(Forged):
+    """Stored bytes differ from the hash they are named by, or do not decode."""
+
+
+class StoreError(OpskitError):
+    """A destination failed: unreachable, or an error of its medium."""
+
+    exit_code = 20
+
+
+class ObjectNotFound(StoreError):
+    """The destination answers, and has no object of that name."""
+
+
+class ObjectExists(StoreError):
+    """A put found the name taken; nothing was written."""
+
+
+class StoreFull(StoreError):
+    """The destination has no space (or no inodes, or no quota) left."""
+
+    exit_code = 21
+
+
+class StoreRefused(StoreError):
+    """The destination refused: permission denied, read-only, locked."""
+
+    exit_code = 22
+
+
+class NotMounted(StoreError):
+    """The destination must be a mounted medium and is not mounted."""
+
+    exit_code = 23
+
+
+class UnresolvedReference(OpskitError):
+    """A secret reference is malformed or cannot be resolved."""
+
+    exit_code = 30
+
+
+class CacheError(OpskitError):
+    """The disposable host cache is corrupt or of another repository; rebuild it."""
+
+
+class Interrupted(OpskitError):
+    """A signal asked to stop; everything stored so far will be reused."""
+
+    exit_code = 130

@@ -1,0 +1,32 @@
+"""The one owner of gpg, gpgv and python-gnupg: encrypting, decrypting, signing, verifying, keeping keys.
+
+Importing it runs nothing and loads nothing heavy; python-gnupg is imported where keys are moved in or out.
+"""
+
+from __future__ import annotations
+
+from opskit.gpg.bulk import decrypt_symmetric, encrypt_symmetric, open_signed
+from opskit.gpg.ephemeral import ephemeral_keyring, remove_stale_keyrings
+from opskit.gpg.keyring import Decrypted, Keyring
+from opskit.gpg.listing import KeyInfo, usable_recipients
+from opskit.gpg.program import Buffer, Versions, check_programs
+from opskit.gpg.verify import Signed, UnknownSigner, verify, write_public_keyring
+
+__all__ = [
+    "Buffer",
+    "Decrypted",
+    "KeyInfo",
+    "Keyring",
+    "Signed",
+    "UnknownSigner",
+    "Versions",
+    "check_programs",
+    "decrypt_symmetric",
+    "encrypt_symmetric",
+    "ephemeral_keyring",
+    "open_signed",
+    "remove_stale_keyrings",
+    "usable_recipients",
+    "verify",
+    "write_public_keyring",
+]

@@ -1,0 +1,115 @@
+"""Symmetric encryption of packs and trees under a run key.
+
+A run key is 256 random bits as 64 hexadecimal characters, used as an OpenPGP passphrase with plain salted S2K: it
+needs no stretching, and stretching would cost half a second a call. No key ring, no agent and no home folder takes
+part, so any number of calls may run at once, on a read-only or full disk too.
+
+Invariant: no byte of a plaintext is handed out before gpg has ended well, its integrity check has passed, and its
+status lines show exactly one binary literal inside exactly one encrypted part. gpg by itself prints tampered text
+first and complains later, and takes an unencrypted message for a success.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+from opskit.errors import Damaged, NoKey, OpskitError, UsageError
+from opskit.gpg.program import NOWHERE, Buffer, Finished, run
+from opskit.gpg.verify import Signed, verify
+
+CIPHER_OPTIONS = (
+    "--cipher-algo", "AES256", "--digest-algo", "SHA256", "--s2k-mode", "1",
+    "--s2k-cipher-algo", "AES256", "--s2k-digest-algo", "SHA256",
+)  # fmt: skip
+"""Said in full because --rfc4880, which keeps 2.4 from writing packets others cannot read, falls back to 3DES."""
+
+_BARE = (
+    "--rfc4880", "--batch", "--no-options", "--homedir", NOWHERE, "--no-keyring", "--no-autostart",
+    "--no-random-seed-file", "--no-permission-warning", "--no-symkey-cache",
+)  # fmt: skip
+_RUN_KEY = re.compile(rb"[0-9a-f]{64}")
+_AES256, _WITH_MDC, _BINARY = "9", "2", "62"
+_ROOM_FOR_LOGS = 1 << 20
+_KEY_TROUBLE = ("Bad session key", "Bad passphrase", "No secret key", "public key decryption failed")
+_MACHINE_TROUBLE = ("annot allocate memory", "out of memory", "out of core", "No space left")
+
+
+def encrypt_symmetric(data: Buffer, run_key: bytes) -> bytes:
+    """`data` as one binary OpenPGP message under `run_key`; nothing is compressed. Raises OpskitError."""
+    options = [*_BARE, *CIPHER_OPTIONS, "-z", "0", "--symmetric"]
+    finished = run("gpg", options, data=data, secret=require_run_key(run_key))
+    message = finished.read()
+    if finished.code != 0 or not message:
+        raise OpskitError(f"gpg could not encrypt: {finished.last_words()}")
+    return message
+
+
+def decrypt_symmetric(data: Buffer, run_key: bytes) -> BinaryIO:
+    """The plaintext of a message under `run_key`, as a rewound file in memory that the caller closes.
+
+    Raises NoKey when the run key does not fit (once in 65,536 wrong keys: Damaged), Damaged when the message does not
+    decode. Check the SHA-256 of the object first: only then does NoKey surely mean the key.
+    """
+    return _decrypt(data, run_key, "--decrypt")
+
+
+def open_signed(data: Buffer, run_key: bytes, keyring: Path) -> Signed:
+    """Open a message made by `Keyring.sign_and_encrypt` with its run key, and check its signature as `verify` does.
+
+    `keyring` is a file made by `write_public_keyring`. Raises as `decrypt_symmetric` and `verify` do.
+    """
+    with _decrypt(data, run_key, "--unwrap") as file:
+        return verify(file.read(), keyring)
+
+
+def _decrypt(data: Buffer, run_key: bytes, command: str) -> BinaryIO:
+    # Nothing here is compressed by OpenPGP, so a text longer than its message is a trap to fill the memory.
+    limit = max(memoryview(data).nbytes, _ROOM_FOR_LOGS)
+    finished = run("gpg", [*_BARE, command], data=data, secret=require_run_key(run_key), output_limit=limit)
+    try:
+        require_decrypted(finished, literals=1 if command == "--decrypt" else 0)
+    except BaseException:
+        finished.output.close()
+        raise
+    return finished.output
+
+
+def require_run_key(run_key: bytes) -> bytes:
+    """`run_key`, if it has the form of one. Raises UsageError, without showing it."""
+    if not _RUN_KEY.fullmatch(run_key):
+        raise UsageError(f"expected a run key of 64 hexadecimal characters, got {len(run_key)} bytes of another form")
+    return run_key
+
+
+def require_decrypted(finished: Finished, *, literals: int) -> None:
+    """Judge a decryption by its status lines; `literals` is 0 where only the encryption layer was taken off.
+
+    Raises NoKey, Damaged, or OpskitError where the machine was at fault, with what gpg said.
+    """
+    if _is_whole(finished, literals):
+        return
+    why = finished.last_words()
+    if any(words in finished.log for words in _MACHINE_TROUBLE):
+        raise OpskitError(f"gpg could not decrypt: {why}")
+    if finished.count("BADMDC") or finished.count("DECRYPTION_OKAY"):
+        raise Damaged(f"the message is damaged: {why}")
+    if finished.count("NO_SECKEY") or any(words in finished.log for words in _KEY_TROUBLE):
+        raise NoKey(f"no key at hand opens the message: {why}")
+    raise Damaged(f"expected one message in AES-256 with an integrity check, got something else: {why}")
+
+
+def _is_whole(finished: Finished, literals: int) -> bool:
+    once = ("BEGIN_DECRYPTION", "DECRYPTION_OKAY", "GOODMDC", "END_DECRYPTION")
+    words = [line[0] for line in finished.status]
+    texts = finished.lines("PLAINTEXT")
+    return (
+        finished.code == 0
+        and all(words.count(word) == 1 for word in once)
+        and not any(word in words for word in ("BADMDC", "DECRYPTION_FAILED", "NODATA", "UNEXPECTED"))
+        and [line[:2] for line in finished.lines("DECRYPTION_INFO")] == [[_WITH_MDC, _AES256]]
+        and len(texts) == literals
+        and all(line[:1] == [_BINARY] for line in texts)
+        and (not texts or words.index("BEGIN_DECRYPTION") < words.index("PLAINTEXT") < words.index("END_DECRYPTION"))
+    )

@@ -1,0 +1,261 @@
+"""Running gpg and gpgv: finding them, one call, and reading what they say about it.
+
+Every call has its output, log and status lines in memory files (memfd), and its input in a pipe: nothing touches a
+disk, nothing can deadlock on a full pipe, and a result is read only after the program has ended. Secrets reach a
+program through a pipe whose descriptor it inherits: never through argv, the environment or a file.
+
+Invariants: argv lists only; the child sees an environment of known names (never the caller's secrets), in the C
+locale; it has its own process group, so that Ctrl-C reaches opskit and not a half-written object.
+
+It deliberately does not judge an answer: exit codes and status lines are returned, the callers decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import io
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from opskit.errors import OpskitError, ProgramMissing, UsageError
+
+Buffer = bytes | bytearray | memoryview
+Version = tuple[int, int, int]
+
+OLDEST: Version = (2, 2, 20)
+"""The first release known to refuse unprotected ciphertext and to print every status line opskit reads."""
+
+NOWHERE = "/nonexistent/opskit"
+"""A home folder for calls that must neither read nor create one."""
+
+_INHERITED = (
+    "PATH", "HOME", "USER", "LOGNAME", "LD_LIBRARY_PATH", "GNUPGHOME", "GPG_TTY", "TERM", "DISPLAY",
+    "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "PINENTRY_USER_DATA",
+)  # fmt: skip
+_PIPE_HOLDS = 4096
+_USUAL_PIPE, _LARGE_PIPE = 1 << 16, 1 << 20
+_CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGXFSZ)
+"""What a crafted message may do to gpg (2.2.40 fails an assertion on a flipped bit): the message's fault."""
+
+_INSTALL = "install it: apt-get install gpg gpgv gpg-agent (Debian, Ubuntu), dnf install gnupg2 (Fedora)"
+
+
+class Versions(NamedTuple):
+    """The versions of the programs in use."""
+
+    gpg: Version
+    gpgv: Version
+
+
+class MemoryFile(io.FileIO):
+    """A file in memory without a name. Reading it whole takes one system call and one copy."""
+
+    def __init__(self) -> None:
+        super().__init__(os.memfd_create("opskit", os.MFD_CLOEXEC), "r+b")
+
+    def readall(self) -> bytes:
+        """What is left from the present position. (FileIO reads in pieces and copies twice: five times slower.)"""
+        pieces = []
+        while piece := os.read(self.fileno(), max(os.fstat(self.fileno()).st_size - self.tell(), 0)):
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to `size` bytes; all that is left for None or a negative size."""
+        return self.readall() if size is None or size < 0 else super().read(size)
+
+    def content(self) -> bytes:
+        """The whole file."""
+        self.seek(0)
+        return self.readall()
+
+
+class Finished(NamedTuple):
+    """What a call left: exit code, status lines (keyword first), output (rewound; the caller closes it), log text."""
+
+    code: int
+    status: list[list[str]]
+    output: MemoryFile
+    log: str
+
+    def count(self, keyword: str) -> int:
+        """How many status lines begin with `keyword`."""
+        return sum(1 for line in self.status if line[0] == keyword)
+
+    def lines(self, keyword: str) -> list[list[str]]:
+        """The arguments of every status line that begins with `keyword`."""
+        return [line[1:] for line in self.status if line[0] == keyword]
+
+    def read(self) -> bytes:
+        """The whole output; closes it."""
+        with self.output as file:
+            return file.read()
+
+    def last_words(self) -> str:
+        """The end of the log, on one line, for an error message."""
+        lines = [line.strip() for line in self.log.splitlines() if line.strip()]
+        return "; ".join(lines[-2:])[-300:] or f"exit code {self.code}"
+
+
+def check_programs() -> Versions:
+    """Make sure that gpg and gpgv are there and new enough; asked once, then remembered. Raises ProgramMissing."""
+    return Versions(_version(find_program("gpg")), _version(find_program("gpgv")))
+
+
+@functools.cache
+def find_program(name: str) -> str:
+    """The absolute path of a GnuPG program. Raises ProgramMissing."""
+    path = shutil.which(name)
+    if path is None:
+        raise ProgramMissing(f"the program {name} is needed, expected it in PATH, got nothing", hint=_INSTALL)
+    return os.path.abspath(path)
+
+
+@functools.cache
+def _version(path: str) -> Version:
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, check=True, env=child_environment())
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ProgramMissing(f"cannot run {path}: {error}", hint=_INSTALL) from error
+    match = re.match(rb"gpgv? \(GnuPG[^)]*\) (\d+)\.(\d+)\.(\d+)", answer.stdout)
+    if match is None:
+        raise ProgramMissing(f"expected {path} to be GnuPG, got {answer.stdout[:60]!r}", hint=_INSTALL)
+    found = (int(match[1]), int(match[2]), int(match[3]))
+    if found < OLDEST:
+        versions = f"expected at least {_dotted(OLDEST)}, got {_dotted(found)}"
+        raise ProgramMissing(f"{path} is too old: {versions}", hint=_INSTALL)
+    return found
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of every GnuPG program: known names only, C locale, the terminal for a passphrase question."""
+    environment = {name: value for name, value in os.environ.items() if name in _INHERITED}
+    environment["LC_ALL"] = "C"
+    if "GPG_TTY" not in environment and (terminal := _terminal()):
+        environment["GPG_TTY"] = terminal
+    return environment
+
+
+def _terminal() -> str | None:
+    for descriptor in (0, 2, 1):
+        try:
+            return os.ttyname(descriptor)
+        except OSError:
+            continue
+    return None
+
+
+def run(
+    name: str,
+    arguments: Sequence[str],
+    *,
+    data: Buffer = b"",
+    secret: bytes | None = None,
+    output_limit: int | None = None,
+) -> Finished:
+    """Run one GnuPG program to its end, with `data` as its input.
+
+    `secret` is handed over as `--passphrase-fd`. `output_limit` (bytes) bounds what a hostile, compressed message may
+    grow to. A crash of the program is an answer (a negative exit code); being killed from outside is not. Raises
+    OpskitError when the program was killed or could not run, ProgramMissing when it is not there.
+    """
+    try:
+        return _run(name, arguments, data, secret, output_limit)
+    except OSError as error:
+        raise OpskitError(f"cannot run {name}: {error}") from error
+
+
+def _run(name: str, arguments: Sequence[str], data: Buffer, secret: bytes | None, output_limit: int | None) -> Finished:
+    with MemoryFile() as status, MemoryFile() as log:
+        output = MemoryFile()
+        try:
+            code = _spawn(name, arguments, data, (output, log, status), secret, output_limit)
+            words = [line.split(" ") for line in _status_lines(status.content())]
+            finished = Finished(code, words, output, log.content().decode(errors="replace"))
+            if code < 0 and -code not in _CRASHES:
+                raise OpskitError(f"{name} was ended by signal {-code}: {finished.last_words()}")
+            output.seek(0)
+            return finished
+        except BaseException:
+            output.close()
+            raise
+
+
+def _spawn(
+    name: str,
+    arguments: Sequence[str],
+    data: Buffer,
+    files: tuple[MemoryFile, MemoryFile, MemoryFile],
+    secret: bytes | None,
+    output_limit: int | None,
+) -> int:
+    output, log, status = files
+    command = [find_program(name), "--status-fd", str(status.fileno())]
+    passed = [status.fileno()]
+    if secret is not None:
+        passed.append(_secret_pipe(secret))
+        command += ["--passphrase-fd", str(passed[-1])]
+    try:
+        process = subprocess.Popen(
+            [*command, *arguments],
+            stdin=subprocess.PIPE, stdout=output, stderr=log, bufsize=0,
+            pass_fds=passed, env=child_environment(), process_group=0,
+        )  # fmt: skip
+    finally:
+        if secret is not None:
+            os.close(passed[-1])
+    try:
+        if output_limit is not None:
+            # The kernel ends the program with SIGXFSZ when its output passes the limit.
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (output_limit, output_limit))
+        _feed(process, data)
+        return process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def _feed(process: subprocess.Popen[bytes], data: Buffer) -> None:
+    assert process.stdin is not None
+    # A program that ends before it has read everything says why in its status lines.
+    with process.stdin as pipe, contextlib.suppress(BrokenPipeError):
+        rest = memoryview(data)
+        if rest.nbytes > _USUAL_PIPE:
+            # Fewer changes between the two programs; an unprivileged user may have used up his allowance of pipes.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _LARGE_PIPE)
+        rest = rest.cast("B") if rest.nbytes else memoryview(b"")
+        while rest:
+            rest = rest[os.write(pipe.fileno(), rest) :]
+
+
+def _secret_pipe(secret: bytes) -> int:
+    # gpg reads one line: what follows a line end would silently not be part of the passphrase.
+    if b"\n" in secret or b"\0" in secret or len(secret) >= _PIPE_HOLDS:
+        raise UsageError(f"a passphrase must be one line of fewer than {_PIPE_HOLDS} bytes")
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, secret + b"\n")
+    finally:
+        os.close(writer)
+    return reader
+
+
+def _status_lines(raw: bytes) -> Iterable[str]:
+    for line in raw.decode(errors="replace").split("\n"):
+        if line.startswith("[GNUPG:] "):
+            yield line[9:]

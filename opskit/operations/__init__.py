@@ -1,0 +1,1 @@
+"""What opskit does, one verb a module; they know bases, never concrete adapters."""

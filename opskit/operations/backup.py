@@ -1,0 +1,320 @@
+"""Back up sources: one read, every reachable copy, a signed manifest as the only commit point.
+
+Order of writes, per copy: key object, packs, index objects, pack lists, manifest. A crash between any two steps
+leaves objects nobody refers to; the next run finds them in its listing and stores nothing twice. A
+write that failed at a copy keeps the manifest from that copy; the others commit without it.
+
+A copy that lacks older snapshots still receives this one when everything this one needs is there:
+disks that are swapped in and out would never agree otherwise. Such a copy is *behind*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from opskit import __version__
+from opskit.errors import NoKey, OpskitError, StoreError
+from opskit.gpg import usable_recipients
+from opskit.operations import session as sessions
+from opskit.operations.catchup import catch_up, lacking
+from opskit.operations.reading import Reading, SourceReader, root_of
+from opskit.operations.session import Session
+from opskit.repository import encoding, index, lasttree, names, tree
+from opskit.repository import manifest as manifests
+from opskit.repository.copy import Copy
+from opskit.repository.fanout import Fanout
+from opskit.repository.history import load_history
+from opskit.repository.index import Index, IndexedPack
+from opskit.repository.locating import move_to_lists, runs_needed
+from opskit.repository.manifest import Manifest, Snapshot
+from opskit.repository.writer import ChunkWriter, OpenRun
+from opskit.sources.base import Source, printable
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One source to back up, and the tags its snapshot gets."""
+
+    name: str
+    source: Source
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to back up. `config` is stored (encrypted) with each snapshot; `kit` are digests of the fixed objects."""
+
+    workers: int
+    force_read: bool = False
+    config: str = ""
+    kit: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of one source. `destinations`: "ok", "behind" or "failed"; sizes in bytes."""
+
+    source: str
+    snapshot: str = ""
+    files: int = 0
+    bytes: int = 0
+    new_bytes: int = 0
+    stored_bytes: int = 0
+    seconds: float = 0.0
+    unchanged: int = 0
+    errors: list[str] = field(default_factory=list)
+    destinations: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, OpskitError] = field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        """All files read, all copies current."""
+        return not self.errors and all(state == "ok" for state in self.destinations.values())
+
+
+Watch = Callable[[str, Reading, ChunkWriter], None]
+"""Told when the reading of a source begins, so that progress can be shown."""
+
+
+def backup(
+    session: Session, jobs: Sequence[Job], options: Options, *, clock_ns: Callable[[], int], watch: Watch | None = None
+) -> Iterator[Result]:
+    """Back up the jobs in turn, yielding each result once its snapshot is committed.
+
+    Raises SourceError, NoKey, CacheError, and the first copy's StoreError when no copy works any more.
+    """
+    with _Run(session, options, clock_ns, watch) as run:
+        for job in jobs:
+            yield run.back_up(job)
+
+
+class _Run:
+    """One invocation: at most one run key, however many sources."""
+
+    def __init__(self, session: Session, options: Options, clock_ns: Callable[[], int], watch: Watch | None) -> None:
+        self._session, self._options, self._clock_ns, self._watch = session, options, clock_ns, watch
+        self._host = session.host
+        self._identity = session.host.identity
+        self._rolled_back: list[str] = []
+        self._recipients, self._rejected = _recipients(session)
+        self._fanout = Fanout(session.copies)
+        self._writer = ChunkWriter(
+            session.cache, session.live, self._fanout,
+            start_run=self._start_run, write_index=self._write_index, workers=options.workers,
+        )  # fmt: skip
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+        self._fanout.__exit__(*error)
+
+    def _start_run(self) -> OpenRun:
+        run = OpenRun(uuid.uuid4().hex, secrets.token_hex(32).encode())
+        message = self._identity.keyring.encrypt(encoding.encode({run.id: run.key.decode()}), self._recipients)
+        run.key_object = names.sha256(message)
+        run.row = self._session.cache.add_run(run.id, run.key_object)
+        self._put(names.key(run.key_object), message)
+        self._fanout.wait()
+        return run
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._session.cache.add_size(name, len(data))
+        self._fanout.put(name, data)
+
+    def _write_index(self, run: OpenRun, packs: list[int]) -> None:
+        """Describe packs in an index object, noted in the cache before it is put."""
+        session, cache = self._session, self._session.cache
+        runs = cache.runs()
+        described = []
+        for number in packs:
+            row, ids = session.live[number], cache.unindexed_ids(number)
+            if ids is not None:
+                packed_by = runs[row.run]
+                described.append(IndexedPack(row.name, packed_by.id, packed_by.key, row.stored, row.content, ids))
+        payload = index.encode(self._host.repository, Index(run.id, run.key_object, described))
+        data = self._identity.keyring.sign_and_encrypt(
+            payload, signer=self._identity.host_key, recipient=self._identity.host_key, run_key=run.key
+        )
+        digest = names.sha256(data)
+        cache.add_index(digest, run.row, packs)
+        self._put(names.index(digest), data)
+        self._fanout.wait()
+        cache.forget_unindexed(packs)
+
+    def back_up(self, job: Job) -> Result:
+        session, writer = self._session, self._writer
+        started, started_ns = self._host.now(), self._clock_ns()
+        snapshots = self._history(job.name)
+        content, stored = writer.content_bytes, writer.stored_bytes
+        with _remembering(session.last_tree(job.name)) as new_last:
+            reading = self._read(job, new_last)
+            place, about = self._store_tree(job, reading)
+            snapshot = self._manifest(job, reading, place, started, snapshots)
+            self._commit(snapshot[0], snapshot[1], snapshots)
+            new_last.finish(about)
+        for copy in session.working():
+            if snapshot[0].name in copy.objects:
+                session.heads.acknowledge(copy.id, snapshot[0])
+        session.heads.save()
+        result = Result(
+            job.name, snapshot[0].id, reading.files, reading.total_bytes,
+            writer.content_bytes - content, writer.stored_bytes - stored,
+            (self._clock_ns() - started_ns) / 1e9, reading.unchanged,
+        )  # fmt: skip
+        self._judge(result, reading, snapshot[0], snapshots)
+        return result
+
+    def _history(self, source: str) -> list[Snapshot]:
+        """The chain of this host and source, from all reachable copies."""
+        session, identity = self._session, self._identity
+        history = load_history(
+            session.copies, identity.verify,
+            signers=identity.signers, repository=self._host.repository, cache=session.cache, source=source,
+        )  # fmt: skip
+        session.rejected.extend(history.rejected)
+        self._rolled_back = [
+            f"{copy.destination}: rolled back: it acknowledged snapshot {head.sequence} of {source}, which is gone"
+            for copy in session.copies
+            if (head := session.heads.get(copy.id, self._host.label, source)) and head.name not in copy.objects
+        ]
+        snapshots = history.of(source, self._host.label)
+        if snapshots:
+            newest = snapshots[-1].manifest
+            sessions.retire_small_packs(session, [pack for run in newest.runs for pack in run.packs])
+        return snapshots
+
+    def _read(self, job: Job, new_last: lasttree.Writer) -> Reading:
+        session, path = self._session, self._session.last_tree(job.name)
+        about = lasttree.read_about(path)
+        known = about.get("token") == session.cache.token
+        reader = SourceReader(
+            job.source, self._writer, session.live.__contains__,
+            last=lasttree.read(path) if known else iter(()), new_last=new_last,
+            clock_ns=self._clock_ns, force=self._options.force_read,
+        )  # fmt: skip
+        if self._watch:
+            self._watch(job.name, reader.reading, self._writer)
+        return reader.read()
+
+    def _store_tree(self, job: Job, reading: Reading) -> tuple[tuple[int, int], dict[str, object]]:
+        """Store the root, unless it is the last one again; returns its place and what to remember of it."""
+        session, writer = self._session, self._writer
+        digest = _digest(reading, self._options.config)
+        old = lasttree.read_about(session.last_tree(job.name))
+        place: tuple[int, int] | None = None
+        if old.get("root") == digest and old.get("token") == session.cache.token and old.get("pack") in session.live:
+            place = (int(old["pack"]), int(old["member"]))
+        if place is None:
+            place = writer.store_root(lambda name_of: tree.encode_root(root_of(reading, self._options.config, name_of)))
+        reading.packs.add(place[0])
+        if writer.started or any(number in reading.packs for number in session.unindexed):
+            writer.finish(session.unindexed)
+            session.unindexed = []
+        about = {"root": digest, "token": session.cache.token, "pack": place[0], "member": place[1]}
+        return place, about
+
+    def _manifest(
+        self, job: Job, reading: Reading, place: tuple[int, int], started: datetime, snapshots: Sequence[Snapshot]
+    ) -> tuple[Snapshot, bytes]:
+        session, host = self._session, self._host
+        there = {name for copy in session.copies for name in copy.objects if name.startswith("index/")}
+        runs = runs_needed(session.cache, session.live, reading.packs, there)
+        sequence, previous = self._follow(job.name, snapshots)
+        manifest = Manifest(
+            repository=host.repository, host=host.label, source=job.name,
+            sequence=sequence, previous=previous,
+            started=started.replace(microsecond=0), finished=host.now().replace(microsecond=0), tags=tuple(job.tags),
+            tree_pack=session.live[place[0]].name, tree_member=place[1],
+            runs=move_to_lists(runs, self._put), kit=dict(self._options.kit),
+            files=reading.files, entries=reading.entries, bytes=reading.total_bytes,
+            unreadable=reading.unreadable, complete=reading.unreadable == 0, writer=f"opskit {__version__}",
+        )  # fmt: skip
+        payload = manifests.encode(manifest)
+        data = self._identity.keyring.sign(payload, self._identity.host_key)
+        digest = names.sha256(data)
+        snapshot = Snapshot(names.snapshot(started, job.name, digest), digest, self._identity.host_key, manifest)
+        session.cache.add_manifest(snapshot.name, snapshot.signer, payload)
+        session.cache.add_size(snapshot.name, len(data))
+        return snapshot, data
+
+    def _follow(self, source: str, snapshots: Sequence[Snapshot]) -> tuple[int, str | None]:
+        """Sequence number and predecessor of the next manifest: after the newest head ever acknowledged."""
+        seen = [(each.manifest.sequence, each.name) for each in snapshots]
+        head = max([*seen, self._session.heads.newest(self._host.label, source) or (0, "")])
+        return head[0] + 1, names.digest_in(head[1]) if head[1] else None
+
+    def _commit(self, snapshot: Snapshot, data: bytes, older: Sequence[Snapshot]) -> None:
+        """Give the manifest to every copy that has, or can be given, what it needs."""
+        session = self._session
+        self._fanout.wait()
+        for copy in session.working():
+            catch_up(copy, session.working(), older)
+        for copy in session.working():
+            self._commit_to(copy, snapshot, data)
+        if not any(snapshot.name in copy.objects for copy in session.copies):
+            failures = [copy.failed for copy in session.copies if copy.failed]
+            raise failures[0] if failures else StoreError("no copy has everything the new snapshot needs")
+
+    def _commit_to(self, copy: Copy, snapshot: Snapshot, data: bytes) -> None:
+        session = self._session
+        try:
+            for name in lacking(copy, snapshot, session.get):
+                copy.put(name, session.get(name))
+            copy.put(snapshot.name, data)
+        except OpskitError as error:
+            copy.failed = error
+
+    def _judge(self, result: Result, reading: Reading, snapshot: Snapshot, older: Sequence[Snapshot]) -> None:
+        session = self._session
+        result.errors = [f"{printable(problem.path)}: {problem.message}" for problem in reading.problems]
+        result.errors += [f"recipient {reason}" for reason in self._rejected]
+        result.errors += [f"{name}: {error}" for _, name, error in session.rejected]
+        for copy in session.copies:
+            missing = [each for each in older if each.name not in copy.objects]
+            if copy.failed is not None:
+                result.destinations[copy.destination], result.reasons[copy.destination] = "failed", copy.failed
+            elif snapshot.name in copy.objects and not missing:
+                result.destinations[copy.destination] = "ok"
+            else:
+                result.destinations[copy.destination] = "behind"
+                result.reasons[copy.destination] = StoreError(f"{len(missing)} older snapshots are missing there")
+        for destination, reason in session.absent.items():
+            result.destinations[destination], result.reasons[destination] = "behind", reason
+        result.errors += self._rolled_back
+
+
+def _recipients(session: Session) -> tuple[list[str], list[str]]:
+    identity = session.host.identity
+    valid, rejected = usable_recipients(identity.keyring.keys(), identity.recipients, session.host.now().timestamp())
+    if not valid:
+        raise NoKey(
+            "no recipient can be encrypted to: " + "; ".join(rejected or ["none is configured"]),
+            hint="opskit keys list shows the recipients; import a renewed public key or add another recipient",
+        )
+    return valid, rejected
+
+
+def _digest(reading: Reading, config: str) -> str:
+    """What a root depends on, in terms of this cache's pack numbers."""
+    chunks = [(chunk_id.hex(), number) for chunk_id, _, number, _ in reading.chunks]
+    problems = [(problem.path.hex(), problem.message) for problem in reading.problems]
+    return hashlib.sha256(encoding.encode([chunks, problems, config])).hexdigest()
+
+
+@contextmanager
+def _remembering(path: Path) -> Iterator[lasttree.Writer]:
+    """A new last tree that is dropped unless it was finished."""
+    writer = lasttree.Writer(path)
+    try:
+        yield writer
+    finally:
+        writer.discard()

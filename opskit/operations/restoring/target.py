@@ -1,0 +1,260 @@
+"""Writes entries below a target folder, and nowhere else.
+
+Invariants:
+- Every folder on the way is opened relative to its parent with O_NOFOLLOW: a symbolic link, wherever it
+  came from, is never written through. Paths were checked when the tree was decoded.
+- Nothing is deleted but what this restore itself put there under a temporary name; a file in the way is
+  replaced by rename, whole and atomically, and only where the caller allowed it.
+- Owner before mode (chown clears setuid), mode before attributes (chown clears capabilities), times last.
+
+A Target is for one thread: it keeps folder descriptors open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import stat
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from opskit.errors import Damaged
+from opskit.repository.tree import Node
+
+_OPEN_FOLDERS = 64
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_TEMPORARY = b".opskit-restore-"
+
+
+class Owners:
+    """Maps recorded owners to ids of this host: by number, or by name where the name exists here."""
+
+    def __init__(self, *, by_name: bool) -> None:
+        self._by_name = by_name
+        self._users: dict[tuple[str | None, int], int] = {}
+        self._groups: dict[tuple[str | None, int], int] = {}
+
+    def ids(self, node: Node) -> tuple[int, int]:
+        """(uid, gid) to give to an entry."""
+        if not self._by_name:
+            return node.uid, node.gid
+        user, group = (node.user, node.uid), (node.group, node.gid)
+        if user not in self._users:
+            self._users[user] = _known(lambda: pwd.getpwnam(node.user or "").pw_uid, node.uid)
+        if group not in self._groups:
+            self._groups[group] = _known(lambda: grp.getgrnam(node.group or "").gr_gid, node.gid)
+        return self._users[user], self._groups[group]
+
+
+def _known(find: Callable[[], int], otherwise: int) -> int:
+    try:
+        return find()
+    except (KeyError, ValueError):
+        return otherwise
+
+
+def _open_folder(name: bytes, parent: int) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=parent)
+    except FileNotFoundError:
+        os.mkdir(name, 0o700, dir_fd=parent)
+        return os.open(name, _FOLDER, dir_fd=parent)
+
+
+class Target:
+    """An open target folder; `root` is its descriptor, owned by the caller."""
+
+    def __init__(self, root: int, owners: Owners, *, replace: bool) -> None:
+        self._root, self._owners, self._replace = root, owners, replace
+        self._folders: OrderedDict[bytes, int] = OrderedDict()
+        self._is_root = os.geteuid() == 0
+
+    def close(self) -> None:
+        """Close the folders held open."""
+        while self._folders:
+            os.close(self._folders.popitem()[1])
+
+    def folder(self, path: bytes) -> int:
+        """A descriptor of a folder below the target; missing ones are made, mode 0700 until `finish`."""
+        if not path:
+            return self._root
+        found = self._folders.get(path)
+        if found is not None:
+            self._folders.move_to_end(path)
+            return found
+        above, descriptor = self._deepest_open(path)
+        for name in path[len(above) :].strip(b"/").split(b"/"):
+            parent, descriptor = descriptor, _open_folder(name, descriptor)
+            if parent not in (self._root, self._folders.get(above)):
+                os.close(parent)
+        self._folders[path] = descriptor
+        if len(self._folders) > _OPEN_FOLDERS:
+            os.close(self._folders.popitem(last=False)[1])
+        return descriptor
+
+    def _deepest_open(self, path: bytes) -> tuple[bytes, int]:
+        """The nearest folder above a path that is held open, and its descriptor."""
+        while b"/" in path:
+            path = path.rpartition(b"/")[0]
+            if path in self._folders:
+                return path, self._folders[path]
+        return b"", self._root
+
+    def _place(self, path: bytes) -> tuple[int, bytes]:
+        above, _, name = path.rpartition(b"/")
+        return self.folder(above), name
+
+    def existing(self, path: bytes) -> os.stat_result | None:
+        """What lies at a path now (not followed), or None."""
+        folder, name = self._place(path)
+        try:
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def create_file(self, path: bytes) -> int:
+        """Open a new file for a path: under its own name, or a temporary one where it will replace something."""
+        folder, name = self._place(path)
+        if self._replace:
+            name = self._temporary_name(path)
+            with contextlib.suppress(FileNotFoundError):  # left by a restore that was killed
+                os.unlink(name, dir_fd=folder)
+        return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+
+    def reopen_file(self, path: bytes) -> int:
+        """Open a file that `create_file` made, to write another piece."""
+        folder, name = self._place(path)
+        if self._replace:
+            name = self._temporary_name(path)
+        return os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+
+    def finish_file(self, node: Node, descriptor: int) -> list[str]:
+        """Give a written file its owner, mode, attributes, times and final name; returns complaints."""
+        complaints = self._own(node, descriptor)
+        os.fchmod(descriptor, node.mode)
+        complaints += _set_attributes(node, descriptor)
+        _set_times(node, descriptor)
+        if self._replace:
+            folder, name = self._place(node.path)
+            os.rename(self._temporary_name(node.path), name, src_dir_fd=folder, dst_dir_fd=folder)
+        return complaints
+
+    def abandon_file(self, path: bytes) -> None:
+        """Remove a file this restore began and cannot complete."""
+        folder, name = self._place(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temporary_name(path) if self._replace else name, dir_fd=folder)
+
+    def _temporary_name(self, path: bytes) -> bytes:
+        name = path.rpartition(b"/")[2]
+        return _TEMPORARY + b"%08x-" % zlib.crc32(name) + name[:200]
+
+    def _own(self, node: Node, descriptor: int) -> list[str]:
+        uid, gid = self._owners.ids(node)
+        try:
+            os.fchown(descriptor, uid, gid)
+        except PermissionError:
+            return self._owner_complaint(uid, gid)
+        return []
+
+    def _owner_complaint(self, uid: int, gid: int) -> list[str]:
+        """Only root can give files away; an ordinary user's restore keeps them, which is no complaint."""
+        return [f"owner {uid}:{gid} could not be set"] if self._is_root else []
+
+    def make_folder(self, node: Node) -> None:
+        """Make sure a folder is there."""
+        self.folder(node.path)
+
+    def finish_folder(self, node: Node, *, touch: bool) -> list[str]:
+        """Give a folder its owner, mode, attributes and times; `touch` False leaves an existing parent alone."""
+        if not touch:
+            return []
+        descriptor = self.folder(node.path)
+        complaints = self._own(node, descriptor)
+        os.fchmod(descriptor, node.mode)
+        complaints += _set_attributes(node, descriptor)
+        _set_times(node, descriptor)
+        return complaints
+
+    def make_other(self, node: Node) -> list[str]:
+        """Make a symlink, FIFO or device; raises OSError. Sockets belong to programs and are left out."""
+        if node.type == "socket":
+            return []
+        folder, name = self._place(node.path)
+        if self._replace and self.existing(node.path) is not None:
+            temporary = self._temporary_name(node.path)
+            self._make(node, folder, temporary)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            self._make(node, folder, name)
+        complaints = []
+        uid, gid = self._owners.ids(node)
+        try:
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+        except PermissionError:
+            complaints = self._owner_complaint(uid, gid)
+        if node.type != "symlink":
+            os.chmod(name, node.mode, dir_fd=folder)
+        complaints += self._attributes_by_name(node, folder, name)
+        if node.mtime is not None:
+            os.utime(name, ns=(node.mtime, node.mtime), dir_fd=folder, follow_symlinks=False)
+        return complaints
+
+    def _make(self, node: Node, folder: int, name: bytes) -> None:
+        if node.type == "symlink":
+            if node.target is None:
+                raise Damaged("a symbolic link without a target")
+            os.symlink(node.target, name, dir_fd=folder)
+            return
+        kinds = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
+        device = os.makedev(*node.device) if node.device else 0
+        os.mknod(name, kinds[node.type] | 0o600, device, dir_fd=folder)
+
+    def _attributes_by_name(self, node: Node, folder: int, name: bytes) -> list[str]:
+        if not node.xattrs:
+            return []
+        place = b"/proc/self/fd/%d/" % folder + name
+        return _each_attribute(node.xattrs, lambda key, value: os.setxattr(place, key, value, follow_symlinks=False))
+
+    def link(self, first: bytes, node: Node) -> None:
+        """Make an entry a hard link to one restored before; raises OSError."""
+        source, source_name = self._place(first)
+        folder, name = self._place(node.path)
+        if self._replace and self.existing(node.path) is not None:
+            temporary = self._temporary_name(node.path)
+            os.link(source_name, temporary, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            return
+        os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+
+
+def _set_times(node: Node, descriptor: int) -> None:
+    if node.mtime is not None:
+        os.utime(descriptor, ns=(node.mtime, node.mtime))
+
+
+def _set_attributes(node: Node, descriptor: int) -> list[str]:
+    if not node.xattrs:
+        return []
+    return _each_attribute(node.xattrs, lambda key, value: os.setxattr(descriptor, key, value))
+
+
+def _each_attribute(xattrs: Iterable[tuple[bytes, bytes]], put: Callable[[bytes, bytes], None]) -> list[str]:
+    complaints = []
+    for key, value in xattrs:
+        try:
+            put(key, value)
+        except OSError as error:
+            complaints.append(f"attribute {key.decode(errors='backslashreplace')}: {error.strerror}")
+    return complaints
+
+
+def write_all(descriptor: int, content: memoryview, position: int) -> None:
+    """Write every byte at a position; raises OSError."""
+    while content:
+        count = os.pwrite(descriptor, content, position)
+        content, position = content[count:], position + count

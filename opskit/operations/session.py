@@ -1,0 +1,179 @@
+"""What every operation on a repository starts from: opened copies, the cache, heads and live packs.
+
+Invariants:
+- A destination that cannot be opened is remembered with its reason and never silently left out.
+- All copies are of one repository; another one at a destination is an error of that destination.
+- A pack is live when a listing taken now shows it and its key object at some reachable copy. Index
+  objects the cache lacks are read first, and believed only when a signer of this repository made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from opskit.errors import Damaged, Forged, NoKey, OpskitError, StoreError
+from opskit.repository import index as indexes
+from opskit.repository import names
+from opskit.repository.cache import Cache, PackRow, open_or_replace
+from opskit.repository.copy import Copy, open_copy
+from opskit.repository.heads import Heads
+from opskit.repository.identity import Identity
+from opskit.stores.base import Store
+
+SMALL_PACK = 8 * 1024 * 1024
+MANY_SMALL_PACKS = 64
+_FOREIGN = -1
+"""Stands for the packs of an index object that this host's key does not open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """This host's side of a repository: label, identity, folder for state, clock."""
+
+    label: str
+    identity: Identity
+    state: Path
+    repository: str
+    now: Callable[[], datetime]
+
+
+@dataclass(slots=True)
+class Session:
+    """Copies opened for one command. `absent` tells why a destination is not among `copies`."""
+
+    host: Host
+    copies: list[Copy]
+    absent: dict[str, OpskitError]
+    cache: Cache
+    heads: Heads
+    live: dict[int, PackRow] = field(default_factory=dict)
+    unindexed: list[int] = field(default_factory=list)
+    rejected: list[tuple[str, str, OpskitError]] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close the cache."""
+        self.cache.close()
+
+    def working(self) -> list[Copy]:
+        """Copies that have not failed."""
+        return [copy for copy in self.copies if copy.failed is None]
+
+    def get(self, name: str) -> bytes:
+        """An object from the first copy that has it intact; raises the last failure."""
+        return get_from(self.copies, name)
+
+    def last_tree(self, source: str) -> Path:
+        """Where the last tree of a source is kept."""
+        return self.host.state / "trees" / f"{self.host.repository}-{source}"
+
+
+def open_copies(stores: Mapping[str, Store], repository: str | None) -> tuple[list[Copy], dict[str, OpskitError]]:
+    """Open every destination; returns copies and the reasons of those that could not be opened."""
+    copies: list[Copy] = []
+    absent: dict[str, OpskitError] = {}
+    for destination, store in stores.items():
+        try:
+            copy = open_copy(destination, store)
+        except OpskitError as error:
+            absent[destination] = error
+            continue
+        expected = repository or (copies[0].repository if copies else copy.repository)
+        if copy.repository != expected:
+            absent[destination] = Damaged(
+                f"{destination}: expected repository {expected}, found {copy.repository} at {store.location}",
+                hint="is this the right disk or folder?",
+            )
+            continue
+        copies.append(copy)
+    return copies, absent
+
+
+def open_session(host: Host, stores: Mapping[str, Store]) -> Session:
+    """Open what can be opened; raises the first destination's error when that is none."""
+    copies, absent = open_copies(stores, host.repository)
+    if not copies:
+        raise next(iter(absent.values()))
+    cache = open_or_replace(host.state / "cache" / f"{host.repository}.sqlite", host.repository)
+    heads = Heads(host.state / "heads" / f"{host.repository}.json")
+    session = Session(host, copies, absent, cache, heads)
+    _drop_torn(session)
+    _load_indexes(session)
+    _find_live(session)
+    return session
+
+
+def get_from(copies: Sequence[Copy], name: str) -> bytes:
+    """An object from the first copy that has it intact; raises the last failure."""
+    failure: OpskitError = StoreError(f"no reachable copy has {name}")
+    for copy in copies:
+        if name in copy.objects:
+            try:
+                return copy.get(name)
+            except (Damaged, StoreError) as error:
+                failure = error
+    raise failure
+
+
+def _drop_torn(session: Session) -> None:
+    """Do not believe in objects whose size is not the one that was written, or is below another copy's."""
+    written = session.cache.sizes() | {names.pack(row.name): row.stored for row in session.cache.packs()}
+    largest: dict[str, int] = {}
+    for copy in session.copies:
+        for name, size in copy.objects.items():
+            largest[name] = max(size, largest.get(name, 0))
+    for copy in session.copies:
+        torn = {
+            name: size
+            for name, size in copy.objects.items()
+            if name not in names.FIXED and size != written.get(name, largest[name])
+        }
+        for name, size in torn.items():
+            del copy.objects[name]
+            expected = written.get(name, largest[name])
+            error = Damaged(f"expected {expected} bytes, the listing says {size}", hint="opskit verify lists all damage")
+            session.rejected.append((copy.destination, name, error))
+
+
+def _load_indexes(session: Session) -> None:
+    """Take in index objects the cache does not know; one that cannot be believed leaves its packs unknown."""
+    known, host = session.cache.index_names(), session.host
+    listed = {name for copy in session.copies for name in copy.objects if name.startswith("index/")}
+    for name in sorted(listed):
+        digest = names.digest_in(name)
+        if digest is None or digest in known:
+            continue
+        try:
+            opened = host.identity.keyring.decrypt(session.get(name))
+            if opened.signer not in host.identity.signers:
+                raise Forged(f"index object signed by {opened.signer or 'nobody'}, not by a signer of this repository")
+            session.cache.load_index(digest, indexes.decode(opened.payload, repository=host.repository))
+        except NoKey:
+            session.cache.add_index(digest, 0, [_FOREIGN])  # another host's: its chunks are not ours to share
+        except (Forged, StoreError) as error:
+            session.rejected.append(("", name, error))
+
+
+def _find_live(session: Session) -> None:
+    there = {name for copy in session.copies for name in copy.objects}
+    runs, described = session.cache.runs(), session.cache.indexes()
+    for row in session.cache.packs():
+        run = runs.get(row.run)
+        if run is None or names.pack(row.name) not in there or names.key(run.key) not in there:
+            continue
+        if not any(names.index(name) in there for name, _ in described.get(row.no, ())):
+            if session.cache.unindexed_ids(row.no) is None:
+                continue  # nothing tells what is in it: its chunks are stored again
+            session.unindexed.append(row.no)
+        session.live[row.no] = row
+
+
+def retire_small_packs(session: Session, packs: Sequence[str]) -> None:
+    """Treat the small packs of a snapshot as absent when they are many, so this run stores their chunks together."""
+    wanted = set(packs)
+    small = [no for no, row in session.live.items() if row.name in wanted and row.content < SMALL_PACK]
+    if len(small) > MANY_SMALL_PACKS:
+        for number in small:
+            del session.live[number]

@@ -1,0 +1,106 @@
+"""A copy: the repository as one destination holds it.
+
+Invariants:
+- Opening reads `opskit.json` and `copy.json` and takes one complete listing; what the copy "has" is
+  that listing plus what this process put there since.
+- Only `create` makes a repository; it completes a half-made one, and refuses a different one.
+- A copy that failed once in a run stays failed for that run: a store that lost one write must not
+  receive a manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from opskit.errors import Damaged, ObjectExists, ObjectNotFound, OpskitError, RepositoryNotFound
+from opskit.repository import encoding, names
+from opskit.stores.base import Buffer, Store
+
+
+@dataclass(slots=True)
+class Copy:
+    """One opened copy. `id` tells swapped disks apart, `objects` are the names it has with their sizes in bytes, `failed` why it fell out."""
+
+    destination: str
+    store: Store
+    id: str
+    repository: str
+    objects: dict[str, int] = field(default_factory=dict)
+    failed: OpskitError | None = None
+
+    def put(self, name: str, data: Buffer) -> None:
+        """Store an object. One that is there already is as good, since names are content hashes; if its bytes
+        are not what the name says, they are moved to quarantine and replaced. Raises StoreError."""
+        try:
+            self.store.put(name, data)
+        except ObjectExists:
+            self._replace_if_wrong(name, data)
+        self.objects[name] = len(data)
+
+    def _replace_if_wrong(self, name: str, data: Buffer) -> None:
+        found = self.store.get(name)
+        if found != data:
+            with contextlib.suppress(ObjectExists):
+                self.store.put(names.quarantine(names.sha256(found)), found)
+            self.store.delete(name)
+            self.store.put(name, data)
+
+    def get(self, name: str) -> bytes:
+        """An object's bytes, compared with the hash in its name; raises Damaged, ObjectNotFound, StoreError."""
+        data = self.store.get(name)
+        digest = names.digest_in(name)
+        if digest is not None and names.sha256(data) != digest:
+            raise Damaged(
+                f"{self.destination}: {name}: expected SHA-256 {digest[:16]}…, got {names.sha256(data)[:16]}…",
+                hint="opskit verify lists all damage; another copy may hold the object intact",
+            )
+        return data
+
+
+def open_copy(destination: str, store: Store) -> Copy:
+    """Open what is at a store; raises RepositoryNotFound, StoreError, Damaged."""
+    about = _read_fixed(store, names.REPOSITORY)
+    if about is None:
+        raise RepositoryNotFound(
+            f"{destination}: no opskit repository at {store.location}", hint="opskit init creates what is missing"
+        )
+    if about.get("format") != 1:
+        raise Damaged(
+            f"{destination}: repository format {about.get('format')!r}, this opskit reads format 1",
+            hint="upgrade opskit on this host",
+        )
+    copy = _read_fixed(store, names.COPY) or {}
+    objects = {info.name: info.size for info in store.list()}
+    return Copy(destination, store, str(copy.get("copy", "")), str(about.get("id", "")), objects)
+
+
+def create(store: Store, *, repository: str, copy_id: str, kit: Mapping[str, bytes], now: datetime) -> bool:
+    """Make the repository's fixed objects where they are missing; True when anything was made.
+
+    Raises Damaged when another repository is there. The order matters: `opskit.json` comes last, so a
+    half-made copy is not yet a repository.
+    """
+    about = _read_fixed(store, names.REPOSITORY)
+    if about is not None and about.get("id") != repository:
+        raise Damaged(
+            f"{store.location} holds another repository: expected {repository}, got {about.get('id')}",
+            hint="choose another folder, or use `opskit init --from` to take that repository over",
+        )
+    created = encoding.encode({"copy": copy_id, "created": names.utc(now)})
+    identity = encoding.encode({"format": 1, "id": repository, "created": names.utc(now)})
+    made = False
+    for name, data in (*kit.items(), (names.COPY, created), (names.REPOSITORY, identity)):
+        with contextlib.suppress(ObjectExists):
+            store.put(name, data)
+            made = True
+    return made
+
+
+def _read_fixed(store: Store, name: str) -> dict[str, object] | None:
+    try:
+        return encoding.decode_object(store.get(name), what=name)
+    except ObjectNotFound:
+        return None

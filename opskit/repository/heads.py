@@ -1,0 +1,63 @@
+"""What each copy acknowledged: the newest snapshot per host and source that it was seen to hold.
+
+This is state, not cache: with it a rollback of a copy shows (a head acknowledged and gone). It is kept
+per copy id, since disks swapped at one mount point are two copies. Losing it together with a rollback of every
+reachable copy cannot be detected.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from opskit.errors import Damaged
+from opskit.repository import encoding
+from opskit.repository.durable import write_durably
+from opskit.repository.manifest import Snapshot
+
+
+class Head(NamedTuple):
+    """A snapshot some copy acknowledged."""
+
+    sequence: int
+    name: str
+
+
+class Heads:
+    """The acknowledged heads of one repository, in one small JSON file, replaced atomically."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._heads: dict[str, dict[str, Head]] = {}
+        try:
+            value = encoding.decode_object(path.read_bytes(), what=str(path))
+            self._heads = {
+                copy: {chain: Head(int(number), str(name)) for chain, (number, name) in heads.items()}
+                for copy, heads in value.items()
+            }
+        except FileNotFoundError:
+            pass
+        except (TypeError, ValueError, AttributeError) as error:
+            raise Damaged(f"{path}: malformed state: {error}") from error
+
+    def get(self, copy_id: str, host: str, source: str) -> Head | None:
+        """What a copy acknowledged last for a chain."""
+        return self._heads.get(copy_id, {}).get(f"{host}/{source}")
+
+    def newest(self, host: str, source: str) -> Head | None:
+        """The newest head any copy acknowledged."""
+        found = [heads[f"{host}/{source}"] for heads in self._heads.values() if f"{host}/{source}" in heads]
+        return max(found, default=None)
+
+    def acknowledge(self, copy_id: str, snapshot: Snapshot) -> None:
+        """Note that a copy holds a snapshot; older ones than noted change nothing."""
+        chain = f"{snapshot.manifest.host}/{snapshot.manifest.source}"
+        head = Head(snapshot.manifest.sequence, snapshot.name)
+        heads = self._heads.setdefault(copy_id, {})
+        if chain not in heads or heads[chain].sequence <= head.sequence:
+            heads[chain] = head
+
+    def save(self) -> None:
+        """Write the file."""
+        stored = {copy: {chain: [*head] for chain, head in heads.items()} for copy, heads in self._heads.items()}
+        write_durably(self._path, encoding.encode(stored))

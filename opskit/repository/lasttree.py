@@ -1,0 +1,144 @@
+"""The last tree of a source on the host: what makes an unchanged file cost one stat.
+
+A record holds an entry's signature (size, mtime, ctime, inode, device), the numbers of the packs its
+chunks lie in, its path and its tree line(s). Records stand in tree order, in blocks with a checksum, so a run merges them
+with its walk in one pass and flat memory. The file is disposable and never trusted: a block whose
+checksum is wrong ends the reading, and everything after it counts as changed.
+
+The pack numbers are those of the cache file; both are bound by the cache's repository id and a token
+written into both. This file holds names and content hashes in the clear: it stays on the host, mode 0600.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from opskit.errors import Damaged
+from opskit.repository import encoding
+
+Signature = tuple[int, int, int, int, int]
+"""size, mtime ns, ctime ns, inode, device."""
+
+_MAGIC = b"opskit last tree 1\n"
+_BLOCK_HEAD = struct.Struct("<II")
+_RECORD_HEAD = struct.Struct("<qqqQQIII")
+_BLOCK_BYTES = 1024 * 1024
+
+
+class Record(NamedTuple):
+    """One remembered entry; `raw` is the record as stored, to be copied on when nothing changed."""
+
+    path: bytes
+    signature: Signature
+    packs: tuple[int, ...]
+    lines: bytes
+    raw: bytes
+
+
+def encode_record(path: bytes, signature: Signature, packs: Sequence[int], lines: bytes) -> bytes:
+    """The stored form of an entry."""
+    head = _RECORD_HEAD.pack(*signature, len(path), len(packs), len(lines))
+    return b"".join((head, path, struct.pack(f"<{len(packs)}I", *packs), lines))
+
+
+class Writer:
+    """Writes a last tree beside the old one; `finish` puts it in place, `discard` leaves the old one."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
+        self._temporary = path.with_name(path.name + ".new")
+        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        self._file: BinaryIO = os.fdopen(descriptor, "wb")
+        self._file.write(_MAGIC)
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, record: bytes) -> None:
+        """Append a record made by `encode_record` or read from the old file."""
+        self._pieces.append(record)
+        self._size += len(record)
+        if self._size >= _BLOCK_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pieces:
+            return
+        block = b"".join(self._pieces)
+        self._file.write(_BLOCK_HEAD.pack(len(block), zlib.crc32(block)))
+        self._file.write(block)
+        self._pieces, self._size = [], 0
+
+    def finish(self, about: dict[str, Any]) -> None:
+        """Write the closing facts (JSON values) and replace the old file."""
+        self._flush()
+        closing = encoding.encode(about)
+        self._file.write(_BLOCK_HEAD.pack(0, zlib.crc32(closing)))
+        self._file.write(closing)
+        self._file.close()
+        os.replace(self._temporary, self._path)
+
+    def discard(self) -> None:
+        """Drop what was written."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The closing facts of a finished last tree; {} when there is none or it is damaged."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                return {}
+            while len(head := file.read(_BLOCK_HEAD.size)) == _BLOCK_HEAD.size:
+                length, check_sum = _BLOCK_HEAD.unpack(head)
+                if length == 0:
+                    closing = file.read()
+                    return encoding.decode_object(closing, what="last tree") if zlib.crc32(closing) == check_sum else {}
+                file.seek(length, os.SEEK_CUR)
+    except (OSError, Damaged):
+        pass
+    return {}
+
+
+def read(path: Path) -> Iterator[Record]:
+    """The records in order, up to the first damaged block; nothing when the file is absent."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        return
+    with file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            return
+        while len(head := file.read(_BLOCK_HEAD.size)) == _BLOCK_HEAD.size:
+            length, check_sum = _BLOCK_HEAD.unpack(head)
+            if length == 0:
+                return
+            block = file.read(length)
+            if len(block) != length or zlib.crc32(block) != check_sum:
+                return
+            yield from _records(block)
+
+
+def _records(block: bytes) -> Iterator[Record]:
+    position, head_size, unpack = 0, _RECORD_HEAD.size, _RECORD_HEAD.unpack_from
+    while position < len(block):
+        size, mtime, ctime, inode, device, path_length, count, line_length = unpack(block, position)
+        path_start = position + head_size
+        packs_start = path_start + path_length
+        lines_start = packs_start + 4 * count
+        end = lines_start + line_length
+        packs = struct.unpack_from(f"<{count}I", block, packs_start) if count else ()
+        yield Record(
+            block[path_start:packs_start],
+            (size, mtime, ctime, inode, device),
+            packs,
+            block[lines_start:end],
+            block[position:end],
+        )
+        position = end

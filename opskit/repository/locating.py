@@ -1,0 +1,61 @@
+"""Which packs and runs a snapshot needs: from pack numbers to the `runs` of a manifest, and back to objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from opskit.repository import manifest as manifests
+from opskit.repository import names
+from opskit.repository.cache import Cache, PackRow
+from opskit.repository.manifest import MAX_INLINE_PACKS, Manifest, Run
+
+
+def runs_needed(cache: Cache, live: Mapping[int, PackRow], packs: Iterable[int], indexes_there: set[str]) -> list[Run]:
+    """The runs of a manifest that needs these packs, oldest first, with the index objects that describe them."""
+    described = cache.indexes()
+    rows, packs_by_run, indexes_by_run = cache.runs(), dict[int, list[str]](), dict[int, set[str]]()
+    for number in packs:
+        row = live[number]
+        packs_by_run.setdefault(row.run, []).append(row.name)
+        for name, writer in described.get(number, ()):
+            if names.index(name) in indexes_there:
+                indexes_by_run.setdefault(writer, set()).add(name)
+    return [
+        Run(rows[no].id, rows[no].key, sorted(indexes_by_run.get(no, ())), sorted(packs_by_run.get(no, ())))
+        for no in sorted(packs_by_run.keys() | indexes_by_run.keys())
+    ]
+
+
+def move_to_lists(runs: list[Run], put: Callable[[str, bytes], None]) -> list[Run]:
+    """Keep small manifests whole; beyond MAX_INLINE_PACKS store each run's packs as shared pack lists."""
+    if sum(len(run.packs) for run in runs) <= MAX_INLINE_PACKS:
+        return runs
+    return [_with_lists(run, put) for run in runs]
+
+
+def _with_lists(run: Run, put: Callable[[str, bytes], None]) -> Run:
+    lists = []
+    for data in manifests.pack_lists(run.packs):
+        digest = names.sha256(data)
+        put(names.packlist(digest), data)
+        lists.append(digest)
+    return Run(run.id, run.key, run.indexes, (), lists)
+
+
+def packs_of(run: Run, get: Callable[[str], bytes]) -> Iterator[str]:
+    """The pack digests of a run, those inside pack lists included."""
+    yield from run.packs
+    for digest in run.lists:
+        yield from manifests.decode_list(get(names.packlist(digest)))
+
+
+def objects_of(manifest: Manifest, get: Callable[[str], bytes]) -> Iterator[str]:
+    """The names of every object a snapshot needs besides its manifest, in the order of writing."""
+    for run in manifest.runs:
+        yield names.key(run.key)
+    for run in manifest.runs:
+        yield from (names.pack(digest) for digest in packs_of(run, get))
+    for run in manifest.runs:
+        yield from (names.index(digest) for digest in run.indexes)
+    for run in manifest.runs:
+        yield from (names.packlist(digest) for digest in run.lists)

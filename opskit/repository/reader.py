@@ -1,0 +1,178 @@
+"""Reads a snapshot: run keys, root, tree and packs, from whichever copy holds each object intact.
+
+Invariants: the chain of trust runs from the signed manifest (pack names) over the root and tree to chunk
+ids; each pack is compared with its name before gpg sees it, each chunk with its id before it is used. A
+damaged object is noted in `damage` and fetched from the next copy; only what no copy holds is an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from opskit import gpg
+from opskit.errors import Damaged, Forged, NoKey, ObjectNotFound, OpskitError, StoreError
+from opskit.repository import encoding, names, pack, tree
+from opskit.repository import index as indexes
+from opskit.repository.copy import Copy
+from opskit.repository.index import IndexedPack
+from opskit.repository.locating import packs_of
+from opskit.repository.manifest import Manifest, Run
+from opskit.repository.pack import Unpacker
+from opskit.repository.tree import Node, Root, TreeChunk
+
+Decrypt = Callable[[bytes], bytes]
+"""Opens a message with a private key; raises NoKey, Damaged."""
+
+_TREE_CACHE_BYTES = 64 * 1024 * 1024
+
+
+class SnapshotReader:
+    """Reads one snapshot; `get_pack` may be called from several threads."""
+
+    def __init__(self, manifest: Manifest, copies: Sequence[Copy], decrypt: Decrypt, trusted: Path) -> None:
+        self.manifest = manifest
+        self._trusted = trusted
+        self._copies = copies
+        self.damage: dict[str, OpskitError] = {}
+        self._lock = threading.Lock()
+        self._keys = unlock(manifest, self._get, decrypt, self._key_objects())
+        self.pack_runs = {digest: run.id for run in manifest.runs for digest in packs_of(run, self._get)}
+        self._tars: OrderedDict[str, tuple[int, dict[bytes, memoryview]]] = OrderedDict()
+        self._tar_bytes = 0
+
+    def _key_objects(self) -> list[str]:
+        return sorted({name for copy in self._copies for name in copy.objects if name.startswith("keys/")})
+
+    def _get(self, name: str) -> bytes:
+        """An object from the first copy that holds it intact; notes each copy's damage."""
+        failure: OpskitError = ObjectNotFound(f"no reachable copy has {name}")
+        for copy in self._copies:
+            if name not in copy.objects:
+                continue
+            try:
+                return copy.get(name)
+            except (Damaged, StoreError) as error:
+                failure = error
+                with self._lock:
+                    self.damage[f"{copy.destination}: {name}"] = error
+        raise failure
+
+    def get_pack(self, digest: str, unpacker: Unpacker | None = None) -> memoryview:
+        """The tar inside a pack, in the unpacker's memory or its own; raises Damaged, StoreError."""
+        run = self.pack_runs.get(digest)
+        if run is None:
+            raise Damaged(f"pack {digest[:16]} is not among those the manifest names")
+        return (unpacker or Unpacker()).open(self._get(names.pack(digest)), self._keys[run])
+
+    def root(self) -> Root:
+        """The root of the tree."""
+        manifest = self.manifest
+        root = tree.decode_root(pack.member(self.get_pack(manifest.tree_pack), manifest.tree_member))
+        chunks = [chunk if chunk.pack else chunk._replace(pack=manifest.tree_pack) for chunk in root.chunks]
+        return Root(chunks, root.problems, root.config)
+
+    def nodes(self, root: Root, below: bytes = b"") -> Iterator[Node]:
+        """Entries in tree order; only those at and below a path, if given. "more" lines are merged in."""
+        held: Node | None = None
+        for chunk in _chunks_for(root.chunks, below):
+            for node in tree.decode_lines(self._tree_chunk(chunk)):
+                if node.type == "more":
+                    if held is None and below:
+                        continue  # the end of an entry before those asked for
+                    if held is None or held.path != node.path:
+                        raise Damaged("a tree continues an entry that it does not have")
+                    held.chunks += node.chunks
+                    continue
+                if held is not None and _is_below(held.path, below):
+                    yield held
+                held = node
+        if held is not None and _is_below(held.path, below):
+            yield held
+
+    def _tree_chunk(self, chunk: TreeChunk) -> bytes:
+        digest = chunk.pack or self.manifest.tree_pack
+        if digest not in self._tars:
+            tar = self.get_pack(digest)
+            self._tars[digest] = len(tar), dict(pack.members(tar))
+            self._tar_bytes += len(tar)
+            while self._tar_bytes > _TREE_CACHE_BYTES and len(self._tars) > 1:
+                self._tar_bytes -= self._tars.popitem(last=False)[1][0]
+        self._tars.move_to_end(digest)
+        members = self._tars[digest][1]
+        content = members.get(chunk.chunk_id)
+        if content is None:
+            raise Damaged(f"pack {digest[:16]} lacks a part of the tree")
+        pack.check_chunk(chunk.chunk_id, content)
+        return bytes(content)
+
+    def indexed_packs(self) -> Iterator[IndexedPack]:
+        """What the index objects say of this snapshot's packs; packs without a readable index are opened instead."""
+        described: set[str] = set()
+        for run in self.manifest.runs:
+            for digest in run.indexes:
+                for described_pack in self._index(run, digest):
+                    if described_pack.pack in self.pack_runs and described_pack.pack not in described:
+                        described.add(described_pack.pack)
+                        yield described_pack
+        for digest in self.pack_runs.keys() - described:
+            yield from self._scan(digest)
+
+    def _index(self, run: Run, digest: str) -> Sequence[IndexedPack]:
+        """An index object opened with its run's key; nothing when it cannot be read or believed."""
+        try:
+            signed = gpg.open_signed(self._get(names.index(digest)), self._keys[run.id], self._trusted)
+            return indexes.decode(signed.payload, repository=self.manifest.repository).packs
+        except (Forged, StoreError, NoKey):
+            return ()
+
+    def _scan(self, digest: str) -> Iterator[IndexedPack]:
+        try:
+            tar = self.get_pack(digest)
+            ids = b"".join(chunk_id for chunk_id, _ in pack.members(tar))
+        except (Damaged, StoreError) as error:
+            with self._lock:
+                self.damage.setdefault(names.pack(digest), error)
+            return
+        yield IndexedPack(digest, self.pack_runs[digest], "", 0, len(tar), ids)
+
+
+def unlock(
+    manifest: Manifest, get: Callable[[str], bytes], decrypt: Decrypt, candidates: Sequence[str]
+) -> dict[str, bytes]:
+    """The run keys a snapshot needs: from the key objects the manifest hints at, else from any other.
+
+    Raises NoKey when no private key at hand opens them.
+    """
+    keys: dict[str, bytes] = {}
+    failure: OpskitError | None = None
+    hinted = dict.fromkeys(names.key(run.key) for run in manifest.runs)
+    for name in [*hinted, *(each for each in candidates if each not in hinted)]:
+        if all(run.id in keys for run in manifest.runs):
+            break
+        try:
+            value = encoding.decode_object(decrypt(get(name)), what="key object")
+        except (NoKey, Damaged, StoreError) as error:
+            failure = error if failure is None or isinstance(error, NoKey) else failure
+            continue
+        keys.update({str(run): str(key).encode() for run, key in value.items()})
+    missing = [run.id for run in manifest.runs if run.id not in keys]
+    if missing:
+        raise failure or NoKey(f"no key object holds the key of run {missing[0]}")
+    return keys
+
+
+def _chunks_for(chunks: Sequence[TreeChunk], below: bytes) -> Sequence[TreeChunk]:
+    """The tree chunks that can hold a path or what is below it: by the first path of each."""
+    if not below:
+        return chunks
+    start, end = tree.order(below), tree.order(below) + b"\0\xff"
+    first = max((number for number, chunk in enumerate(chunks) if tree.order(chunk.first) < start), default=0)
+    wanted = [chunk for chunk in chunks[first:] if tree.order(chunk.first) < end]
+    return wanted
+
+
+def _is_below(path: bytes, top: bytes) -> bool:
+    return not top or path == top or path.startswith(top + b"/")

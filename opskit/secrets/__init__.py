@@ -1,0 +1,1 @@
+"""Secrets: references to them (`reference`) and the places where they lie (`stores`)."""

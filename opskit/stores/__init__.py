@@ -1,0 +1,1 @@
+"""Where bytes are kept: the Store seam and its implementations."""

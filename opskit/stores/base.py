@@ -1,0 +1,59 @@
+"""The Store seam: write-once bytes under names, at one place.
+
+Contract (checked by tests/contracts over every implementation):
+
+- A name is 1-5 parts joined by "/", each of [A-Za-z0-9._-], none starting with "."; at most 255
+  characters a part. That works on vfat and exFAT sticks and in S3. Anything else is a ValueError.
+- `put` is atomic and durable when it returns, and never replaces: a reader sees all bytes or no
+  object, also after a crash. A name that is taken raises ObjectExists and changes nothing.
+- `get` returns exactly the bytes of the object (or of the range), else raises ObjectNotFound.
+- `list` yields every object below a prefix of whole parts, sorted by name, each once; it hides
+  unfinished uploads. A failure to list is an exception, never a short list.
+- `delete` removes one object; an absent one raises ObjectNotFound.
+- Errors of the medium are translated where bytes are consumed, to StoreError and its kinds.
+- All methods may be called from several threads at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
+
+
+class ObjectInfo(NamedTuple):
+    """One listed object: its name, size in bytes, and the store's own modification time (epoch seconds)."""
+
+    name: str
+    size: int
+    modified: float
+
+
+class Store(Protocol):
+    """Write-once storage of named byte strings; see the module docstring for the contract."""
+
+    location: str
+    """What a person would type to reach this place; for messages."""
+
+    def put(self, name: str, data: Buffer) -> None:
+        """Store `data` under `name`, atomically and durably; raises ObjectExists, StoreError."""
+
+    def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes of `name`, or `length` of them from `offset`; raises ObjectNotFound, StoreError."""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose first parts equal `prefix` ("" for all), sorted by name; raises StoreError."""
+
+    def delete(self, name: str) -> None:
+        """Remove `name`; raises ObjectNotFound, StoreError."""
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that some medium could not hold or that could leave the store (ValueError)."""
+    parts = name.split("/")
+    if not 1 <= len(parts) <= 5 or not all(_PART.fullmatch(part) for part in parts):
+        raise ValueError(f"not an object name: {name!r}")

@@ -1,0 +1,136 @@
+"""The composition root: turns a Config into the objects that operations take.
+
+The only module that knows concrete stores and sources, and the one that asks the clock on their behalf.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from opskit.config.model import CommandSource as CommandConfig
+from opskit.config.model import Config, LocalDestination, PathsSource
+from opskit.errors import ConfigError, RepositoryNotFound, UsageError
+from opskit.gpg import Keyring
+from opskit.operations.session import Host
+from opskit.repository.identity import Identity, read_repository_id
+from opskit.secrets.reference import Resolver
+from opskit.secrets.stores.environment import EnvironmentScheme
+from opskit.secrets.stores.files import CredentialScheme, FileScheme
+from opskit.sources.base import Source
+from opskit.sources.command import CommandSource, StdinSource
+from opskit.sources.files import FileSource
+from opskit.stores.base import Store
+from opskit.stores.local import LocalStore
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def clock_ns() -> int:
+    """The time in nanoseconds since the epoch."""
+    return time.time_ns()
+
+
+def local_store(path: Path, *, must_be_mounted: bool = False) -> LocalStore:
+    """A store in a folder."""
+    return LocalStore(path, must_be_mounted=must_be_mounted)
+
+
+def store_of(destination: LocalDestination) -> LocalStore:
+    """The store behind a destination."""
+    return local_store(destination.path, must_be_mounted=destination.must_be_mounted)
+
+
+def stores_of(config: Config, names: Sequence[str] = ()) -> dict[str, Store]:
+    """The stores of all destinations, or of those named; raises UsageError for an unknown name."""
+    unknown = [name for name in names if name not in config.destinations]
+    if unknown:
+        known = ", ".join(config.destinations)
+        raise UsageError(f"no destination {unknown[0]!r}; the config has {known}")
+    return {name: store_of(each) for name, each in config.destinations.items() if not names or name in names}
+
+
+def resolver(environ: Mapping[str, str]) -> Resolver:
+    """Resolves secret references."""
+    return Resolver(
+        {"env": EnvironmentScheme(environ), "file": FileScheme(), "cred": CredentialScheme(environ)}
+    )
+
+
+def keyring_folder(state: Path) -> Path:
+    """Where this host's GnuPG home lies."""
+    return state / "gnupg"
+
+
+def trusted_file(state: Path) -> Path:
+    """The key ring file with the public keys of signers and maintainers."""
+    return state / "trusted.gpg"
+
+
+def identity_of(config: Config) -> Identity:
+    """This host's key and roles; raises ConfigError before `opskit init`."""
+    if config.keys.host is None:
+        raise ConfigError("keys.host is not set: this host has no key of its own", hint="run opskit init")
+    return Identity(
+        Keyring(keyring_folder(config.state_dir)),
+        config.keys.host,
+        config.keys.recipients,
+        (*config.keys.signers, *config.keys.maintainers),
+        trusted_file(config.state_dir),
+    )
+
+
+def host_of(config: Config) -> Host:
+    """This host's side of the repository; raises ConfigError or RepositoryNotFound before `opskit init`."""
+    repository = read_repository_id(config.state_dir)
+    if repository is None:
+        raise RepositoryNotFound(
+            f"{config.state_dir} knows no repository",
+            hint="run opskit init; if this host was lost, opskit init --from LOCATION --key FILE",
+        )
+    return Host(config.host, identity_of(config), config.state_dir, repository, now)
+
+
+def lock_file(config: Config) -> Path:
+    """What runs on this repository lock."""
+    return config.state_dir / "lock"
+
+
+def source_of(name: str, config: Config) -> Source:
+    """The source behind a name; raises UsageError for an unknown one."""
+    found = config.sources.get(name)
+    if isinstance(found, CommandConfig):
+        return CommandSource(found.command, found.filename, clock_ns())
+    if isinstance(found, PathsSource):
+        return FileSource(
+            [os.fsencode(path) for path in found.paths],
+            exclude=found.exclude,
+            exclude_if_present=found.exclude_if_present,
+            exclude_caches=found.exclude_caches,
+            one_file_system=found.one_file_system,
+            skip=_own_folders(config),
+        )
+    raise UsageError(f"no source {name!r}; the config has {', '.join(config.sources) or 'none'}")
+
+
+def stdin_source(filename: str) -> Source:
+    """Standard input as a source of one file."""
+    return StdinSource(filename, clock_ns())
+
+
+def _own_folders(config: Config) -> list[tuple[int, int]]:
+    """Device and inode of folders a backup must not read into itself: its state, its destinations."""
+    found = []
+    for path in (config.state_dir, *(each.path for each in config.destinations.values())):
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        found.append((status.st_dev, status.st_ino))
+    return found

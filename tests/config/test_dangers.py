@@ -1,0 +1,45 @@
+"""Warnings about configs that are valid and risky."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opskit.config.load import parse, warnings
+
+A, B, HOST, OTHER = "A" * 40, "B" * 40, "C" * 40, "D" * 40
+PRUDENT = f"""\
+version: 1
+state_dir: /state
+sources: {{data: {{paths: [/srv]}}}}
+destinations: {{disk: {{path: /backup}}, far: {{path: /far, offsite: true}}}}
+keys: {{recipients: [{A}, {B}], host: {HOST}, maintainers: [{OTHER}]}}
+"""
+RISKS = [
+    (f"[{A}, {B}]", f"[{A}]", "keys.recipients: only one recipient"),
+    (f"[{A}, {B}]", f"[{A}, {A.lower()}]", "keys.recipients: only one recipient"),
+    (f"[{A}, {B}]", f"[{A}, {HOST}]", f"keys.recipients: {HOST} also signs or maintains"),
+    (f"[{A}, {B}]", f"[{A}, {OTHER}]", f"keys.recipients: {OTHER} also signs or maintains"),
+    (f", maintainers: [{OTHER}]", "", "keys.maintainers: the host's own key is a maintainer"),
+    ("maintainers:", f"signers: [{OTHER}], maintainers:", "keys.signers: the host's own key is not a signer"),
+    (", offsite: true", "", "policy.offsite: 1 copies elsewhere are demanded, 0"),
+    ("version: 1", "version: 1\npolicy: {copies: 4}", "policy.copies: 4 copies are demanded"),
+    ("{data: {paths: [/srv]}}", "{}", "sources: nothing is backed up"),
+    ("[/srv]", "['/srv/*']", "sources.data.paths: /srv/* is taken literally"),
+    ("[/srv]", "['$HOME']", "sources.data.paths: /etc/$HOME is taken literally"),
+    ("[/srv]", "[/far/data]", "sources.data.paths: /far/data lies inside destination 'far'"),
+]
+
+
+def test_a_prudent_config_has_no_warning() -> None:
+    """Two recipients, a maintainer elsewhere and enough copies draw no warning."""
+    assert warnings(parse(PRUDENT, "c.yaml", Path("/etc"))) == []
+
+
+@pytest.mark.parametrize(("old", "new", "start"), RISKS, ids=[start for _, _, start in RISKS])
+def test_each_risk_is_named_once(old: str, new: str, start: str) -> None:
+    """One risk in a prudent config gives exactly one warning, which begins with its field."""
+    assert old in PRUDENT
+    (warning,) = warnings(parse(PRUDENT.replace(old, new), "c.yaml", Path("/etc")))
+    assert warning.startswith(start)
