@@ -58,9 +58,7 @@ def stores_of(config: Config, names: Sequence[str] = ()) -> dict[str, Store]:
 
 def resolver(environ: Mapping[str, str]) -> Resolver:
     """Resolves secret references."""
-    return Resolver(
-        {"env": EnvironmentScheme(environ), "file": FileScheme(), "cred": CredentialScheme(environ)}
-    )
+    return Resolver({"env": EnvironmentScheme(environ), "file": FileScheme(), "cred": CredentialScheme(environ)})
 
 
 def keyring_folder(state: Path) -> Path:

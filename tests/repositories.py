@@ -87,7 +87,8 @@ class Lab:
     def create(self) -> Lab:
         """Make the repository at every store."""
         for number, store in enumerate(self.stores.values()):
-            copies.create(store, repository=self.repository, copy_id=f"{number:032x}", kit={}, now=self.now())
+            about = copies.identity(self.repository, datetime(2026, 11, 21, tzinfo=UTC))
+            copies.create(store, about, copy_id=f"{number:032x}", kit={}, now=self.now())
         return self
 
     def now(self) -> datetime:

@@ -7,7 +7,6 @@ only. This module imports nothing heavy: signals and core dumps are taken care o
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -64,4 +63,4 @@ def _failed(error: BaseException, arguments: list[str], context: Context) -> int
 def _asks_for(option: str, arguments: list[str]) -> bool:
     """Whether a global option was meant, for command lines that could not be understood."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    return option in arguments[:end] and not os.environ.get("_OPSKIT_COMPLETE")
+    return option in arguments[:end]

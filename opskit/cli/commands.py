@@ -14,10 +14,19 @@ import typer
 from typer.core import TyperCommand
 
 from opskit.cli.context import Context
-from opskit.cli.options import GLOBAL_NAMES, Group, build, program, quicken
+from opskit.cli.options import GLOBAL_NAMES, Group, build, program, quickened
 
 # Name → (module below opskit.cli with an `app`, the first line of its help), in the order of `opskit --help`.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init", "Make config, host key and repositories; safe to repeat."),
+    "backup": ("backup", "Back up the sources to every destination, in one read."),
+    "restore": ("restore", "Restore a snapshot, a folder or a file of it."),
+    "snapshots": ("snapshots", "List the snapshots and the copies that hold them."),
+    "ls": ("ls", "List a folder of a snapshot."),
+    "find": ("find", "Find files in snapshots by name."),
+    "verify": ("verify", "Read the copies back and compare every object; needs no private key."),
+    "keys": ("keys", "Show the keys of the backups."),
+    "demo": ("demo", "Show backup, damage and restore on PATH or sample tokens."),
     "config": ("config", "Check, show and explain the config."),
 }
 PROGRAM = "opskit"
@@ -69,5 +78,5 @@ def root() -> LazyGroup:
     app.callback()(program)
     group = typer.main.get_command(app)
     assert isinstance(group, LazyGroup)
-    quicken(group.params)
+    group.params = [quickened(parameter) for parameter in group.params]
     return group

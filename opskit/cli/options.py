@@ -109,6 +109,10 @@ _QUICK: dict[type, type] = {TyperOption: _QuickOption, TyperArgument: _QuickArgu
 class Command(TyperCommand):
     """A command whose help keeps the global options apart from its own."""
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """The `--help` of Typer, which it makes by itself."""
+        return quickened(super().get_help_option(ctx))
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections of parameters."""
         _write_parameters(self, ctx, formatter)
@@ -128,6 +132,10 @@ class Group(TyperGroup):
             hint = f"{advice}`{ctx.command_path} --help` lists the commands"
             raise UsageError(f"no such command '{name}'", hint=hint)
         return super().resolve_command(ctx, args)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The `--help` of Typer, which it makes by itself."""
+        return quickened(super().get_help_option(ctx))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the commands, then the sections of parameters."""
@@ -159,18 +167,18 @@ def build(app: typer.Typer, shared: Sequence[Any]) -> Any:
 
 
 def _share(command: Any, shared: Sequence[Any]) -> None:
-    quicken(command.params)
-    command.params.extend(shared)
+    command.params = [*map(quickened, command.params), *shared]
     for child in getattr(command, "commands", {}).values():
         # The whole first line: Typer would cut it to fit.
         child.short_help = (child.help or "").partition("\n")[0]
         _share(child, shared)
 
 
-def quicken(parameters: Sequence[Any]) -> None:
-    """Exempt parameters that Typer built from needless coercion; it offers no place to name their class."""
-    for parameter in parameters:
-        parameter.__class__ = _QUICK.get(type(parameter), type(parameter))
+def quickened(parameter: Any) -> Any:
+    """A parameter that Typer built, exempt from needless coercion; Typer offers no place to name its class."""
+    if type(parameter) in _QUICK:
+        parameter.__class__ = _QUICK[type(parameter)]
+    return parameter
 
 
 def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:

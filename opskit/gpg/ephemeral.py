@@ -21,8 +21,8 @@ _AGENT_SETTINGS = "disable-scdaemon\nno-allow-external-cache\nno-grab\n"
 
 
 @contextmanager
-def ephemeral_keyring(secret: bytes, *, allow_disk: bool = False) -> Iterator[Keyring]:
-    """A key ring that holds the keys in `secret` (armored or binary) until the end of the block.
+def ephemeral_keyring(secret: bytes | None, *, allow_disk: bool = False) -> Iterator[Keyring]:
+    """A key ring that holds the keys in `secret` (armored or binary; None: nothing yet) until the end of the block.
 
     Raises Damaged when there is no key in `secret`, OpskitError where no file system in memory is writable and
     `allow_disk` is not given.
@@ -33,7 +33,8 @@ def ephemeral_keyring(secret: bytes, *, allow_disk: bool = False) -> Iterator[Ke
     keyring = Keyring(path)
     try:
         (path / "gpg-agent.conf").write_text(_AGENT_SETTINGS)
-        keyring.import_keys(secret)
+        if secret is not None:
+            keyring.import_keys(secret)
         yield keyring
     finally:
         try:

@@ -49,11 +49,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to back up. `config` is stored (encrypted) with each snapshot; `kit` are digests of the fixed objects."""
+    """How to back up.
+
+    `config` (JSON) and `keys` (public, armored) are stored, encrypted, with each snapshot; `kit` are digests of the
+    fixed objects.
+    """
 
     workers: int
     force_read: bool = False
     config: str = ""
+    keys: str = ""
     kit: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -156,11 +161,11 @@ class _Run:
         snapshots = self._history(job.name)
         content, stored = writer.content_bytes, writer.stored_bytes
         with _remembering(session.last_tree(job.name)) as new_last:
-            reading = self._read(job, new_last)
+            reading = self._read(job, new_last, snapshots[-1].manifest.bytes if snapshots else None)
             place, about = self._store_tree(job, reading)
             snapshot = self._manifest(job, reading, place, started, snapshots)
             self._commit(snapshot[0], snapshot[1], snapshots)
-            new_last.finish(about)
+            new_last.finish(about | {"generation": session.cache.new_generation(job.name)})
         for copy in session.working():
             if snapshot[0].name in copy.objects:
                 session.heads.acknowledge(copy.id, snapshot[0])
@@ -192,15 +197,16 @@ class _Run:
             sessions.retire_small_packs(session, [pack for run in newest.runs for pack in run.packs])
         return snapshots
 
-    def _read(self, job: Job, new_last: lasttree.Writer) -> Reading:
+    def _read(self, job: Job, new_last: lasttree.Writer, expected_bytes: int | None) -> Reading:
         session, path = self._session, self._session.last_tree(job.name)
         about = lasttree.read_about(path)
-        known = about.get("token") == session.cache.token
+        known = about.get("generation") == session.cache.generation(job.name)
         reader = SourceReader(
             job.source, self._writer, session.live.__contains__,
             last=lasttree.read(path) if known else iter(()), new_last=new_last,
             clock_ns=self._clock_ns, force=self._options.force_read,
         )  # fmt: skip
+        reader.reading.expected_bytes = expected_bytes
         if self._watch:
             self._watch(job.name, reader.reading, self._writer)
         return reader.read()
@@ -208,18 +214,21 @@ class _Run:
     def _store_tree(self, job: Job, reading: Reading) -> tuple[tuple[int, int], dict[str, object]]:
         """Store the root, unless it is the last one again; returns its place and what to remember of it."""
         session, writer = self._session, self._writer
-        digest = _digest(reading, self._options.config)
+        digest = _digest(reading, self._options)
         old = lasttree.read_about(session.last_tree(job.name))
         place: tuple[int, int] | None = None
-        if old.get("root") == digest and old.get("token") == session.cache.token and old.get("pack") in session.live:
+        known = old.get("generation") == session.cache.generation(job.name)
+        if known and old.get("root") == digest and old.get("pack") in session.live:
             place = (int(old["pack"]), int(old["member"]))
         if place is None:
-            place = writer.store_root(lambda name_of: tree.encode_root(root_of(reading, self._options.config, name_of)))
+            place = writer.store_root(
+                lambda name_of: tree.encode_root(root_of(reading, self._options.config, self._options.keys, name_of))
+            )
         reading.packs.add(place[0])
         if writer.started or any(number in reading.packs for number in session.unindexed):
             writer.finish(session.unindexed)
             session.unindexed = []
-        about = {"root": digest, "token": session.cache.token, "pack": place[0], "member": place[1]}
+        about = {"root": digest, "pack": place[0], "member": place[1]}
         return place, about
 
     def _manifest(
@@ -276,6 +285,8 @@ class _Run:
     def _judge(self, result: Result, reading: Reading, snapshot: Snapshot, older: Sequence[Snapshot]) -> None:
         session = self._session
         result.errors = [f"{printable(problem.path)}: {problem.message}" for problem in reading.problems]
+        if session.heads.lost is not None:
+            result.errors.append(session.heads.lost)
         result.errors += [f"recipient {reason}" for reason in self._rejected]
         result.errors += [f"{name}: {error}" for _, name, error in session.rejected]
         for copy in session.copies:
@@ -303,11 +314,11 @@ def _recipients(session: Session) -> tuple[list[str], list[str]]:
     return valid, rejected
 
 
-def _digest(reading: Reading, config: str) -> str:
+def _digest(reading: Reading, options: Options) -> str:
     """What a root depends on, in terms of this cache's pack numbers."""
     chunks = [(chunk_id.hex(), number) for chunk_id, _, number, _ in reading.chunks]
     problems = [(problem.path.hex(), problem.message) for problem in reading.problems]
-    return hashlib.sha256(encoding.encode([chunks, problems, config])).hexdigest()
+    return hashlib.sha256(encoding.encode([chunks, problems, options.config, options.keys])).hexdigest()
 
 
 @contextmanager

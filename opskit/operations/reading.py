@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 
 from opskit.repository import lasttree, tree
 from opskit.repository.chunker import MIN_CHUNK, Chunker
-from opskit.repository.lasttree import Record, Signature
+from opskit.repository.lasttree import Record, Signature, signature_of
 from opskit.repository.tree import Chunk, Node, Root, TreeChunk, TreeCutter
 from opskit.repository.writer import ChunkWriter
 from opskit.sources.base import Entry, OpenFile, Problem, Source, data_regions
-
 
 NEVER: Signature = (-1, 0, 0, 0, 0)
 """A signature no entry has: read it again next time."""
@@ -37,11 +36,13 @@ _SECOND = 1_000_000_000
 
 @dataclass(slots=True)
 class Reading:
-    """What was read of a source. `unreadable` counts files whose content is missing from the tree."""
+    """What was read of a source. `unreadable` counts files whose content is missing from the tree;
+    `expected_bytes` is the last snapshot's size, for progress."""
 
     files: int = 0
     entries: int = 0
     total_bytes: int = 0
+    expected_bytes: int | None = None
     unchanged: int = 0
     unreadable: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -80,11 +81,7 @@ class SourceReader:
                 continue
             status = item.stat
             record = self._find_last(item.path)
-            if (
-                record is not None
-                and record.signature == (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
-                and all(map(self._live, record.packs))
-            ):
+            if record is not None and record.signature == signature_of(status) and all(map(self._live, record.packs)):
                 lines, raw = record.lines, record.raw
                 reading.packs.update(record.packs)
                 reading.unchanged += 1
@@ -160,7 +157,7 @@ class SourceReader:
         coarse = not (status.st_ctime_ns % _SECOND or status.st_mtime_ns % _SECOND)
         if entry.is_parent or self._clock_ns() - status.st_ctime_ns < (_COARSE_TICK if coarse else _CLOCK_TICK):
             return NEVER
-        return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+        return signature_of(status)
 
     def _read_content(self, entry: Entry, opened: OpenFile, node: Node, packs: list[int]) -> bool:
         """Store a file's content; False when it changed meanwhile or could not be read to its end."""
@@ -215,10 +212,9 @@ class SourceReader:
         return total
 
     def _is_unchanged(self, entry: Entry, descriptor: int, node: Node) -> bool:
-        before, after = entry.stat, os.fstat(descriptor)
-        if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
-            if node.size == before.st_size:
-                return True
+        after = os.fstat(descriptor)
+        if signature_of(entry.stat) == signature_of(after) and node.size == after.st_size:
+            return True
         node.mtime = after.st_mtime_ns
         self._note(Problem(entry.path, "changed while it was read; what was read is stored", "changed"))
         return False
@@ -287,8 +283,8 @@ def _node(entry: Entry) -> Node:
     )
 
 
-def root_of(reading: Reading, config: str, name_of: Callable[[int], str | None]) -> Root:
+def root_of(reading: Reading, config: str, keys: str, name_of: Callable[[int], str | None]) -> Root:
     """The root of a reading's tree, with packs by name (None: the root's own pack)."""
     chunks = [TreeChunk(chunk_id, length, name_of(number), first) for chunk_id, length, number, first in reading.chunks]
     problems = [(problem.path, problem.message) for problem in reading.problems[:1000]]
-    return Root(chunks, problems, config)
+    return Root(chunks, problems, config, keys)

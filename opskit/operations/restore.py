@@ -17,10 +17,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
-from opskit.errors import Damaged, OpskitError, StoreError, UsageError
+from opskit.errors import Damaged, OpskitError, SnapshotNotFound, StoreError, UsageError
 from opskit.operations.restoring.plan import Plan, Want, pieces, spans
 from opskit.operations.restoring.target import Owners, Target, write_all
 from opskit.repository import pack, tree
@@ -28,6 +29,8 @@ from opskit.repository.pack import Unpacker
 from opskit.repository.reader import SnapshotReader
 from opskit.repository.tree import Node
 from opskit.sources.base import printable
+
+_ZEROS = bytes(1024 * 1024)
 
 Overwrite = Literal["never", "if-changed", "always"]
 
@@ -60,7 +63,9 @@ class Restored:
         self.problems.append((path, message))
 
 
-def restore(reader: SnapshotReader, target: Path, options: RestoreOptions, progress: Restored | None = None) -> Restored:
+def restore(
+    reader: SnapshotReader, target: Path, options: RestoreOptions, progress: Restored | None = None
+) -> Restored:
     """Restore into `target`; raises UsageError for a target in use, OSError for one that cannot be written."""
     root = open_target(target, options.overwrite)
     try:
@@ -287,3 +292,41 @@ class _Restore:
     def _finish_folder(self, node: Node, touch: bool) -> None:
         for message in self._target.finish_folder(node, touch=touch):
             self._result.complain(node.path, message)
+
+
+def write_file(reader: SnapshotReader, path: bytes, output: BinaryIO) -> None:
+    """Write one file's content, holes as zeros, to a stream; raises UsageError, SnapshotNotFound, Damaged."""
+    nodes = list(islice(reader.nodes(reader.root(), path), 2)) if path else []
+    if not nodes:
+        raise SnapshotNotFound(f"no file {printable(path)!r} in the snapshot", hint="opskit ls shows what is in it")
+    node = nodes[0]
+    if len(nodes) > 1 or node.type != "file" or node.error is not None:
+        raise UsageError(f"{printable(path)} is not one readable file", hint="--target DIR restores folders")
+    wanted = {chunk_id for chunk_id, _ in node.chunks}
+    indexed = reader.indexed_packs()
+    places = {chunk_id: each.pack for each in indexed for chunk_id in each.chunk_ids() if chunk_id in wanted}
+    unpacker, held, members = Unpacker(), "", dict[bytes, memoryview]()
+    position = 0
+    for chunk_id, start, length in pieces(node):
+        name = places.get(chunk_id)
+        if name is None:
+            raise Damaged("no readable pack holds a part of the file")
+        if name != held:
+            held, members = name, dict(pack.members(reader.get_pack(name, unpacker)))
+        content = members.get(chunk_id, memoryview(b""))
+        pack.check_chunk(chunk_id, content)
+        done = 0
+        for offset, size in spans(node, start, length):
+            position = _write_zeros(output, position, offset)
+            output.write(content[done : done + size])
+            done, position = done + size, position + size
+    _write_zeros(output, position, node.size)
+    output.flush()
+
+
+def _write_zeros(output: BinaryIO, position: int, end: int) -> int:
+    while position < end:
+        count = min(end - position, len(_ZEROS))
+        output.write(_ZEROS[:count])
+        position += count
+    return position

@@ -9,15 +9,16 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from opskit.errors import Damaged, Forged, NoKey, OpskitError, StoreError
+from opskit.errors import CacheError, Damaged, Forged, NoKey, OpskitError, StoreError
 from opskit.repository import index as indexes
-from opskit.repository import names
-from opskit.repository.cache import Cache, PackRow, open_or_replace
+from opskit.repository import lasttree, names
+from opskit.repository.cache import Cache, PackRow, open_or_replace, remove
 from opskit.repository.copy import Copy, open_copy
 from opskit.repository.heads import Heads
 from opskit.repository.identity import Identity
@@ -55,7 +56,8 @@ class Session:
 
     def close(self) -> None:
         """Close the cache."""
-        self.cache.close()
+        with contextlib.suppress(CacheError):
+            self.cache.close()
 
     def working(self) -> list[Copy]:
         """Copies that have not failed."""
@@ -67,7 +69,17 @@ class Session:
 
     def last_tree(self, source: str) -> Path:
         """Where the last tree of a source is kept."""
-        return self.host.state / "trees" / f"{self.host.repository}-{source}"
+        return lasttree.place(self.host.state, self.host.repository, source)
+
+
+def cache_file(host: Host) -> Path:
+    """Where the cache lies."""
+    return host.state / "cache" / f"{host.repository}.sqlite"
+
+
+def remove_cache(host: Host) -> None:
+    """Throw the cache away; the next session rebuilds it from the copies."""
+    remove(cache_file(host))
 
 
 def open_copies(stores: Mapping[str, Store], repository: str | None) -> tuple[list[Copy], dict[str, OpskitError]]:
@@ -96,12 +108,16 @@ def open_session(host: Host, stores: Mapping[str, Store]) -> Session:
     copies, absent = open_copies(stores, host.repository)
     if not copies:
         raise next(iter(absent.values()))
-    cache = open_or_replace(host.state / "cache" / f"{host.repository}.sqlite", host.repository)
+    cache = open_or_replace(cache_file(host), host.repository)
     heads = Heads(host.state / "heads" / f"{host.repository}.json")
     session = Session(host, copies, absent, cache, heads)
-    _drop_torn(session)
-    _load_indexes(session)
-    _find_live(session)
+    try:
+        _drop_torn(session)
+        _load_indexes(session)
+        _find_live(session)
+    except BaseException:
+        session.close()
+        raise
     return session
 
 
@@ -118,23 +134,32 @@ def get_from(copies: Sequence[Copy], name: str) -> bytes:
 
 
 def _drop_torn(session: Session) -> None:
-    """Do not believe in objects whose size is not the one that was written, or is below another copy's."""
+    """Do not believe in objects whose size is not the one that was written.
+
+    Where the cache does not know the size and copies disagree, the bytes decide.
+    """
     written = session.cache.sizes() | {names.pack(row.name): row.stored for row in session.cache.packs()}
-    largest: dict[str, int] = {}
+    seen: dict[str, int] = {}
+    disputed = {
+        name
+        for copy in session.copies
+        for name, size in copy.objects.items()
+        if name not in written and seen.setdefault(name, size) != size and name not in names.FIXED
+    }
     for copy in session.copies:
-        for name, size in copy.objects.items():
-            largest[name] = max(size, largest.get(name, 0))
-    for copy in session.copies:
-        torn = {
-            name: size
-            for name, size in copy.objects.items()
-            if name not in names.FIXED and size != written.get(name, largest[name])
-        }
-        for name, size in torn.items():
-            del copy.objects[name]
-            expected = written.get(name, largest[name])
-            error = Damaged(f"expected {expected} bytes, the listing says {size}", hint="opskit verify lists all damage")
-            session.rejected.append((copy.destination, name, error))
+        for name, size in list(copy.objects.items()):
+            if size != written.get(name, size):
+                _disbelieve(session, copy, name, Damaged(f"expected {written[name]} bytes, the listing says {size}"))
+            elif name in disputed:
+                try:
+                    copy.get(name)
+                except (Damaged, StoreError) as error:
+                    _disbelieve(session, copy, name, error)
+
+
+def _disbelieve(session: Session, copy: Copy, name: str, error: OpskitError) -> None:
+    del copy.objects[name]
+    session.rejected.append((copy.destination, name, error))
 
 
 def _load_indexes(session: Session) -> None:

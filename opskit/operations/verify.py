@@ -1,29 +1,47 @@
 """Verify: read every object of every copy back and compare it with its name; no private key needed.
 
 What it answers per copy: which objects are damaged, which are missing though a snapshot there needs them, whether
-the copy is behind the others, was rolled back behind what it acknowledged, or holds manifests nobody
-known signed. It changes nothing. Opening packs is a restore's business: the hash names the exact bytes
-that were decrypted, decompressed and compared before they were stored.
+the copy is behind the others, was rolled back behind what it acknowledged, or holds what nobody known made:
+manifests by strangers, forks of a chain, another recovery kit. It changes nothing. Opening packs is a restore's
+business: the hash names the exact bytes that were decrypted, decompressed and compared before they were stored.
+
+Invariants: an object that cannot be read does not hide the others; an answer needs no trust in any copy, only in the
+signers, the caller's heads and the kit this program brings along. It cannot see a rollback of all copies at once
+where the heads are lost too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
 
-from opskit.errors import Damaged, ObjectNotFound, OpskitError, StoreError
+from opskit.errors import Damaged, NotMounted, ObjectNotFound, OpskitError, StoreError, StoreRefused
+from opskit.repository import manifest as manifests
 from opskit.repository import names
 from opskit.repository.copy import Copy
 from opskit.repository.heads import Heads
 from opskit.repository.history import History, Verify, load_history
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
+from opskit.repository.recovery import kit as own_kit
+
+_LISTS_REMEMBERED = 512
+"""Pack lists are shared by many snapshots; each takes about 33 kB."""
+
+Kit = Mapping[str, frozenset[str]]
+Finding = Literal["intact", "damaged", "gone", "foreign"]
 
 
 @dataclass(slots=True)
 class CopyReport:
-    """What one copy holds. Lists carry object names (or snapshot names); `total_bytes` were read."""
+    """What one copy holds. Lists carry object names (or snapshot names, or a sentence); `total_bytes` were read.
+
+    `needed_by` tells for each damaged or missing object the snapshots that need it, `elsewhere` the copies that
+    hold it intact.
+    """
 
     objects: int = 0
     total_bytes: int = 0
@@ -34,6 +52,8 @@ class CopyReport:
     untrusted: list[str] = field(default_factory=list)
     unreferenced: int = 0
     failure: OpskitError | None = None
+    needed_by: dict[str, list[Snapshot]] = field(default_factory=dict)
+    elsewhere: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def is_good(self) -> bool:
@@ -55,80 +75,195 @@ def verify(
     repository: str,
     kit: Mapping[str, str] | None = None,
     heads: Heads | None = None,
+    chains: Iterable[tuple[str, str]] = (),
     workers: int = 2,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, CopyReport]:
-    """Read the copies back; `kit` are the expected digests of the fixed objects, `progress` is told bytes read."""
+    """Read the copies back; `progress` is told the bytes of each object.
+
+    `kit` are digests of kit objects known from outside (the recovery-key file). `chains` are (host, source) pairs
+    that must be looked up in `heads` even where no copy shows a snapshot of them any more.
+    """
     reports = {copy.destination: CopyReport() for copy in copies}
     history = load_history(copies, check_signature, signers=signers, repository=repository)
+    accepted = _accepted_kit(history, kit or {})
     for copy in copies:
         report = reports[copy.destination]
         try:
-            _read_back(copy, report, kit or {}, workers, progress)
+            _read_back(copy, report, accepted, workers, progress)
         except StoreError as error:
             report.failure = error
-    for destination, name, reason in history.rejected:
-        if not isinstance(reason, (Damaged, StoreError)):
-            reports[destination].untrusted.append(f"{name}: {reason}")
-    for copy in copies:
-        _compare(copy, reports[copy.destination], history, copies, heads)
+    _compare(copies, reports, history)
+    _judge_rejected(history, reports)
+    _judge_chains(history, reports)
+    if heads is not None:
+        _judge_heads(copies, reports, history, heads, chains)
+    _look_elsewhere(copies, reports)
     return reports
 
 
-def _read_back(
-    copy: Copy, report: CopyReport, kit: Mapping[str, str], workers: int, progress: Callable[[int], None]
-) -> None:
-    def check(name: str) -> tuple[str, int, bool]:
-        try:
-            data = copy.store.get(name)
-        except ObjectNotFound:
-            return name, 0, False
-        expected = names.digest_in(name) or kit.get(name)
-        progress(len(data))
-        return name, len(data), expected is None or names.sha256(data) == expected
+def _accepted_kit(history: History, outside: Mapping[str, str]) -> Kit:
+    """The digests that a kit object may have: of a signed manifest, of the recovery-key file, of this program's own.
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="verify") as threads:
-        for name, size, is_intact in threads.map(check, sorted(copy.objects)):
+    Of any manifest, not the newest alone: a newer opskit brings a newer kit, and what copies hold is never replaced.
+    """
+    accepted: dict[str, set[str]] = {name: {names.sha256(data)} for name, data in own_kit().items()}
+    for known in (outside, *(snapshot.manifest.kit for snapshot in history.snapshots)):
+        for name, digest in known.items():
+            accepted.setdefault(name, set()).add(digest)
+    return {name: frozenset(digests) for name, digests in accepted.items() if name in names.FIXED}
+
+
+def _read_back(copy: Copy, report: CopyReport, kit: Kit, workers: int, progress: Callable[[int], None]) -> None:
+    """Read each object once; raises StoreError when the store as a whole does not answer."""
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="verify")
+    try:
+        wanted = sorted(copy.objects)
+        for name, (size, finding) in zip(
+            wanted, threads.map(lambda each: _check(copy, each, kit), wanted), strict=True
+        ):
+            progress(size)
             report.objects += 1
             report.total_bytes += size
-            if not is_intact:
+            if finding == "damaged":
                 report.damaged.append(name)
+            elif finding == "foreign":
+                report.untrusted.append(f"{name}: expected one of the recovery kit's known sums, got another")
+            elif finding == "gone":
+                del copy.objects[name]
+    finally:
+        # Without this, Ctrl-C would wait until everything queued has been read.
+        threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _compare(copy: Copy, report: CopyReport, history: History, copies: Sequence[Copy], heads: Heads | None) -> None:
-    """Hold a copy against the snapshots it shows, the other copies' snapshots, and its own past."""
-    damaged, missing, referenced = set(report.damaged), set[str](), set(names.FIXED)
+def _check(copy: Copy, name: str, kit: Kit) -> tuple[int, Finding]:
+    """Size and state of an object; what the medium cannot read is damaged, unless the medium refuses everything."""
+    try:
+        data = copy.store.get(name)
+    except ObjectNotFound:
+        return 0, "gone"
+    except (NotMounted, StoreRefused):
+        raise
+    except StoreError:
+        return 0, "damaged"
+    digest, expected = names.digest_in(name), kit.get(name)
+    if digest is None and expected is None:
+        return len(data), "intact"  # not ours, or nothing says what it should be
+    actual = names.sha256(data)
+    if expected is not None and actual not in expected:
+        return len(data), "foreign"
+    return len(data), "intact" if digest in (None, actual) else "damaged"
+
+
+def _compare(copies: Sequence[Copy], reports: Mapping[str, CopyReport], history: History) -> None:
+    """Hold each copy against the snapshots that any copy shows."""
+    referenced = set(names.FIXED)
+    get = lru_cache(maxsize=_LISTS_REMEMBERED)(lambda name: _from_any(copies, name))
+    damaged = {copy.destination: frozenset(reports[copy.destination].damaged) for copy in copies}
     for snapshot in history.snapshots:
-        if snapshot.name not in copy.objects:
-            report.behind.append(snapshot.name)
-            continue
-        if snapshot.name in damaged:
-            continue
-        referenced.add(snapshot.name)
-        for name in _needed(snapshot, copy, copies):
-            referenced.add(name)
-            if name not in copy.objects:
-                missing.add(name)
-    report.missing = sorted(missing)
-    report.unreferenced = len(copy.objects.keys() - referenced)
-    if heads is not None:
-        for host, source in sorted({(each.manifest.host, each.manifest.source) for each in history.snapshots}):
+        # A pack list that one copy lacks is read from another, so the packs behind it count too.
+        needed = dict.fromkeys([*objects_of(snapshot.manifest, get), snapshot.name])
+        referenced.update(needed)
+        kit_objects = [name for name in snapshot.manifest.kit if name in names.FIXED]
+        for copy in copies:
+            report = reports[copy.destination]
+            if snapshot.name not in copy.objects:
+                report.behind.append(snapshot.name)
+                continue
+            for name in (*needed, *kit_objects):
+                if name not in copy.objects or name in damaged[copy.destination]:
+                    report.needed_by.setdefault(name, []).append(snapshot)
+    for copy in copies:
+        report = reports[copy.destination]
+        report.missing += sorted(report.needed_by.keys() - copy.objects.keys())
+        report.unreferenced = len(copy.objects.keys() - referenced)
+
+
+def _from_any(copies: Sequence[Copy], name: str) -> bytes:
+    """An object from any copy that has it intact; nothing where none has."""
+    for copy in copies:
+        if name in copy.objects:
+            try:
+                return copy.get(name)
+            except OpskitError:
+                continue
+    return b""
+
+
+def _judge_rejected(history: History, reports: Mapping[str, CopyReport]) -> None:
+    """A manifest that is not believed though its bytes match its name was put there by somebody."""
+    for destination, name, reason in history.rejected:
+        report = reports[destination]
+        is_failure = isinstance(reason, StoreError) or (isinstance(reason, Damaged) and name in report.damaged)
+        if not is_failure:
+            report.untrusted.append(f"{name}: {reason}")
+
+
+def _judge_chains(history: History, reports: Mapping[str, CopyReport]) -> None:
+    """Find forks, predecessors that were replaced, and numbers that no copy at hand has."""
+    chains: dict[tuple[str, str], dict[int, list[Snapshot]]] = {}
+    for snapshot in history.snapshots:
+        chain = chains.setdefault((snapshot.manifest.host, snapshot.manifest.source), {})
+        chain.setdefault(snapshot.manifest.sequence, []).append(snapshot)
+    for chain in chains.values():
+        last = 0
+        for number, twins in sorted(chain.items()):
+            # Judged by payload: anyone can wrap a signed text anew, under another name.
+            is_fork = len({manifests.encode(each.manifest) for each in twins}) > 1
+            for snapshot in twins:
+                holders = [reports[destination] for destination in history.holders[snapshot.name]]
+                if is_fork:
+                    _add(holders, "untrusted", f"{snapshot.name}: one of several with number {number}: a fork")
+                _judge_link(snapshot, last, chain.get(number - 1, ()), holders)
+            last = number
+
+
+def _judge_link(snapshot: Snapshot, last: int, before: Sequence[Snapshot], holders: Sequence[CopyReport]) -> None:
+    """Whether what a snapshot follows is there; `last` is the greatest number below its own."""
+    manifest, previous = snapshot.manifest, (snapshot.manifest.previous or "")[:8] or "?"
+    if before:
+        if manifest.previous not in {each.id for each in before}:
+            text = f"{snapshot.name}: follows snapshot {previous}, which is gone, and another stands in its place"
+            _add(holders, "untrusted", text)
+    elif manifest.sequence > 1:
+        first = last + 1
+        span = f"{first}" if first == manifest.sequence - 1 else f"{first} to {manifest.sequence - 1}"
+        what = f"snapshot {previous}: number {span} of {manifest.source} on {manifest.host}"
+        _add(holders, "missing", f"{what} is at none of these copies, though number {manifest.sequence} is")
+
+
+def _add(reports: Sequence[CopyReport], kind: Literal["missing", "untrusted"], text: str) -> None:
+    for report in reports:
+        getattr(report, kind).append(text)
+
+
+def _judge_heads(
+    copies: Sequence[Copy],
+    reports: Mapping[str, CopyReport],
+    history: History,
+    heads: Heads,
+    chains: Iterable[tuple[str, str]],
+) -> None:
+    """Acknowledged and gone is rolled back; never acknowledged is only behind."""
+    shown = {(each.manifest.host, each.manifest.source) for each in history.snapshots}
+    for copy in copies:
+        report = reports[copy.destination]
+        for host, source in sorted(shown.union(chains)):
             head = heads.get(copy.id, host, source)
             if head is not None and head.name not in copy.objects:
                 report.rolled_back.append(head.name)
-    report.behind = [name for name in report.behind if name not in report.rolled_back]
+        report.behind = [name for name in report.behind if name not in report.rolled_back]
 
 
-def _needed(snapshot: Snapshot, copy: Copy, copies: Sequence[Copy]) -> list[str]:
-    """What a snapshot needs; a pack list this copy lacks is read from another, so the packs behind it count too."""
-
-    def get(name: str) -> bytes:
-        for each in (copy, *copies):
-            if name in each.objects:
-                try:
-                    return each.get(name)
-                except OpskitError:
-                    continue
-        return b""
-
-    return list(objects_of(snapshot.manifest, get))
+def _look_elsewhere(copies: Sequence[Copy], reports: Mapping[str, CopyReport]) -> None:
+    """Note for each object a copy lacks or holds damaged which other copies hold it intact."""
+    bad = {copy.destination: frozenset(reports[copy.destination].damaged) for copy in copies}
+    for report in reports.values():
+        for name in (*report.damaged, *report.missing):
+            report.elsewhere[name] = [
+                copy.destination
+                for copy in copies
+                if name in copy.objects
+                and name not in bad[copy.destination]
+                and reports[copy.destination].failure is None
+            ]

@@ -68,15 +68,30 @@ class Cache:
             self._find = self._db.cursor()
             row = self._db.execute("SELECT max(no) FROM packs").fetchone()
             self._next_pack = (row[0] or 0) + 1
-            token = self._db.execute("SELECT value FROM meta WHERE key = 'token'").fetchone()
-        self.token = str(token[0])
-        """Changes whenever the cache starts anew: numbers remembered under another token mean nothing."""
 
     def close(self) -> None:
         """Write what is pending and close."""
         with _translated():
             self._db.commit()
             self._db.close()
+
+    def generation(self, source: str) -> str | None:
+        """The token under which the last tree of a source was remembered; None when none was.
+
+        A last tree with another token was written beside another cache, or a later state of this one: the
+        pack numbers in it mean nothing here.
+        """
+        with _translated():
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (f"tree-{source}",)).fetchone()
+        return None if row is None else str(row[0])
+
+    def new_generation(self, source: str) -> str:
+        """A new token for the last tree of a source, noted after the packs it refers to."""
+        token = secrets.token_hex(8)
+        with _translated():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"tree-{source}", token))
+            self._db.commit()
+        return token
 
     def find(self, chunk_id: bytes) -> int | None:
         """The number of the pack said to hold a chunk, or None."""
@@ -102,7 +117,7 @@ class Cache:
         return int(row[0])
 
     def add_pack(self, row: PackRow, ids: Sequence[bytes]) -> None:
-        """Note a sealed pack that no index object describes yet, before it is put; durable against a crash of opskit."""
+        """Note a sealed pack that no index object describes yet, before it is put; survives a crash of opskit."""
         self._insert_pack(row, ids)
         with _translated():
             self._db.execute("INSERT OR REPLACE INTO members VALUES (?, ?)", (row.no, b"".join(ids)))
@@ -110,9 +125,7 @@ class Cache:
 
     def _insert_pack(self, row: PackRow, ids: Iterable[bytes]) -> None:
         with _translated():
-            self._db.execute(
-                "INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?)", (*row, _pack_sum(row))
-            )
+            self._db.execute("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?)", (*row, _pack_sum(row)))
             self._db.executemany(
                 "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?)",
                 sorted((chunk_id, row.no, _chunk_sum(chunk_id, row.no)) for chunk_id in ids),
@@ -217,9 +230,9 @@ def _open(path: Path, repository: str) -> sqlite3.Connection:
     db.execute("PRAGMA cache_size = -32768")
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
         db.executescript(_SCHEMA)
-        db.executemany("INSERT INTO meta VALUES (?, ?)", [("version", _VERSION), ("repository", repository), ("token", secrets.token_hex(8))])
+        db.executemany("INSERT INTO meta VALUES (?, ?)", [("version", _VERSION), ("repository", repository)])
         db.commit()
-    found = dict(db.execute("SELECT key, value FROM meta WHERE key != 'token'"))
+    found = dict(db.execute("SELECT key, value FROM meta WHERE key NOT LIKE 'tree-%'"))
     if found != {"version": _VERSION, "repository": repository}:
         db.close()
         raise CacheError(f"cache {path} is of another repository or version: {found}")

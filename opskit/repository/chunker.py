@@ -35,9 +35,7 @@ class Chunker:
     """Cuts streams, one after the other, through one reusable window (not for several threads)."""
 
     def __init__(self) -> None:
-        self._cutter = FastCDC(
-            AVERAGE_CHUNK, min_size=MIN_CHUNK, max_size=MAX_CHUNK, normalized_chunking=1, seed=0
-        )
+        self._cutter = FastCDC(AVERAGE_CHUNK, min_size=MIN_CHUNK, max_size=MAX_CHUNK, normalized_chunking=1, seed=0)
         self._window = bytearray(WINDOW)
 
     def chunks(self, read_into: ReadInto) -> Iterator[memoryview]:

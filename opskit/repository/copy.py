@@ -22,7 +22,11 @@ from opskit.stores.base import Buffer, Store
 
 @dataclass(slots=True)
 class Copy:
-    """One opened copy. `id` tells swapped disks apart, `objects` are the names it has with their sizes in bytes, `failed` why it fell out."""
+    """One opened copy.
+
+    `id` tells swapped disks apart, `objects` are the names it has with their sizes in bytes, `failed` says why it
+    fell out.
+    """
 
     destination: str
     store: Store
@@ -77,22 +81,26 @@ def open_copy(destination: str, store: Store) -> Copy:
     return Copy(destination, store, str(copy.get("copy", "")), str(about.get("id", "")), objects)
 
 
-def create(store: Store, *, repository: str, copy_id: str, kit: Mapping[str, bytes], now: datetime) -> bool:
+def identity(repository: str, now: datetime) -> bytes:
+    """The bytes of a new repository's `opskit.json`: the same at every copy, whenever that is made."""
+    return encoding.encode({"format": 1, "id": repository, "created": names.utc(now)})
+
+
+def create(store: Store, about: bytes, *, copy_id: str, kit: Mapping[str, bytes], now: datetime) -> bool:
     """Make the repository's fixed objects where they are missing; True when anything was made.
 
-    Raises Damaged when another repository is there. The order matters: `opskit.json` comes last, so a
-    half-made copy is not yet a repository.
+    `about` are the bytes of `opskit.json`; it comes last, so a half-made copy is not yet a repository.
+    Raises Damaged when another repository is there.
     """
-    about = _read_fixed(store, names.REPOSITORY)
-    if about is not None and about.get("id") != repository:
+    found, repository = _read_fixed(store, names.REPOSITORY), encoding.decode_object(about, what=names.REPOSITORY)["id"]
+    if found is not None and found.get("id") != repository:
         raise Damaged(
-            f"{store.location} holds another repository: expected {repository}, got {about.get('id')}",
+            f"{store.location} holds another repository: expected {repository}, got {found.get('id')}",
             hint="choose another folder, or use `opskit init --from` to take that repository over",
         )
     created = encoding.encode({"copy": copy_id, "created": names.utc(now)})
-    identity = encoding.encode({"format": 1, "id": repository, "created": names.utc(now)})
     made = False
-    for name, data in (*kit.items(), (names.COPY, created), (names.REPOSITORY, identity)):
+    for name, data in (*kit.items(), (names.COPY, created), (names.REPOSITORY, about)):
         with contextlib.suppress(ObjectExists):
             store.put(name, data)
             made = True

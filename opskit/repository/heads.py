@@ -7,6 +7,7 @@ reachable copy cannot be detected.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ class Heads:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._heads: dict[str, dict[str, Head]] = {}
+        self.lost: str | None = None
+        """Says so when the file was damaged, and has been set aside."""
         try:
             value = encoding.decode_object(path.read_bytes(), what=str(path))
             self._heads = {
@@ -37,8 +40,10 @@ class Heads:
             }
         except FileNotFoundError:
             pass
-        except (TypeError, ValueError, AttributeError) as error:
-            raise Damaged(f"{path}: malformed state: {error}") from error
+        except (Damaged, TypeError, ValueError, AttributeError):
+            aside = path.with_suffix(".damaged")
+            os.replace(path, aside)
+            self.lost = f"{path} was damaged (now {aside}): a rollback of a copy before now cannot be seen"
 
     def get(self, copy_id: str, host: str, source: str) -> Head | None:
         """What a copy acknowledged last for a chain."""

@@ -59,8 +59,15 @@ def load_history(
         if snapshot is not None:
             history.snapshots.append(snapshot)
             history.holders[name] = [copy.destination for copy in holders]
-    history.snapshots.sort(key=lambda each: (each.manifest.source, each.manifest.host, each.manifest.sequence, each.name))
+    history.snapshots.sort(
+        key=lambda each: (each.manifest.source, each.manifest.host, each.manifest.sequence, each.name)
+    )
     return history
+
+
+def _chain_order(snapshot: Snapshot) -> tuple[str, str, int, str]:
+    manifest = snapshot.manifest
+    return manifest.source, manifest.host, manifest.sequence, snapshot.name
 
 
 def _listed(copies: Sequence[Copy], source: str | None) -> Mapping[str, list[Copy]]:

@@ -9,10 +9,8 @@ from pathlib import Path
 from opskit import gpg
 from opskit.errors import Damaged
 from opskit.gpg import Keyring, Signed
-from opskit.repository import encoding
+from opskit.repository import encoding, names
 from opskit.repository.durable import write_durably
-
-_FILE = "repository.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +31,28 @@ class Identity:
         return gpg.verify(data, self.trusted)
 
 
-def read_repository_id(state: Path) -> str | None:
-    """The repository this state folder belongs to; None when there is none yet."""
+def read_repository(state: Path) -> bytes | None:
+    """The bytes of `opskit.json` of the repository this state folder belongs to; None when there is none yet."""
     try:
-        return str(encoding.decode_object((state / _FILE).read_bytes(), what=str(state / _FILE))["repository"])
+        return (state / names.REPOSITORY).read_bytes()
     except FileNotFoundError:
         return None
-    except KeyError as error:
-        raise Damaged(f"{state / _FILE}: expected a repository id, found none") from error
 
 
-def write_repository_id(state: Path, repository: str) -> None:
+def read_repository_id(state: Path) -> str | None:
+    """The id of that repository."""
+    about = read_repository(state)
+    return None if about is None else id_in(about)
+
+
+def id_in(about: bytes) -> str:
+    """The repository id in the bytes of an `opskit.json`; raises Damaged."""
+    found = encoding.decode_object(about, what=names.REPOSITORY).get("id")
+    if not isinstance(found, str):
+        raise Damaged(f"{names.REPOSITORY}: expected a repository id, found none")
+    return found
+
+
+def write_repository(state: Path, about: bytes) -> None:
     """Remember the repository of this state folder, durably."""
-    write_durably(state / _FILE, encoding.encode({"repository": repository}))
+    write_durably(state / names.REPOSITORY, about)

@@ -1,12 +1,12 @@
 """The last tree of a source on the host: what makes an unchanged file cost one stat.
 
 A record holds an entry's signature (size, mtime, ctime, inode, device), the numbers of the packs its
-chunks lie in, its path and its tree line(s). Records stand in tree order, in blocks with a checksum, so a run merges them
-with its walk in one pass and flat memory. The file is disposable and never trusted: a block whose
-checksum is wrong ends the reading, and everything after it counts as changed.
+chunks lie in, its path and its tree line(s). Records stand in tree order, in blocks with a checksum, so a
+run merges them with its walk in one pass and flat memory. The file is disposable and never trusted: a
+block whose checksum is wrong ends the reading, and everything after it counts as changed.
 
-The pack numbers are those of the cache file; both are bound by the cache's repository id and a token
-written into both. This file holds names and content hashes in the clear: it stays on the host, mode 0600.
+The pack numbers are those of the cache file; both carry a token that is new for every run. This file
+holds names and content hashes in the clear: it stays on the host, mode 0600.
 """
 
 from __future__ import annotations
@@ -24,10 +24,21 @@ from opskit.repository import encoding
 Signature = tuple[int, int, int, int, int]
 """size, mtime ns, ctime ns, inode, device."""
 
+
+def signature_of(status: os.stat_result) -> Signature:
+    """What an entry is recognised by."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+
+
 _MAGIC = b"opskit last tree 1\n"
 _BLOCK_HEAD = struct.Struct("<II")
 _RECORD_HEAD = struct.Struct("<qqqQQIII")
 _BLOCK_BYTES = 1024 * 1024
+
+
+def place(state: Path, repository: str, source: str) -> Path:
+    """Where a host keeps the last tree of a source."""
+    return state / "trees" / f"{repository}-{source}"
 
 
 class Record(NamedTuple):

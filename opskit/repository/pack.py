@@ -42,9 +42,7 @@ def header(chunk_id: bytes, length: int) -> bytes:
     """The 512 bytes of ustar header for a chunk (POSIX.1-1988, "ustar Interchange Format")."""
     name, size = chunk_id.hex().encode(), b"%011o\0" % length
     checksum = _SUM_OF_CONSTANTS + sum(name) + sum(size)
-    return b"".join(
-        (name, _HEADER_AFTER_NAME, size, _HEADER_AFTER_SIZE, b"%06o\0 " % checksum, _HEADER_AFTER_SUM)
-    )
+    return b"".join((name, _HEADER_AFTER_NAME, size, _HEADER_AFTER_SIZE, b"%06o\0 " % checksum, _HEADER_AFTER_SUM))
 
 
 class PackBuffer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from opskit import gpg
@@ -72,7 +73,7 @@ class SnapshotReader:
         manifest = self.manifest
         root = tree.decode_root(pack.member(self.get_pack(manifest.tree_pack), manifest.tree_member))
         chunks = [chunk if chunk.pack else chunk._replace(pack=manifest.tree_pack) for chunk in root.chunks]
-        return Root(chunks, root.problems, root.config)
+        return replace(root, chunks=chunks)
 
     def nodes(self, root: Root, below: bytes = b"") -> Iterator[Node]:
         """Entries in tree order; only those at and below a path, if given. "more" lines are merged in."""

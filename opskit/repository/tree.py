@@ -31,6 +31,9 @@ _CUT_MASK = 0xFF
 MAX_CHUNKS_A_LINE = 4096
 """Chunk ids one line holds; a longer list goes on in further lines of type "more"."""
 
+_LARGEST, _IDS, _DEVICES = 2**62, 2**32, 2**20
+"""What a reader takes: sizes and times whose sums still fit 64 bits; owners and chunk lengths; device numbers."""
+
 TYPES = frozenset({"file", "dir", "symlink", "fifo", "char", "block", "socket", "more"})
 
 Chunk = tuple[bytes, int]
@@ -130,24 +133,24 @@ def _node(value: dict[str, Any]) -> Node:
     if kind not in TYPES:
         raise Damaged(f"tree entry of unknown type {kind!r}")
     get = value.get
-    target = _get_bytes(value, "target") if kind == "symlink" else None
+    target = _no_nul(_get_bytes(value, "target")) if kind == "symlink" else None
     device = get("device")
     return Node(
         path=check_path(_get_bytes(value, "path")),
         type=kind,
         mode=int(get("mode", 0)) & 0o7777,
-        uid=int(get("uid", 0)),
-        gid=int(get("gid", 0)),
+        uid=_natural(get("uid", 0), below=_IDS),
+        gid=_natural(get("gid", 0), below=_IDS),
         user=_optional_text(get("user")),
         group=_optional_text(get("group")),
-        mtime=None if get("mtime") is None else int(value["mtime"]),
+        mtime=None if get("mtime") is None else _within(value["mtime"], _LARGEST),
         size=_natural(get("size", 0)),
-        chunks=[(_chunk_id(text), _natural(length)) for text, length in get("chunks", ())],
+        chunks=[(_chunk_id(text), _natural(length, below=_IDS)) for text, length in get("chunks", ())],
         hardlink=_optional_text(get("hardlink")),
         target=target,
-        device=None if device is None else (_natural(device[0]), _natural(device[1])),
+        device=None if device is None else (_natural(device[0], below=_DEVICES), _natural(device[1], below=_DEVICES)),
         holes=[(_natural(offset), _natural(length)) for offset, length in get("holes", ())],
-        xattrs=[(base64.b64decode(name), base64.b64decode(content)) for name, content in get("xattrs", ())],
+        xattrs=[(_no_nul(base64.b64decode(name)), base64.b64decode(content)) for name, content in get("xattrs", ())],
         error=_optional_text(get("error")),
     )
 
@@ -167,10 +170,22 @@ def _chunk_id(text: str) -> bytes:
     return chunk_id
 
 
-def _natural(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"expected a natural number, got {value!r}")
+def _natural(value: object, *, below: int = _LARGEST) -> int:
+    if not isinstance(value, int) or not 0 <= value < below:
+        raise ValueError(f"expected a number from 0 and below {below}, got {value!r}")
     return value
+
+
+def _within(value: object, limit: int) -> int:
+    if not isinstance(value, int) or abs(value) >= limit:
+        raise ValueError(f"expected a number between -{limit} and {limit}, got {value!r}")
+    return value
+
+
+def _no_nul(content: bytes) -> bytes:
+    if b"\0" in content:
+        raise ValueError("expected no NUL in a name")
+    return content
 
 
 def _optional_text(value: object) -> str | None:
@@ -241,11 +256,16 @@ class TreeChunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """What a manifest points to: the tree's chunks, the problems met, and the config of the run."""
+    """What a manifest points to: the tree's chunks, the problems met, and what a lost host needs to come back.
+
+    `config` is the configuration of the run as JSON, without secrets; `keys` are the armored public keys of
+    recipients, signers and maintainers.
+    """
 
     chunks: Sequence[TreeChunk]
     problems: Sequence[tuple[bytes, str]] = ()
     config: str = ""
+    keys: str = ""
 
 
 def encode_root(root: Root) -> bytes:
@@ -264,7 +284,8 @@ def encode_root(root: Root) -> bytes:
         problem: dict[str, object] = {"message": message}
         _put_bytes(problem, "path", path)
         problems.append(problem)
-    return encoding.encode({"packs": packs, "chunks": chunks, "problems": problems, "config": root.config})
+    value = {"packs": packs, "chunks": chunks, "problems": problems, "config": root.config, "keys": root.keys}
+    return encoding.encode(value)
 
 
 def decode_root(data: bytes) -> Root:
@@ -282,6 +303,6 @@ def decode_root(data: bytes) -> Root:
             for chunk in value["chunks"]
         ]
         problems = [(_get_bytes(problem, "path"), str(problem["message"])) for problem in value["problems"]]
-        return Root(chunks, problems, str(value["config"]))
+        return Root(chunks, problems, str(value["config"]), str(value["keys"]))
     except (KeyError, TypeError, ValueError, IndexError, binascii.Error) as error:
         raise Damaged(f"malformed tree root: {error}") from error

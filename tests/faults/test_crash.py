@@ -11,13 +11,18 @@ from typing import get_args
 
 import pytest
 
-from opskit.repository import locating, names
+from opskit.repository import names
+from opskit.repository.manifest import Snapshot
 from opskit.stores.base import Store
 from tests.fakes import Crash, FaultyStore, When
 from tests.faults.conftest import Scene
 from tests.repositories import Lab, PackInspector, picture, restored_below
 
 COPIES = {"one copy": ("a",), "two copies": ("a", "b")}
+
+
+PROVED: set[frozenset[str]] = set()
+"""Snapshots with the intact objects they were once restored from: the same bytes need not be restored at each point."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,24 @@ def _assert_restores(
     assert newest in {snapshot.id for snapshot in history.snapshots}, point
     assert lab.pictures.keys() <= shown, f"{point}: snapshots are gone: {lab.pictures.keys() - shown}"
     for number, snapshot in enumerate(history.snapshots):
+        needed = _intact(snapshot, stores)
+        if needed in PROVED:
+            continue
+        PROVED.add(needed)
         place = target / str(number)
         done = lab.restore(snapshot, place, stores)
         assert not done.problems, (point, snapshot.name, done.problems[:3])
         expected = lab.pictures.get(snapshot.name) or picture(source)
         assert picture(restored_below(place, source)) == expected, (point, snapshot.name)
+
+
+def _intact(snapshot: Snapshot, stores: dict[str, Store]) -> frozenset[str]:
+    """The snapshot and what it needs: which of that is there in one of the stores, with the right bytes."""
+    found = {snapshot.name}
+    for store in stores.values():
+        held = {info.name for info in store.list()} & set(snapshot.manifest.object_names())
+        found |= {name for name in held if names.sha256(store.get(name)) == names.digest_in(name)}
+    return frozenset(found)
 
 
 def _packs(inspector: PackInspector, stores: dict[str, Store]) -> dict[str, frozenset[bytes]]:

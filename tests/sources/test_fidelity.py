@@ -10,6 +10,8 @@ import socket
 import stat
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -157,15 +159,30 @@ def test_capabilities_are_attributes(tmp_path: Path) -> None:
     source.close()
 
 
-@needs_root
+@contextmanager
+def place_without_xattrs(folder: Path) -> Iterator[Path]:
+    """A folder on a file system that has no attributes; skips by name where this machine has none."""
+    for path in ("/sys/kernel/debug", "/sys/fs/bpf"):
+        try:
+            os.listxattr(path)
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                yield Path(path)
+                return
+    if not IS_ROOT:
+        pytest.skip("no file system without extended attributes here, and mounting one needs root")
+    with mounted("vfat", folder) as place:
+        yield place
+
+
 def test_a_file_system_without_attributes_is_no_problem(tmp_path: Path) -> None:
-    """Where attributes are not supported at all (vfat) the answer is empty, and no Problem."""
-    with mounted("vfat", tmp_path) as place:
-        make(place, "a", "b/c")
+    """Where attributes are not supported at all the answer is empty, and no Problem."""
+    with place_without_xattrs(tmp_path) as place:
         source = FileSource([place])
-        found = [source.metadata(entry) for entry in walk(source)[0]]
+        entry = entry_of(source, place)
+        found = [source.metadata(entry), source.metadata(entry)]
         source.close()
-    assert len(found) == 4 and all(each.xattrs == {} and each.problem is None for each in found)
+    assert all(each.xattrs == {} and each.problem is None for each in found)
 
 
 def test_owners_have_names(tmp_path: Path) -> None:

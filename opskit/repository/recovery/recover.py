@@ -214,6 +214,14 @@ class Repository:
         self.opened: Set[str] = set()
         self.run_keys: Dict[str, List[bytes]] = {}
 
+    def check_key(self) -> None:
+        """End here, with a clear word, when the key file belongs to another repository."""
+        with contextlib.suppress(*TROUBLE), open(os.path.join(self.folder, "opskit.json"), "rb") as file:
+            found = json.loads(file.read(1 << 16))["id"]
+            if self.gpg.repository not in ("", found):
+                hint = "look for the key file of this one, or the copy of that one"
+                raise Fail(12, f"the key is for repository {self.gpg.repository}, this is {found}", hint)
+
     def open(self, name: str) -> BinaryIO:
         """An object, after its bytes have been compared with its name."""
         file = open(os.path.join(self.folder, name), "rb")  # noqa: SIM115 (the caller closes it)
@@ -655,8 +663,8 @@ def choose(snapshots: List[Snapshot], options: argparse.Namespace, problems: Pro
                 raise Fail(
                     13,
                     "nothing here is signed by a known signer",
-                    "give the recovery-key file (--key) or the signers' public keys (--signers). If you have neither, compare "
-                    "the keys above with your records; if they are yours, say --accept-unknown-signers",
+                    "give the recovery-key file (--key) or the signers' public keys (--signers). If you have neither, "
+                    "compare the keys above with your records; if they are yours, say --accept-unknown-signers",
                 )
             problems.add("snapshots by unknown signers", "left out; newer ones may be among them, see above")
             found = [each for each in found if each.known]
@@ -743,6 +751,7 @@ def run(options: argparse.Namespace, problems: Problems) -> None:
     gpg = Gpg(options.key, options.signers)
     try:
         repository = Repository(options.repository, gpg, problems)
+        repository.check_key()
         snapshots = repository.snapshots()
         if options.list:
             report_chains(snapshots)

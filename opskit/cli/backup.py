@@ -1,0 +1,181 @@
+"""`opskit backup`: read the sources once, store them at every destination that can be reached."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.options import noun
+
+if TYPE_CHECKING:
+    from opskit.config.model import Config
+    from opskit.operations.backup import Job, Result
+    from opskit.operations.session import Host
+
+app = noun()
+
+
+@app.command()
+def backup(
+    typer_context: typer.Context,
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Sources of the config; all of them if none.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag the snapshot; repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be read.")] = False,
+    force_read: Annotated[bool, typer.Option("--force-read", help="Read every file, changed or not.")] = False,
+    stdin: Annotated[
+        str | None,
+        typer.Option("--stdin", metavar="FILENAME", help="Back up standard input, as FILENAME in one named SOURCE."),
+    ] = None,
+) -> int | None:
+    """Back up the sources to every destination, in one read."""
+    from opskit import wiring
+    from opskit.errors import CacheError
+    from opskit.lock import exclusive
+    from opskit.operations.session import remove_cache
+
+    context = Context.of(typer_context)
+    config = context.load_config()
+    jobs = _jobs(config, sources or [], tag or [], stdin)
+    if dry_run:
+        return _plan(context, config, jobs)
+    if config.performance.background:
+        _yield_to_others()
+    with exclusive(wiring.lock_file(config)):
+        host = wiring.host_of(config)
+        host.identity.keyring.start_agent()
+        try:
+            try:
+                return _run(context, config, host, jobs, force_read=force_read)
+            except CacheError:
+                # it is disposable: start it anew, once (standard input cannot be read again)
+                remove_cache(host)
+                if stdin is not None:
+                    raise
+                return _run(context, config, host, jobs, force_read=force_read)
+        finally:
+            host.identity.keyring.close()
+
+
+def _jobs(config: Config, names: list[str], tags: list[str], stdin: str | None) -> list[Job]:
+    from opskit import wiring
+    from opskit.errors import UsageError
+    from opskit.operations.backup import Job
+    from opskit.repository.names import LABEL
+
+    if stdin is not None:
+        if len(names) != 1 or not LABEL.fullmatch(names[0]) or names[0] in config.sources:
+            raise UsageError("--stdin needs one SOURCE, a label of [a-z0-9_-] that the config does not use")
+        return [Job(names[0], wiring.stdin_source(stdin), tuple(tags))]
+    chosen = names or list(config.sources)
+    if not chosen:
+        raise UsageError("the config has no sources", hint="opskit init --source NAME=PATH adds one")
+    return [
+        Job(name, wiring.source_of(name, config), (*config.sources[name].tags, *tags))
+        for name in dict.fromkeys(chosen)
+        if wiring.source_of(name, config)
+    ]
+
+
+def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force_read: bool) -> int:
+    from opskit import wiring
+    from opskit.cli.backup_progress import Shown
+    from opskit.operations.backup import Options, backup
+    from opskit.operations.initialise import kit_digests
+    from opskit.operations.session import open_session
+
+    keys = config.keys
+    everyone = dict.fromkeys([*keys.recipients, *keys.signers, *keys.maintainers])
+    options = Options(
+        workers=config.performance.workers,
+        force_read=force_read,
+        config=config.model_dump_json(exclude_unset=True),
+        keys=host.identity.keyring.export_public(list(everyone)).decode(),
+        kit=kit_digests(),
+    )
+    results = []
+    with closing(open_session(host, wiring.stores_of(config))) as session, Shown(context) as shown:
+        for result in backup(session, jobs, options, clock_ns=wiring.clock_ns, watch=shown.watch):
+            shown.end()
+            results.append(result)
+            if not context.json:
+                _tell(context, result, config)
+    if context.json:
+        context.write_json([_as_json(result) for result in results])
+    return 0 if all(result.is_good for result in results) else 3
+
+
+def _as_json(result: Result) -> dict[str, object]:
+    return {
+        "source": result.source,
+        "snapshot": result.snapshot,
+        "files": result.files,
+        "bytes": result.bytes,
+        "new_bytes": result.new_bytes,
+        "stored_bytes": result.stored_bytes,
+        "seconds": round(result.seconds, 3),
+        "errors": result.errors,
+        "destinations": result.destinations,
+    }
+
+
+def _tell(context: Context, result: Result, config: Config) -> None:
+    from opskit.cli.render import counted, human_bytes, human_duration, printable, table
+
+    if context.quiet and result.is_good:
+        return
+    good = sum(state == "ok" for state in result.destinations.values())
+    context.write(f"{result.source}  {counted(result.files, 'file')}  {human_bytes(result.bytes)}")
+    colour = {"ok": "green", "behind": "yellow", "failed": "red"}
+    rows = []
+    for name, state in result.destinations.items():
+        reason = result.reasons.get(name)
+        note = printable(str(reason)) if reason else f"{human_bytes(result.stored_bytes)} new"
+        rows.append((f"  {name}", context.styled(state, colour[state]), note))
+    for line in table(rows):
+        context.write(line)
+    context.write(
+        f"snapshot {result.snapshot[:8]} · {human_bytes(result.stored_bytes)} added · "
+        f"{human_duration(result.seconds)} · on {good} of {len(result.destinations)} destinations"
+    )
+    for error in result.errors[:20]:
+        context.warning(printable(error))
+    if len(result.errors) > 20:
+        context.warning(f"{len(result.errors) - 20} more like these; --json lists them all")
+    if good < len(result.destinations):
+        context.hint("the next backup brings copies that are behind up to date when their destination is there")
+
+
+def _plan(context: Context, config: Config, jobs: list[Job]) -> int:
+    from opskit import wiring
+    from opskit.cli.render import counted, human_bytes, printable
+    from opskit.operations.planning import plan
+    from opskit.repository.identity import read_repository_id
+
+    repository = read_repository_id(config.state_dir)
+    plans = [plan(job.name, job.source, config.state_dir, repository) for job in jobs]
+    if context.json:
+        context.write_json([each.as_json() for each in plans])
+    for each in plans if not context.json else ():
+        context.write(
+            f"{each.source}  would read {counted(each.changed_files, 'file')} of {each.files}, "
+            f"{human_bytes(each.changed_bytes)} of {human_bytes(each.bytes)}"
+        )
+        for problem in each.problems[:20]:
+            context.warning(printable(problem))
+    destinations = ", ".join(wiring.stores_of(config))
+    context.message(f"nothing was stored; it would go to {destinations}")
+    return 3 if any(each.problems for each in plans) else 0
+
+
+def _yield_to_others() -> None:
+    """Idle CPU and I/O priority, for this process and the gpg it starts."""
+    import psutil
+
+    os.nice(19)
+    psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)

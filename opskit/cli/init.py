@@ -1,0 +1,159 @@
+"""`opskit init`: from nothing to a host that can back up; safe to repeat.
+
+It writes the config, makes the host's key and the repository at every destination, and, asked to, a new
+recipient whose private half goes to one file. It asks questions only without arguments, on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.options import noun
+
+app = noun()
+
+
+@app.command()
+def init(
+    typer_context: typer.Context,
+    state_dir: Annotated[
+        Path | None, typer.Option("--state-dir", metavar="DIR", help="Where opskit keeps its own state.")
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", metavar="NAME=PATH", help="What to back up; repeatable.")
+    ] = None,
+    destination: Annotated[
+        list[str] | None, typer.Option("--destination", metavar="NAME=PATH", help="Where copies go; repeatable.")
+    ] = None,
+    recipient: Annotated[
+        list[str] | None,
+        typer.Option("--recipient", metavar="KEYFILE|FINGERPRINT", help="Who can restore; repeatable."),
+    ] = None,
+    new_recipient: Annotated[
+        str | None, typer.Option("--new-recipient", metavar="NAME <MAIL>", help="Make a new key that can restore.")
+    ] = None,
+    recovery_key: Annotated[
+        Path | None,
+        typer.Option("--recovery-key", metavar="FILE", help="Where the new key's private half goes (mode 0600)."),
+    ] = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Do not protect the new private key by a passphrase.")
+    ] = False,
+    from_location: Annotated[
+        str | None, typer.Option("--from", metavar="LOCATION", help="Bring a lost host back from this copy.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="With --from: the recovery-key file.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="LABEL", help="With --from: which host, if several back up there.")
+    ] = None,
+) -> int | None:
+    """Make config, host key and repositories; safe to repeat."""
+    from opskit import setup
+    from opskit.cli.wizard import ask_all
+
+    context = Context.of(typer_context)
+    path = setup.config_path(context.config_option, context.environ, Path.cwd(), Path.home(), is_root=os.geteuid() == 0)
+    if from_location is not None:
+        return _rebuild(context, path, from_location, key, host, state_dir, recovery_key)
+    wishes = setup.Wishes(
+        state_dir=state_dir,
+        sources=_pairs(source, "--source"),
+        destinations=_pairs(destination, "--destination"),
+        recipients=tuple(recipient or ()),
+        new_recipient=new_recipient,
+        recovery_key=recovery_key,
+    )
+    if wishes == setup.Wishes() and not path.exists():
+        wishes = ask_all(context, path)
+    passphrase = None
+    if wishes.new_recipient and not no_passphrase:
+        from opskit.cli.wizard import new_passphrase
+
+        passphrase = new_passphrase(context)
+    done = setup.initialise(path, wishes, passphrase)
+    return _tell(context, done)
+
+
+def _pairs(values: Sequence[str] | None, option: str) -> dict[str, str]:
+    from opskit.errors import UsageError
+
+    pairs: dict[str, str] = {}
+    for value in values or ():
+        name, equals, place = value.partition("=")
+        if not equals or not name or not place:
+            raise UsageError(f"{option}: expected NAME=PATH, got {value!r}")
+        if name in pairs:
+            raise UsageError(f"{option}: {name!r} is given twice")
+        pairs[name] = place
+    return pairs
+
+
+def _tell(context: Context, done: object) -> int:
+    from opskit.cli.render import printable
+    from opskit.setup import Done
+
+    assert isinstance(done, Done)
+    if context.json:
+        context.write_json(done.as_json())
+        return done.exit_code
+    for name in done.made.created:
+        context.write(f"{printable(name)}: repository made")
+    for name in done.made.present:
+        context.write(f"{printable(name)}: repository is there")
+    for name, error in done.made.failed.items():
+        context.warning(f"{printable(name)}: {printable(str(error))}")
+    context.write(f"config: {printable(str(done.config))}")
+    if done.recovery_key is not None:
+        context.write(f"recovery key: {printable(str(done.recovery_key))}")
+        context.warning("move the recovery key off this host, and keep a copy on paper: without it no backup opens")
+    for warning in done.warnings:
+        context.warning(printable(warning))
+    if done.made.failed:
+        context.hint("run opskit init again when the destination is there")
+    else:
+        context.hint("next: opskit backup")
+    return done.exit_code
+
+
+def _rebuild(
+    context: Context,
+    path: Path,
+    location: str,
+    key: Path | None,
+    host: str | None,
+    state_dir: Path | None,
+    recovery_key: Path | None,
+) -> int:
+    from opskit import setup
+    from opskit.cli.reading import asker
+    from opskit.cli.render import counted, printable
+    from opskit.errors import UsageError
+
+    if key is None:
+        raise UsageError("--from needs --key FILE, the recovery-key file")
+    found = setup.rebuild(
+        path, location, key, host=host, state_dir=state_dir, recovery_key=recovery_key, ask=asker(context)
+    )
+    if context.json:
+        context.write_json(found.as_json())
+        return 0
+    context.write(
+        f"host {found.host} is back: {counted(found.snapshots, 'snapshot')}, {counted(found.packs, 'pack')} known"
+    )
+    context.write(f"config: {printable(str(found.config))}")
+    context.warning(f"this host has a new signing key {found.host_key}; other hosts must add it to keys.signers")
+    if recovery_key is None:
+        context.warning(
+            "the recovery-key file does not know that key: restores with the file alone stop at older snapshots"
+        )
+        context.hint("say --recovery-key NEWFILE with --from, and put that file into the safe")
+    context.hint("next: opskit backup, which uploads only what changed")
+    return 0

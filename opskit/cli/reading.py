@@ -1,0 +1,168 @@
+"""What commands that read a repository share: their options, ways in, keys, and warnings.
+
+Two ways in: the config, or `--repository LOCATION --key FILE` without any config. A passphrase comes from a
+secret reference or from the person at the terminal; where there is neither, nobody is asked. This module writes
+no results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opskit.cli.context import Context, OutputClosed
+
+if TYPE_CHECKING:
+    from opskit.access import Access, Ask
+    from opskit.repository.history import History
+    from opskit.repository.manifest import Snapshot
+    from opskit.repository.reader import Decrypt, SnapshotReader
+
+RepositoryOption = Annotated[
+    str | None,
+    typer.Option("--repository", metavar="LOCATION", help="Read this copy, without any config; needs --key."),
+]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="The recovery-key file; else your own gpg.")
+]
+TrustOption = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="The recovery-key file, for --repository.")
+]
+PassphraseOption = Annotated[
+    str | None,
+    typer.Option("--passphrase", metavar="REFERENCE", help="Where the key's passphrase is: env:, file:, cred:."),
+]
+DestinationOption = Annotated[
+    list[str] | None,
+    typer.Option("--destination", "--from", metavar="NAME", help="Read this destination only; repeatable."),
+]
+SnapshotArgument = Annotated[
+    str,
+    typer.Argument(metavar="SNAPSHOT[:PATH]", help="An id, `latest`, SOURCE@latest or a date (UTC); a path in it."),
+]
+
+
+@contextmanager
+def opened_for_reading(
+    context: Context, repository: str | None, key: Path | None, destinations: Sequence[str] | None = None
+) -> Iterator[Access]:
+    """Open the copies of the config (or those named), or with `repository` that one copy by the key file alone.
+
+    Raises UsageError, ConfigError, NoKey, RepositoryNotFound, StoreError.
+    """
+    from opskit import access
+    from opskit.errors import UsageError
+
+    if repository is None:
+        with access.by_config(context.load_config(), destinations or ()) as opened:
+            yield opened
+        return
+    if key is None:
+        raise UsageError(
+            "--repository needs --key FILE, the recovery-key file: it says whose signatures to believe",
+            hint="with a config, leave out --repository",
+        )
+    if destinations:
+        raise UsageError("--repository names one copy already: expected no destination beside it")
+    with access.by_key_file(repository, key) as opened:
+        yield opened
+
+
+@contextmanager
+def decrypting(context: Context, key: Path | None, passphrase: str | None) -> Iterator[Decrypt]:
+    """A private key for this block: of a key file, else the user's own gpg. `passphrase` is a secret reference.
+
+    No message is opened twice: a smartcard may ask for its PIN each time. Raises NoKey, UnresolvedReference.
+    """
+    from functools import lru_cache
+
+    from opskit import access
+
+    with access.private_key(key, asker(context), _resolved(context, passphrase)) as decrypt:
+        yield lru_cache(maxsize=4096)(decrypt)
+
+
+@contextmanager
+def unlocked(
+    context: Context, opened: Access, chosen: Snapshot, key: Path | None, passphrase: str | None
+) -> Iterator[SnapshotReader]:
+    """A reader of one snapshot; raises NoKey when the key at hand does not open it."""
+    from opskit.repository.reader import SnapshotReader
+
+    with decrypting(context, key, passphrase) as decrypt:
+        yield SnapshotReader(chosen.manifest, opened.copies, decrypt, opened.trusted)
+
+
+def asker(context: Context) -> Ask:
+    """Asks for a passphrase on the terminal; where there is none it raises NoKey."""
+
+    def ask(question: str) -> bytes:
+        from getpass import getpass
+
+        from opskit.errors import NoKey
+        from opskit.log import register_secret
+
+        if not (context.stdin.isatty() and context.stderr.isatty()):
+            raise NoKey(
+                "the key has a passphrase, and there is no terminal to ask for it",
+                hint="say where it is: --passphrase file:/PATH or --passphrase env:NAME",
+            )
+        answer = getpass(question, stream=context.stderr).encode()
+        register_secret(answer)
+        return answer
+
+    return ask
+
+
+def _resolved(context: Context, reference: str | None) -> bytes | None:
+    from opskit.log import register_secret
+    from opskit.wiring import resolver
+
+    if reference is None:
+        return None
+    value = resolver(context.environ).resolve(reference).reveal_bytes()
+    register_secret(value)
+    return value
+
+
+def warn_of_absent(context: Context, opened: Access) -> bool:
+    """Name each destination that could not be opened; True when there was any."""
+    from opskit.cli.render import printable
+
+    for destination, reason in opened.absent.items():
+        text = printable(str(reason))
+        name = printable(destination)
+        context.warning(text if text.startswith(f"{name}:") else f"{name}: {text}")
+    return bool(opened.absent)
+
+
+def warn_of_rejected(context: Context, history: History) -> int:
+    """Name each manifest that was not believed; 13 when one looks forged, 3 when one is damaged, else 0."""
+    from opskit.cli.render import printable
+    from opskit.errors import Damaged, StoreError
+
+    code = 0
+    for destination, name, reason in history.rejected:
+        is_damage = isinstance(reason, Damaged | StoreError)
+        code = max(code, 3 if is_damage else 13)
+        what = "cannot be read" if is_damage else "IS NOT TO BE TRUSTED and was left out"
+        context.warning(f"{printable(destination)}: {printable(name)} {what}: {printable(str(reason))}")
+    if code == 13:
+        context.hint("somebody who is not a known signer wrote there; opskit verify checks everything")
+    return code
+
+
+def write_raw(context: Context, data: bytes) -> None:
+    """Write bytes of a result to stdout as they are; a command that uses this writes no text beside them."""
+    from opskit.errors import OpskitError
+
+    try:
+        context.stdout.buffer.write(data)
+    except BrokenPipeError as error:
+        raise OutputClosed from error
+    except OSError as error:
+        raise OpskitError(f"cannot write the output: {(error.strerror or 'error').lower()}") from error

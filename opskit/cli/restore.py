@@ -1,0 +1,197 @@
+"""`opskit restore`: bring back a snapshot, a folder of it, or one file.
+
+Nothing is written outside the target, and a target in use is left alone unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.options import noun
+from opskit.cli.reading import (
+    DestinationOption,
+    KeyOption,
+    PassphraseOption,
+    RepositoryOption,
+    SnapshotArgument,
+    opened_for_reading,
+    unlocked,
+    warn_of_absent,
+)
+
+if TYPE_CHECKING:
+    from opskit.access import Access
+    from opskit.operations.restore import Restored, RestoreOptions
+    from opskit.repository.manifest import Snapshot
+    from opskit.repository.reader import SnapshotReader
+
+app = noun()
+
+
+@app.command()
+def restore(
+    typer_context: typer.Context,
+    snapshot: SnapshotArgument,
+    target: Annotated[
+        Path | None, typer.Option("--target", metavar="DIR", help="Where to; /srv/a becomes DIR/srv/a.")
+    ] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="To where it came from; needs --overwrite.")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Write one file to standard output.")] = False,
+    key: KeyOption = None,
+    passphrase: PassphraseOption = None,
+    destination: DestinationOption = None,
+    repository: RepositoryOption = None,
+    include: Annotated[
+        list[str] | None, typer.Option("--include", metavar="PATTERN", help="Only what matches; repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Not what matches; repeatable.")
+    ] = None,
+    overwrite: Annotated[
+        str, typer.Option("--overwrite", metavar="never|if-changed|always", help="What to do with files in the target.")
+    ] = "never",
+    owner_by_name: Annotated[
+        bool, typer.Option("--owner-by-name", help="Give files to users of the same name, not number.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be restored.")] = False,
+) -> int | None:
+    """Restore a snapshot, a folder or a file of it."""
+    from opskit.operations.choosing import choose, split_path
+    from opskit.operations.restore import RestoreOptions
+    from opskit.operations.selecting import selection
+
+    context = Context.of(typer_context)
+    place = _place(target, overwrite, in_place=in_place, stdout=stdout, dry_run=dry_run)
+    what, path = split_path(snapshot)
+    with opened_for_reading(context, repository, key, destination) as opened:
+        chosen = choose(opened.history().snapshots, what)
+        _warn(context, opened, chosen)
+        with unlocked(context, opened, chosen, key, passphrase) as reader:
+            options = RestoreOptions(
+                below=os.fsencode(path),
+                wanted=selection(include or (), exclude or ()),
+                overwrite=_overwrite(overwrite),
+                owner_by_name=owner_by_name,
+                workers=min(len(os.sched_getaffinity(0)), 4),
+            )
+            if stdout:
+                return _to_stdout(context, reader, options)
+            if dry_run:
+                return _plan(context, reader, chosen, options)
+            return _restore(context, reader, chosen, place, options)
+
+
+def _overwrite(text: str) -> Any:
+    from opskit.errors import UsageError
+
+    if text not in ("never", "if-changed", "always"):
+        raise UsageError(f"--overwrite: expected never, if-changed or always, got {text!r}")
+    return text
+
+
+def _place(target: Path | None, overwrite: str, *, in_place: bool, stdout: bool, dry_run: bool) -> Path:
+    from opskit.errors import UsageError
+
+    if sum((target is not None, in_place, stdout)) != 1 and not (dry_run and target is None):
+        raise UsageError("say where to: exactly one of --target DIR, --in-place, --stdout")
+    if in_place and overwrite == "never":
+        raise UsageError(
+            "--in-place writes over files in use: expected --overwrite if-changed or --overwrite always",
+            hint="--dry-run shows what would be restored; --target DIR restores beside the original",
+        )
+    return target.absolute() if target is not None else Path("/")
+
+
+def _warn(context: Context, opened: Access, chosen: Snapshot) -> None:
+    from opskit.cli.render import counted
+
+    warn_of_absent(context, opened)
+    if not chosen.manifest.complete:
+        unread = counted(chosen.manifest.unreadable, "file")
+        context.warning(f"snapshot {chosen.id[:8]} is incomplete: {unread} could not be read when it was made")
+
+
+def _restore(context: Context, reader: SnapshotReader, chosen: Snapshot, place: Path, options: RestoreOptions) -> int:
+    from opskit.cli.progress import ProgressSample
+    from opskit.operations.restore import Restored, restore
+
+    restored = Restored()
+
+    def sample() -> ProgressSample:
+        return ProgressSample(restored.files, restored.total_bytes, restored.planned_bytes or None)
+
+    with context.progress(chosen.manifest.source, sample):
+        restore(reader, place, options, restored)
+    return _tell(context, reader, chosen, place, restored)
+
+
+def _tell(context: Context, reader: SnapshotReader, chosen: Snapshot, place: Path, restored: Restored) -> int:
+    from opskit.cli.render import counted, human_bytes, printable
+    from opskit.errors import SnapshotNotFound
+    from opskit.sources.base import printable as printable_path
+
+    if not restored.entries:
+        raise SnapshotNotFound("nothing in the snapshot matches", hint="opskit ls shows what is in it")
+    problems = [f"{printable_path(path)}: {message}" for path, message in restored.problems]
+    if context.json:
+        context.write_json(
+            {
+                "snapshot": chosen.id,
+                "source": chosen.manifest.source,
+                "target": str(place),
+                "files": restored.files,
+                "entries": restored.entries,
+                "bytes": restored.total_bytes,
+                "unchanged": restored.skipped,
+                "errors": problems,
+                "damage": {name: str(error) for name, error in reader.damage.items()},
+            }
+        )
+        return 3 if problems else 0
+    for problem in problems[:20]:
+        context.warning(printable(problem))
+    if len(problems) > 20:
+        context.warning(f"{len(problems) - 20} more like these; --json lists them all")
+    for name, error in list(reader.damage.items())[:5]:
+        context.warning(f"{printable(name)}: {printable(str(error))}; another copy was tried")
+    if reader.damage:
+        context.hint("opskit verify tells which copies are damaged")
+    if not context.quiet:
+        unchanged = f", {counted(restored.skipped, 'file')} unchanged" if restored.skipped else ""
+        context.write(
+            f"restored {counted(restored.files, 'file')}, {human_bytes(restored.total_bytes)} of snapshot "
+            f"{chosen.id[:8]} ({chosen.manifest.started:%Y-%m-%d %H:%M} UTC) to {printable(str(place))}{unchanged}"
+        )
+    return 3 if problems else 0
+
+
+def _plan(context: Context, reader: SnapshotReader, chosen: Snapshot, options: RestoreOptions) -> int:
+    from opskit.cli.render import counted, human_bytes
+    from opskit.operations.restore import files_of
+    from opskit.sources.base import printable
+
+    entries = size = 0
+    for node in files_of(reader, options):
+        entries += 1
+        size += node.size
+        if not context.json:
+            context.write(printable(node.path))
+    if context.json:
+        context.write_json({"snapshot": chosen.id, "entries": entries, "bytes": size})
+    context.message(
+        f"{counted(entries, 'entry', 'entries')}, {human_bytes(size)} would be restored; nothing was written"
+    )
+    return 0
+
+
+def _to_stdout(context: Context, reader: SnapshotReader, options: RestoreOptions) -> int:
+    from opskit.operations.restore import write_file
+
+    context.flush()
+    write_file(reader, options.below, context.stdout.buffer)
+    return 0

@@ -1,0 +1,106 @@
+"""`opskit snapshots`: which snapshots there are and where; needs no private key, and opens no content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.options import noun
+from opskit.cli.reading import DestinationOption, RepositoryOption, TrustOption
+
+if TYPE_CHECKING:
+    from opskit.repository.history import History
+    from opskit.repository.manifest import Snapshot
+
+app = noun()
+
+HEADER = ("id", "time (UTC)", "source", "host", "files", "size", "copies", "tags", "")
+ALIGN = "<<<<>><<<"
+
+
+@app.command()
+def snapshots(
+    typer_context: typer.Context,
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Of these sources; of all if none.")
+    ] = None,
+    destination: DestinationOption = None,
+    repository: RepositoryOption = None,
+    key: TrustOption = None,
+) -> int | None:
+    """List the snapshots and the copies that hold them."""
+    from opskit.cli.reading import opened_for_reading, warn_of_absent, warn_of_rejected
+    from opskit.errors import UsageError
+
+    context = Context.of(typer_context)
+    if key is not None and repository is None:
+        raise UsageError("--key goes with --repository: listing the config's destinations needs no key")
+    with opened_for_reading(context, repository, key, destination) as opened:
+        history = opened.history()
+        any_absent = warn_of_absent(context, opened)
+        code = warn_of_rejected(context, history)
+        found = _chosen(history, sources or ())
+        if context.json:
+            context.write_json([_as_json(each, history) for each in found])
+        else:
+            _write_table(context, found, history)
+    return max(code, 3 if any_absent else 0)
+
+
+def _chosen(history: History, sources: Sequence[str]) -> list[Snapshot]:
+    from opskit.errors import SnapshotNotFound
+
+    known = {each.manifest.source for each in history.snapshots}
+    for name in sources:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none at all"
+            raise SnapshotNotFound(f"no snapshot of a source {name!r}; there are some of {listed}")
+    return [each for each in history.snapshots if not sources or each.manifest.source in sources]
+
+
+def _as_json(snapshot: Snapshot, history: History) -> dict[str, object]:
+    manifest = snapshot.manifest
+    return {
+        "id": snapshot.id,
+        "source": manifest.source,
+        "host": manifest.host,
+        "time": f"{manifest.started:%Y-%m-%dT%H:%M:%SZ}",
+        "files": manifest.files,
+        "bytes": manifest.bytes,
+        "complete": manifest.complete,
+        "destinations": history.holders[snapshot.name],
+        "sequence": manifest.sequence,
+        "tags": list(manifest.tags),
+        "unreadable": manifest.unreadable,
+    }
+
+
+def _write_table(context: Context, found: Sequence[Snapshot], history: History) -> None:
+    from opskit.cli.render import table
+
+    if not found:
+        context.message("there is no snapshot yet")
+        context.hint("opskit backup makes one")
+        return
+    for line in table([_row(each, history) for each in found], HEADER, ALIGN):
+        context.write(line)
+
+
+def _row(snapshot: Snapshot, history: History) -> tuple[str, ...]:
+    from opskit.cli.render import human_bytes, printable
+
+    manifest = snapshot.manifest
+    return (
+        snapshot.id[:8],
+        f"{manifest.started:%Y-%m-%d %H:%M:%S}",
+        manifest.source,
+        manifest.host,
+        f"{manifest.files:,}",
+        human_bytes(manifest.bytes),
+        ", ".join(map(printable, history.holders[snapshot.name])),
+        ", ".join(map(printable, manifest.tags)),
+        "" if manifest.complete else f"incomplete: {manifest.unreadable:,} unreadable",
+    )

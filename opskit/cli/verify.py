@@ -1,0 +1,214 @@
+"""`opskit verify`: read the copies back and tell a tired person what is wrong, for whom, and what to do.
+
+Needs no private key and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.options import noun
+from opskit.cli.reading import DestinationOption, RepositoryOption, TrustOption
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opskit.access import Access
+    from opskit.operations.verify import CopyReport
+
+app = noun()
+
+SHOWN = 10
+"""Lines of one kind of trouble; --json lists all."""
+
+
+@app.command()
+def verify(
+    typer_context: typer.Context,
+    destination: DestinationOption = None,
+    repository: RepositoryOption = None,
+    key: TrustOption = None,
+) -> int | None:
+    """Read the copies back and compare every object; needs no private key."""
+    from opskit.cli.reading import opened_for_reading
+    from opskit.cli.render import printable
+
+    context = Context.of(typer_context)
+    chains: list[tuple[str, str]] = []
+    if repository is None:
+        config = context.load_config()
+        chains = [(config.host, source) for source in config.sources]
+    with opened_for_reading(context, repository, key, destination) as opened:
+        if opened.heads is not None and opened.heads.lost:
+            context.warning(printable(opened.heads.lost))
+        reports = _read_back(context, opened, chains, key)
+        if context.json:
+            context.write_json(_as_json(opened, reports))
+        else:
+            _tell(context, opened, reports)
+    if any(report.is_forged for report in reports.values()):
+        return 13
+    return 0 if not opened.absent and all(report.is_good for report in reports.values()) else 3
+
+
+def _read_back(
+    context: Context, opened: Access, chains: Sequence[tuple[str, str]], key: Path | None
+) -> dict[str, CopyReport]:
+    from opskit.access import read_key_file
+    from opskit.cli.progress import ProgressSample
+    from opskit.operations.verify import verify
+    from opskit.repository.names import RECOVER_PROGRAM
+
+    total = sum(sum(copy.objects.values()) for copy in opened.copies)
+    sizes: list[int] = [0, 0]
+
+    def sample() -> ProgressSample:
+        return ProgressSample(sizes[0], sizes[1], total)
+
+    def progress(size: int) -> None:
+        sizes[0], sizes[1] = sizes[0] + 1, sizes[1] + size
+
+    expected = read_key_file(key).recover_sha256 if key else opened.recover_sha256
+    with context.progress("verify", sample):
+        return verify(
+            opened.copies,
+            opened.verify,
+            signers=opened.signers,
+            repository=opened.repository,
+            kit={RECOVER_PROGRAM: expected} if expected else None,
+            heads=opened.heads,
+            chains=chains,
+            progress=progress,
+        )
+
+
+def _as_json(opened: Access, reports: Mapping[str, CopyReport]) -> dict[str, object]:
+    destinations: dict[str, dict[str, object]] = {}
+    for name, report in reports.items():
+        destinations[name] = {
+            "objects": report.objects,
+            "bytes": report.total_bytes,
+            "damaged": report.damaged,
+            "missing": report.missing,
+            "behind": report.behind,
+            "rolled_back": report.rolled_back,
+            "untrusted": report.untrusted,
+        }
+        if report.failure is not None:
+            destinations[name]["error"] = str(report.failure)
+    for name, reason in opened.absent.items():
+        lists: dict[str, list[str]] = {
+            kind: [] for kind in ("damaged", "missing", "behind", "rolled_back", "untrusted")
+        }
+        destinations[name] = {"objects": 0, "bytes": 0, **lists, "error": str(reason)}
+    is_good = not opened.absent and all(report.is_good for report in reports.values())
+    return {"ok": is_good, "destinations": destinations}
+
+
+def _tell(context: Context, opened: Access, reports: Mapping[str, CopyReport]) -> None:
+    from opskit.cli.render import printable, table
+
+    rows = [(printable(name), *_summary(context, report)) for name, report in reports.items()]
+    rows += [
+        (printable(name), context.styled("unreachable", "red"), printable(str(reason)))
+        for name, reason in opened.absent.items()
+    ]
+    for line in table(rows):
+        context.write(line)
+    for name, report in reports.items():
+        if not report.is_good:
+            _tell_details(context, printable(name), report)
+    for reason in opened.absent.values():
+        if reason.hint:
+            context.hint(printable(reason.hint))
+
+
+def _summary(context: Context, report: CopyReport) -> tuple[str, str]:
+    from opskit.cli.render import counted, human_bytes
+
+    read = f"{counted(report.objects, 'object')}, {human_bytes(report.total_bytes)} read back"
+    troubles = [
+        f"{len(found):,} {word}"
+        for found, word in (
+            (report.untrusted, "untrusted"),
+            (report.rolled_back, "rolled back"),
+            (report.damaged, "damaged"),
+            (report.missing, "missing"),
+            (report.behind, "behind"),
+        )
+        if found
+    ]
+    if report.failure is not None:
+        troubles.append("not read to the end")
+    if not troubles:
+        return context.styled("ok", "green"), read
+    verdict = "ALARM" if report.is_forged else "behind" if report.behind and len(troubles) == 1 else "bad"
+    return context.styled(verdict, "yellow" if verdict == "behind" else "red"), f"{read}: {', '.join(troubles)}"
+
+
+def _tell_details(context: Context, name: str, report: CopyReport) -> None:
+    from opskit.cli.render import printable
+
+    if report.failure is not None:
+        context.write(f"\n{name} could not be read to its end: {printable(str(report.failure))}")
+    _list(context, f"{name}: not made by anyone you trust", report.untrusted)
+    if report.untrusted:
+        context.hint(f"{name}: do not run recover.py from this copy; find out who could write there")
+    _list(context, f"{name}: had these snapshots once, and has them no more", report.rolled_back)
+    if report.rolled_back:
+        context.hint(f"{name}: an older state was put back, or somebody deleted there; find out who could")
+    for what, objects in (("damaged", report.damaged), ("missing", report.missing)):
+        _list(context, f"{name}: {what}", [_with_need(each, report) for each in objects])
+    _advise(context, name, report)
+    _list(context, f"{name}: lacks these snapshots, which other copies have", report.behind)
+    if report.behind:
+        context.hint(f"{name}: the next opskit backup brings it up to date from the other copies")
+
+
+def _list(context: Context, title: str, lines: Sequence[str]) -> None:
+    from opskit.cli.render import printable
+
+    if not lines:
+        return
+    context.write(f"\n{title}:")
+    for line in lines[:SHOWN]:
+        context.write(f"  {printable(line)}")
+    if len(lines) > SHOWN:
+        context.write(f"  and {len(lines) - SHOWN:,} more; --json lists them all")
+
+
+def _with_need(name: str, report: CopyReport) -> str:
+    """An object with those who suffer from it, and the copies that still have it."""
+    from opskit.cli.render import counted
+
+    snapshots = report.needed_by.get(name, ())
+    by_source: dict[str, list[str]] = {}
+    for snapshot in snapshots:
+        by_source.setdefault(snapshot.manifest.source, []).append(snapshot.id[:8])
+    needs = ", ".join(
+        f"{source} ({counted(len(ids), 'snapshot')}, newest {ids[-1]})" for source, ids in by_source.items()
+    )
+    good = report.elsewhere.get(name)
+    place = f"; intact at {', '.join(good)}" if good else ""
+    return f"{name}  needed by {needs}{place}" if needs else f"{name}{place}"
+
+
+def _advise(context: Context, name: str, report: CopyReport) -> None:
+    """What to do about damaged and missing objects."""
+    bad = [each for each in (*report.damaged, *report.missing)]
+    if not bad:
+        return
+    lost = [each for each in bad if not report.elsewhere.get(each) and each in report.needed_by]
+    if lost:
+        context.hint(
+            f"{name}: {len(lost):,} of these are intact at no copy at hand: bring in the destinations that are absent, "
+            "and run opskit backup --force-read, which stores what still exists anew"
+        )
+    elif report.needed_by:
+        others = sorted({each for found in report.elsewhere.values() for each in found})
+        context.hint(f"{name}: another copy has all of it intact ({', '.join(others)}): opskit restore reads it there")
+    context.hint(f"{name}: look at the medium (smartctl, kernel log) before you trust it with more")

@@ -1,0 +1,93 @@
+"""Bring a lost host back from one copy and a recovery-key file.
+
+What comes back: the config of the newest snapshot, the public keys, the repository id, the knowledge of what
+is stored (so the next backup uploads nothing), the heads. What cannot come back is the host's private
+key: it gets a new one, which is added to the signers beside the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opskit import gpg
+from opskit.errors import Damaged, Forged, NoKey, SnapshotNotFound, StoreError, UsageError
+from opskit.repository import index as indexes
+from opskit.repository import names
+from opskit.repository.cache import Cache
+from opskit.repository.copy import Copy
+from opskit.repository.heads import Heads
+from opskit.repository.history import History
+from opskit.repository.manifest import Snapshot
+from opskit.repository.reader import Decrypt, SnapshotReader, unlock
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the newest snapshot of a host says: its config (JSON) and public keys (armored)."""
+
+    host: str
+    config: str
+    keys: str
+    snapshots: Sequence[Snapshot]
+
+
+def find_host(history: History, copies: Sequence[Copy], decrypt: Decrypt, trusted: Path, host: str | None) -> Found:
+    """Read the newest snapshot of a host (of the only one, if none is named); raises UsageError, SnapshotNotFound."""
+    hosts = sorted({each.manifest.host for each in history.snapshots})
+    if not hosts:
+        raise SnapshotNotFound("the copy holds no snapshot that can be believed; there is nothing to bring back")
+    if host is None and len(hosts) > 1:
+        raise UsageError(f"several hosts back up there: {', '.join(hosts)}", hint="say which with --host")
+    chosen = host or hosts[0]
+    snapshots = [each for each in history.snapshots if each.manifest.host == chosen]
+    if not snapshots:
+        raise UsageError(f"no snapshot of a host {chosen!r}; there are {', '.join(hosts)}")
+    newest = max(snapshots, key=lambda each: (each.manifest.started, each.manifest.sequence))
+    root = SnapshotReader(newest.manifest, copies, decrypt, trusted).root()
+    if not root.config:
+        raise SnapshotNotFound(f"snapshot {newest.id[:8]} carries no config")
+    return Found(chosen, root.config, root.keys, snapshots)
+
+
+def learn(
+    cache: Cache, heads: Heads, copies: Sequence[Copy], snapshots: Sequence[Snapshot], decrypt: Decrypt, trusted: Path
+) -> int:
+    """Fill a new host's cache from the index objects of these snapshots, newest first; returns packs learnt."""
+    seen: set[str] = set()
+    learnt = 0
+    get = _getter(copies)
+    for snapshot in reversed(snapshots):
+        wanted = [run for run in snapshot.manifest.runs if set(run.indexes) - seen]
+        if wanted:
+            keys = unlock(snapshot.manifest, get, decrypt, [])
+            for run in wanted:
+                for digest in sorted(set(run.indexes) - seen):
+                    seen.add(digest)
+                    learnt += _learn_index(cache, get(names.index(digest)), digest, keys[run.id], snapshot, trusted)
+        for copy in copies:
+            if snapshot.name in copy.objects:
+                heads.acknowledge(copy.id, snapshot)
+    heads.save()
+    return learnt
+
+
+def _learn_index(cache: Cache, data: bytes, digest: str, run_key: bytes, snapshot: Snapshot, trusted: Path) -> int:
+    try:
+        payload = gpg.open_signed(data, run_key, trusted).payload
+        index = indexes.decode(payload, repository=snapshot.manifest.repository)
+    except (Damaged, Forged, NoKey):
+        return 0  # its chunks are stored once more; nothing is lost
+    cache.load_index(digest, index)
+    return len(index.packs)
+
+
+def _getter(copies: Sequence[Copy]) -> Callable[[str], bytes]:
+    def get(name: str) -> bytes:
+        for copy in copies:
+            if name in copy.objects:
+                return copy.get(name)
+        raise StoreError(f"no reachable copy has {name}")
+
+    return get

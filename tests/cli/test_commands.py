@@ -1,0 +1,84 @@
+"""The table of commands, lazy loading, help and completion."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from opskit.cli import commands, main
+from tests.cli.running import COMPLETE, OPSKIT, clean, opskit, python
+
+IMPORTED = """
+import json, sys
+from opskit.cli import main
+codes = [main(line.split()) for line in sys.argv[1:]]
+print(json.dumps([codes, sorted(sys.modules)]), file=sys.stderr)
+"""
+HEAVY = {"pydantic", "pydantic_core", "rich", "structlog", "boto3", "yaml", "gnupg", "zstandard", "psutil", "asyncio"}
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_the_table_says_what_the_commands_say(name: str) -> None:
+    """The help line in the table is the first line of the command's own help."""
+    command = commands.root().load(name)
+    assert command.help.splitlines()[0] == commands.COMMANDS[name][1]
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_help_of_every_command_explains_the_global_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command's help lists its own options and the global ones apart, and exits with 0."""
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {option} " in shown.split("Global options:")[1] for option in ("--config", "--json", "--quiet"))
+
+
+def imported(*lines: str, **environ: str) -> set[str]:
+    """The modules loaded after these command lines ran, all in one process."""
+    codes, modules = json.loads(python(IMPORTED, *lines, **environ).stderr)
+    assert set(codes) == {0}
+    return set(modules)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """The help of every command loads no third-party package but Typer, or the promise of a quick start is broken."""
+    loaded = imported("--help", "--version", *(f"{name} --help" for name in commands.COMMANDS))
+    assert HEAVY & loaded == set()
+
+
+def test_help_of_the_program_imports_no_command() -> None:
+    """`opskit --help` lists the commands from the table alone."""
+    modules = {f"opskit.cli.{module}" for module, _ in commands.COMMANDS.values()}
+    assert modules & imported("--help") == set()
+
+
+def complete(line: str, cwd: Path) -> list[str]:
+    """What bash would offer for the last word of a command line."""
+    words = line.split(" ")
+    run = opskit(cwd=cwd, **COMPLETE, COMP_WORDS=line, COMP_CWORD=str(len(words) - 1))
+    assert run.stderr == ""
+    return run.stdout.split()
+
+
+def test_completion_offers_commands_and_options(tmp_path: Path) -> None:
+    """bash completion knows the commands, their commands, and the global options behind them."""
+    assert complete("opskit ", tmp_path) == list(commands.COMMANDS)
+    assert complete("opskit conf", tmp_path) == ["config"]
+    assert complete("opskit config ", tmp_path) == ["validate", "show", "schema", "generate"]
+    assert complete("opskit config show --js", tmp_path) == ["--json"]
+
+
+def test_completion_is_quick(tmp_path: Path) -> None:
+    """Pressing the tab key imports no command beside the one on the line, and nothing heavy."""
+    words = {**COMPLETE, "COMP_WORDS": "opskit config show --", "COMP_CWORD": "3"}
+    assert HEAVY & imported("", **words) == set()
+
+
+def test_the_completion_script_suits_the_shell(tmp_path: Path) -> None:
+    """--show-completion prints a script for the shell it was called from, and bash accepts it."""
+    called = ["bash", "-c", '"$@"; exit $?', "bash", *OPSKIT, "--show-completion"]
+    shown = subprocess.run(called, env=clean({}), cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "_OPSKIT_COMPLETE=complete_bash" in shown.stdout
+    subprocess.run(["bash", "-n"], input=shown.stdout, text=True, check=True)

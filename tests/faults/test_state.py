@@ -1,0 +1,197 @@
+"""The state folder is lost, old, foreign or lies: the next backup is right, and stores no chunk again that it can know of."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from opskit.operations.backup import Result
+from opskit.repository.cache import Cache
+from tests.faults.conftest import Scene
+from tests.repositories import REPOSITORY, SOURCE, Keys, Lab, PackInspector, make_source, memory_store, picture, restored_below
+
+Spoil = Callable[[Path], None]
+
+
+def cache_of(state: Path) -> Path:
+    return state / "cache" / f"{REPOSITORY}.sqlite"
+
+
+def tree_of(state: Path) -> Path:
+    return state / "trees" / f"{REPOSITORY}-{SOURCE}"
+
+
+def heads_of(state: Path) -> Path:
+    return state / "heads" / f"{REPOSITORY}.json"
+
+
+LOSSES: dict[str, Spoil] = {
+    "the cache": lambda state: shutil.rmtree(state / "cache"),
+    "the last trees": lambda state: shutil.rmtree(state / "trees"),
+    "the heads": lambda state: shutil.rmtree(state / "heads"),
+    "everything": lambda state: shutil.rmtree(state),
+}
+
+
+def _sql(statement: str) -> Spoil:
+    def spoil(state: Path) -> None:
+        with sqlite3.connect(cache_of(state)) as db:
+            db.execute(statement)
+        db.close()
+
+    return spoil
+
+
+LIES: dict[str, Spoil] = {
+    "chunks in other packs": _sql("UPDATE chunks SET pack = (SELECT min(no) FROM packs)"),
+    "chunks that are nowhere": _sql("UPDATE chunks SET pack = 4711"),
+    "checksums of zero": _sql("UPDATE chunks SET check_sum = 0"),
+    "packs of other runs": _sql("UPDATE packs SET run = run + 1"),
+    "packs of other sizes": _sql("UPDATE packs SET stored = stored + 1"),
+    "packs exchanged": _sql("UPDATE packs SET name = name || 'x'"),
+    "runs with other keys": _sql("UPDATE runs SET key = '" + "0" * 64 + "'"),
+    "manifests that say nothing": _sql("UPDATE manifests SET payload = x'7b7d'"),
+    "manifests by another": _sql("UPDATE manifests SET signer = 'nobody'"),
+    "index objects unknown": _sql("DELETE FROM indexes"),
+    "no chunks": _sql("DELETE FROM chunks"),
+    "no packs": _sql("DELETE FROM packs"),
+    "no runs": _sql("DELETE FROM runs"),
+    "another version": _sql("UPDATE meta SET value = '0' WHERE key = 'version'"),
+    "no token": _sql("DELETE FROM meta WHERE key = 'token'"),
+    "no tables": _sql("DROP TABLE chunks"),
+}
+
+
+def _run(lab: Lab, scene: Scene, folder: Path) -> Result:
+    """Back up, and prove that the new snapshot and all older ones restore exactly."""
+    result = lab.backup(scene.source)
+    assert set(result.destinations.values()) == {"ok"}, result
+    history = lab.history()
+    assert len(history.snapshots) == len(lab.pictures)
+    for number, snapshot in enumerate(history.snapshots):
+        target = folder / f"restored-{number}"
+        done = lab.restore(snapshot, target)
+        assert not done.problems, done.problems
+        assert picture(restored_below(target, scene.source)) == lab.pictures[snapshot.name], snapshot.name
+        shutil.rmtree(target)
+    assert [each.manifest.sequence for each in history.snapshots] == list(range(1, len(history.snapshots) + 1))
+    assert all(report.is_good for report in lab.verify().values())
+    return result
+
+
+@pytest.mark.parametrize("lost", LOSSES)
+def test_lost_state(later: Scene, tmp_path: Path, inspector: PackInspector, lost: str) -> None:
+    """Without its state folder, or a part of it, the next run stores no chunk again."""
+    lab = later.lab.fork(tmp_path / "state")
+    lab.backup(later.source)
+    before = inspector.packs(lab.stores["a"])
+    LOSSES[lost](lab.state)
+    _run(lab, later, tmp_path)
+    after = inspector.packs(lab.stores["a"])
+    had = {chunk for stored in before.values() for chunk in stored.ids}
+    new = [stored for digest, stored in after.items() if digest not in before]
+    assert not any(set(stored.ids) - stored.roots & had for stored in new), f"{len(new)} packs hold known chunks"
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_lying_cache(later: Scene, tmp_path: Path, lie: str) -> None:
+    """Whatever stands in the cache, the next snapshot is complete and earlier ones are untouched."""
+    lab = later.lab.fork(tmp_path / "state")
+    lab.backup(later.source)
+    LIES[lie](lab.state)
+    (later.source / "docs" / "deep" / "er" / "x").touch()
+    _run(lab, later, tmp_path)
+
+
+def test_stale_cache(later: Scene, tmp_path: Path) -> None:
+    """An older cache put back knows too little, never too much."""
+    lab = later.lab.fork(tmp_path / "state")
+    shutil.copytree(lab.state / "cache", tmp_path / "old")
+    lab.backup(later.source)
+    shutil.rmtree(lab.state / "cache")
+    shutil.copytree(tmp_path / "old", lab.state / "cache")
+    _run(lab, later, tmp_path)
+
+
+def test_older_state(later: Scene, tmp_path: Path) -> None:
+    """A whole state folder put back from before the last run makes neither a fork nor a loss."""
+    lab = later.lab.fork(tmp_path / "state")
+    shutil.copytree(lab.state, tmp_path / "old")
+    lab.backup(later.source)
+    shutil.rmtree(lab.state)
+    shutil.copytree(tmp_path / "old", lab.state)
+    _run(lab, later, tmp_path)
+
+
+def test_foreign_cache(later: Scene, throwaway_keys: Keys, tmp_path: Path) -> None:
+    """A cache and last tree of another repository are not believed, whatever their file names."""
+    other = Lab(throwaway_keys, tmp_path / "other", {"c": memory_store()}, repository="f" * 32).create()
+    other.backup(later.source)
+    lab = later.lab.fork(tmp_path / "state")
+    lab.backup(later.source)
+    shutil.copy(other.state / "cache" / f"{'f' * 32}.sqlite", cache_of(lab.state))
+    shutil.copy(other.state / "trees" / f"{'f' * 32}-{SOURCE}", tree_of(lab.state))
+    _run(lab, later, tmp_path)
+
+
+def test_last_tree_of_another_cache(later: Scene, tmp_path: Path) -> None:
+    """A last tree whose pack numbers are those of another cache is not used."""
+    lab = later.lab.fork(tmp_path / "state")
+    lab.backup(later.source)
+    shutil.copy(tree_of(lab.state), tmp_path / "tree")
+    cache_of(lab.state).unlink()
+    Cache(cache_of(lab.state), REPOSITORY).close()
+    _run(lab, later, tmp_path)
+    shutil.copy(tmp_path / "tree", tree_of(lab.state))
+    _run(lab, later, tmp_path)
+
+
+def _flip_somewhere(path: Path, seed: int, count: int = 1) -> None:
+    data, chance = bytearray(path.read_bytes()), random.Random(seed)
+    for _ in range(count):
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+
+
+def _cut_somewhere(path: Path, seed: int) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: random.Random(seed).randrange(len(data))])
+
+
+def _spoil_files(later: Scene, folder: Path, seeds: range) -> None:
+    place: dict[str, Callable[[Path], Path]] = {"cache": cache_of, "tree": tree_of}
+    for seed in seeds:
+        for which, path_of in place.items():
+            for act in (_flip_somewhere, _cut_somewhere, lambda path, seed: _flip_somewhere(path, seed, 200)):
+                work = folder / f"{which}-{seed}-{len(list(folder.iterdir()))}"
+                work.mkdir()
+                lab = later.lab.fork(work / "state")
+                lab.backup(later.source)
+                act(path_of(lab.state), seed)
+                _run(lab, later, work)
+
+
+def test_spoilt_files(later: Scene, tmp_path: Path) -> None:
+    """Flipped bytes in the cache or the last tree, or their loss from some point on, harm no snapshot (a sample)."""
+    _spoil_files(later, tmp_path, range(1))
+
+
+@pytest.mark.campaign
+def test_spoilt_files_at_length(later: Scene, tmp_path: Path) -> None:
+    """The same at many places."""
+    _spoil_files(later, tmp_path, range(1, 40))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff" * 40, json.dumps({"x": {"lab/data": "no"}}).encode()])
+def test_spoilt_heads(later: Scene, tmp_path: Path, content: bytes) -> None:
+    """Heads that cannot be read do not stop a backup for good, nor break the chain."""
+    lab = later.lab.fork(tmp_path / "state")
+    lab.backup(later.source)
+    heads_of(lab.state).write_bytes(content)
+    _run(lab, later, tmp_path)
