@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 from opskit.cli import process
-from opskit.cli.context import Context, OutputClosed
+from opskit.cli.context import Context, GuardedOutput, OutputClosed
+from opskit.errors import OpskitError
 
 __all__ = ["main"]
 
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OutputClosed:
             context.abandon_output()
             return 1
-        except BaseException as error:  # also MemoryError, and a KeyboardInterrupt while an error was reported
+        except BaseException as error:  # also MemoryError and KeyboardInterrupt
             return _failed(error, arguments, context)
 
 
@@ -37,25 +39,28 @@ def _run(arguments: list[str], context: Context) -> int:
     """Run the command and write out everything it said."""
     from opskit.cli.commands import command_line
 
-    code = command_line(arguments, context)
+    with redirect_stdout(GuardedOutput(context.stdout)):
+        code = command_line(arguments, context)
     context.flush()
     return code
 
 
 def _failed(error: BaseException, arguments: list[str], context: Context) -> int:
     """Report the error and give its exit code; a reader that went away must not make it worse."""
-    from opskit.cli.failures import failure_of, report
-
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if process.was_interrupted() and not isinstance(error, KeyboardInterrupt):
+    # Reporting takes a moment too, and must not end in a traceback for a Ctrl-C that comes now.
+    was_interrupted = process.conclude()
+    from opskit.cli.failures import failure_of, report
+
+    if was_interrupted and not isinstance(error, KeyboardInterrupt):
         # The same Ctrl-C reached our children: their deaths are not the story.
         error = KeyboardInterrupt()
     failure = failure_of(error)
     try:
         report(failure, error, context, as_json=context.json or _asks_for("--json", arguments))
         context.flush()
-    except (OutputClosed, OSError):
+    except (OutputClosed, OpskitError):
         context.abandon_output()
     return failure.exit_code
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 from opskit import log
 from opskit.errors import OpskitError
@@ -28,6 +28,33 @@ if TYPE_CHECKING:
 
 class OutputClosed(Exception):
     """Whoever read our output went away (`opskit snapshots | head`): the run ends without a word."""
+
+
+class GuardedOutput:
+    """A stream whose failures are those of the output, told apart from every other OSError of a run.
+
+    It stands for sys.stdout while a command runs, because Typer prints help by itself.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, data: Any) -> int:
+        """Write text, or bytes to a binary stream. Raises OutputClosed, or OpskitError where it is full or broken."""
+        try:
+            return int(self._stream.write(data))
+        except OSError as error:
+            raise _output_failed(error) from error
+
+    def flush(self) -> None:
+        """Write out what is buffered. Raises as `write` does."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise _output_failed(error) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @dataclass
@@ -62,10 +89,12 @@ class Context:
 
     def write(self, text: str = "") -> None:
         """Write one piece of the result and a line end to stdout. Names in it must have passed `printable`."""
-        try:
-            self.stdout.write(text + "\n")
-        except OSError as error:
-            raise _output_failed(error) from error
+        GuardedOutput(self.stdout).write(text + "\n")
+
+    def binary_output(self) -> BinaryIO:
+        """Stdout for the bytes of a file; whoever uses it writes no text beside them. Fails as `write` does."""
+        self.flush()
+        return cast(BinaryIO, GuardedOutput(getattr(self.stdout, "buffer", self.stdout)))
 
     def write_json(self, data: object) -> None:
         """Write `data` to stdout as one JSON document, in ASCII: no byte of a file name can steer a terminal.
@@ -125,10 +154,7 @@ class Context:
 
     def flush(self) -> None:
         """Write out what is buffered: an output that is full or closed shows here, not at the interpreter's end."""
-        try:
-            self.stdout.flush()
-        except OSError as error:
-            raise _output_failed(error) from error
+        GuardedOutput(self.stdout).flush()
 
     def abandon_output(self) -> None:
         """Send what is still buffered nowhere, else Python complains about it when it exits."""

@@ -70,7 +70,9 @@ def long_line(node: Node, name: str) -> str:
     """Mode, owner, group, size, time and name, as ls -l would; `name` has passed `printable`."""
     mode = stat.filemode(_TYPE_BITS[node.type] | node.mode)
     owner, group = printable(node.user or str(node.uid)), printable(node.group or str(node.gid))
-    size = f"{node.device[0]}, {node.device[1]}" if node.device else human_bytes(node.size)
+    size = (
+        f"{node.device[0]}, {node.device[1]}" if node.device else human_bytes(node.size) if node.type == "file" else "-"
+    )
     arrow = f" -> {printable(node.target)}" if node.target is not None else ""
     unread = f"   (not backed up: {printable(node.error)})" if node.error else ""
     return f"{mode} {owner:<8} {group:<8} {size:>9} {utc_time(node.mtime):<16} {name}{arrow}{unread}"

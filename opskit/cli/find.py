@@ -38,18 +38,22 @@ def find(
     repository: RepositoryOption = None,
 ) -> int | None:
     """Find files in snapshots by name."""
-    from opskit.cli.reading import decrypting, opened_for_reading, warn_of_absent, warn_of_rejected
+    from opskit.cli.reading import decrypting, history_of, opened_for_reading, warn_of_absent, warn_of_rejected
     from opskit.operations.browse import matcher, newest_of_each
 
     context = Context.of(typer_context)
     matches = matcher([os.fsencode(pattern) for pattern in patterns], ignore_case=ignore_case)
     with opened_for_reading(context, repository, key, destination) as opened:
-        history = opened.history()
+        history = history_of(opened)
         warn_of_absent(context, opened)
         warn_of_rejected(context, history)
         snapshots = _of_sources(history.snapshots, source or ())
+        chosen = snapshots if everywhere else newest_of_each(snapshots)
         with decrypting(context, key, passphrase) as decrypt:
-            return _search(context, opened, snapshots if everywhere else newest_of_each(snapshots), decrypt, matches)
+            code = _search(context, opened, chosen, decrypt, matches)
+    if code == 3 and len(chosen) < len(snapshots):
+        context.hint("--all looks into older snapshots too")
+    return code
 
 
 def _of_sources(snapshots: Sequence[Snapshot], sources: Sequence[str]) -> Sequence[Snapshot]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -32,7 +34,7 @@ class Shown:
 def list_keys(typer_context: typer.Context) -> int | None:
     """List recipients, signers and maintainers; exit 3 if one cannot be used."""
     context = Context.of(typer_context)
-    shown = _keys(context.load_config())
+    shown = _keys(context.load_config(), _users_keys(context))
     if context.json:
         context.write_json([_as_json(key) for key in shown])
     else:
@@ -40,13 +42,14 @@ def list_keys(typer_context: typer.Context) -> int | None:
     return 3 if any(key.problem for key in shown) else 0
 
 
-def _keys(config: Config) -> list[Shown]:
+def _keys(config: Config, users: Sequence[KeyInfo]) -> list[Shown]:
+    """The keys of the config; `users` are those of the user's own GnuPG home."""
     from opskit.gpg import Keyring, usable_recipients
     from opskit.wiring import keyring_folder, now
 
     own = Keyring(keyring_folder(config.state_dir)).keys()
     here = {key.fingerprint: key for key in own}
-    private = {key.fingerprint for key in [*own, *Keyring(None).keys()] if key.has_secret}
+    private = {key.fingerprint for key in [*own, *users] if key.has_secret}
     roles = {
         "recipient": config.keys.recipients,
         "signer": config.keys.signers,
@@ -67,6 +70,15 @@ def _keys(config: Config) -> list[Shown]:
         )
         for fingerprint in dict.fromkeys(each for members in roles.values() for each in members)
     ]
+
+
+def _users_keys(context: Context) -> Sequence[KeyInfo]:
+    """What the user's own GnuPG home holds; nothing where there is none, and none is made."""
+    from opskit.gpg import Keyring
+
+    home = Path(context.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
+    has_keys = any((home / name).is_file() for name in ("pubring.kbx", "pubring.gpg"))
+    return Keyring(None).keys() if has_keys else []
 
 
 def _is_exposed(key: Shown) -> bool:

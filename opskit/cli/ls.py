@@ -32,7 +32,7 @@ def ls(
     repository: RepositoryOption = None,
 ) -> int | None:
     """List a folder of a snapshot."""
-    from opskit.cli.reading import opened_for_reading, unlocked, warn_of_absent, warn_of_rejected
+    from opskit.cli.reading import history_of, opened_for_reading, unlocked, warn_of_absent, warn_of_rejected
     from opskit.errors import UsageError
     from opskit.operations.browse import entries
     from opskit.operations.choosing import choose, split_path
@@ -42,7 +42,7 @@ def ls(
         raise UsageError("--null gives bare names: expected neither --long nor --json beside it")
     what, path = split_path(snapshot)
     with opened_for_reading(context, repository, key, destination) as opened:
-        history = opened.history()
+        history = history_of(opened)
         warn_of_absent(context, opened)
         warn_of_rejected(context, history)
         chosen = choose(history.snapshots, what)

@@ -46,9 +46,12 @@ def forbid_core_dumps() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def was_interrupted() -> bool:
-    """Whether a signal asked this run to stop."""
-    return _received > 0
+def conclude() -> bool:
+    """Whether a signal asked this run to stop; one that comes from now on is answered as a second one."""
+    global _received
+    was_interrupted = _received > 0
+    _received = max(_received, 1)
+    return was_interrupted
 
 
 @contextmanager

@@ -72,6 +72,17 @@ def opened_for_reading(
         yield opened
 
 
+def history_of(opened: Access) -> History:
+    """All snapshots the copies show; without the cache while a backup on this host holds it."""
+    from opskit.errors import CacheError
+
+    try:
+        return opened.history()
+    except CacheError:
+        opened.cache = None
+        return opened.history()
+
+
 @contextmanager
 def decrypting(context: Context, key: Path | None, passphrase: str | None) -> Iterator[Decrypt]:
     """A private key for this block: of a key file, else the user's own gpg. `passphrase` is a secret reference.
@@ -81,9 +92,22 @@ def decrypting(context: Context, key: Path | None, passphrase: str | None) -> It
     from functools import lru_cache
 
     from opskit import access
+    from opskit.errors import NoKey
 
+    if key is None:
+        advice = "say --key FILE, the recovery-key file, or put the private key into your own gpg"
+    else:
+        advice = f"{key} opens other backups than these, or its passphrase is another one"
     with access.private_key(key, asker(context), _resolved(context, passphrase)) as decrypt:
-        yield lru_cache(maxsize=4096)(decrypt)
+
+        @lru_cache(maxsize=4096)
+        def opened(data: bytes) -> bytes:
+            try:
+                return decrypt(data)
+            except NoKey as error:
+                raise NoKey(str(error), hint=error.hint or advice) from error
+
+        yield opened
 
 
 @contextmanager

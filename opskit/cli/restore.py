@@ -158,7 +158,7 @@ def _tell(context: Context, reader: SnapshotReader, chosen: Snapshot, place: Pat
     if len(problems) > 20:
         context.warning(f"{len(problems) - 20} more like these; --json lists them all")
     for name, error in list(reader.damage.items())[:5]:
-        context.warning(f"{printable(name)}: {printable(str(error))}; another copy was tried")
+        context.warning(f"{printable(str(error))}; another copy was tried")
     if reader.damage:
         context.hint("opskit verify tells which copies are damaged")
     if not context.quiet:

@@ -32,14 +32,14 @@ def snapshots(
     key: TrustOption = None,
 ) -> int | None:
     """List the snapshots and the copies that hold them."""
-    from opskit.cli.reading import opened_for_reading, warn_of_absent, warn_of_rejected
+    from opskit.cli.reading import history_of, opened_for_reading, warn_of_absent, warn_of_rejected
     from opskit.errors import UsageError
 
     context = Context.of(typer_context)
     if key is not None and repository is None:
         raise UsageError("--key goes with --repository: listing the config's destinations needs no key")
     with opened_for_reading(context, repository, key, destination) as opened:
-        history = opened.history()
+        history = history_of(opened)
         any_absent = warn_of_absent(context, opened)
         code = warn_of_rejected(context, history)
         found = _chosen(history, sources or ())

@@ -211,4 +211,5 @@ def _advise(context: Context, name: str, report: CopyReport) -> None:
     elif report.needed_by:
         others = sorted({each for found in report.elsewhere.values() for each in found})
         context.hint(f"{name}: another copy has all of it intact ({', '.join(others)}): opskit restore reads it there")
-    context.hint(f"{name}: look at the medium (smartctl, kernel log) before you trust it with more")
+    if report.damaged:
+        context.hint(f"{name}: look at the medium (smartctl, kernel log) before you trust it with more")

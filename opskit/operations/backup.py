@@ -200,7 +200,7 @@ class _Run:
     def _read(self, job: Job, new_last: lasttree.Writer, expected_bytes: int | None) -> Reading:
         session, path = self._session, self._session.last_tree(job.name)
         about = lasttree.read_about(path)
-        known = about.get("generation") == session.cache.generation(job.name)
+        known = _is_of(about, session.cache.generation(job.name))
         reader = SourceReader(
             job.source, self._writer, session.live.__contains__,
             last=lasttree.read(path) if known else iter(()), new_last=new_last,
@@ -217,7 +217,7 @@ class _Run:
         digest = _digest(reading, self._options)
         old = lasttree.read_about(session.last_tree(job.name))
         place: tuple[int, int] | None = None
-        known = old.get("generation") == session.cache.generation(job.name)
+        known = _is_of(old, session.cache.generation(job.name))
         if known and old.get("root") == digest and old.get("pack") in session.live:
             place = (int(old["pack"]), int(old["member"]))
         if place is None:
@@ -312,6 +312,11 @@ def _recipients(session: Session) -> tuple[list[str], list[str]]:
             hint="opskit keys list shows the recipients; import a renewed public key or add another recipient",
         )
     return valid, rejected
+
+
+def _is_of(about: Mapping[str, object], generation: str | None) -> bool:
+    """Whether a last tree was written beside this cache; one that lost its end, beside a new cache, was not."""
+    return generation is not None and about.get("generation") == generation
 
 
 def _digest(reading: Reading, options: Options) -> str:

@@ -33,7 +33,7 @@ def entries(reader: SnapshotReader, path: bytes, *, recursive: bool = False) -> 
             yield node
     if not found:
         raise SnapshotNotFound(
-            f"the snapshot has no /{printable(path)}",
+            f"the snapshot has no {printable(path)}",
             hint="opskit find shows where a name is; opskit ls goes down by folder",
         )
 

@@ -11,6 +11,7 @@ removed rather than left half right.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -118,13 +119,18 @@ class _Restore:
             if self._result.planned_files:
                 self._plan.locate(self._reader.indexed_packs())
                 self._fetch()
-            for number, node in self._long.items():
+            for number in list(self._long):
+                node = self._long.pop(number)
                 if number not in self._broken:
                     self._guard(node, self._finish_long)
             for node, first in self._links:
                 self._guard(node, lambda each, first=first: self._target.link(first, each))  # type: ignore[misc]
             for node, touch in reversed(self._folders):
                 self._guard(node, lambda each, touch=touch: self._finish_folder(each, touch))  # type: ignore[misc]
+        except BaseException:
+            for node in self._long.values():
+                self._abandon(self._target, node)
+            raise
         finally:
             self._plan.close()
             for target in self._targets:
@@ -235,9 +241,11 @@ class _Restore:
             except Damaged as error:
                 self._lose(want, str(error))
             except OSError as error:
-                self._complain(want.node.path, error)
                 with self._lock:
                     self._broken.add(want.file)
+                if not want.whole:
+                    self._abandon(target, want.node)
+                self._complain(want.node.path, error)
 
     def _own_tools(self) -> tuple[Target, Unpacker]:
         """This thread's target and unpacker."""
@@ -262,6 +270,10 @@ class _Restore:
                 for position, length in spans(node, want.position, want.length):
                     write_all(descriptor, content[done : done + length], position)
                     done += length
+        except BaseException:
+            if want.whole:
+                self._abandon(target, node)
+            raise
         finally:
             os.close(descriptor)
         with self._lock:
@@ -269,6 +281,11 @@ class _Restore:
             self._result.files += want.whole
             for message in complaints:
                 self._result.complain(node.path, message)
+
+    def _abandon(self, target: Target, node: Node) -> None:
+        """Remove what was begun of a file; what the medium still refuses stays."""
+        with contextlib.suppress(OSError):
+            target.abandon_file(node.path)
 
     def _lose(self, want: Want, message: str) -> None:
         """A file that cannot be whole is reported once, and what was begun of it removed."""

@@ -68,6 +68,7 @@ class Cache:
             self._find = self._db.cursor()
             row = self._db.execute("SELECT max(no) FROM packs").fetchone()
             self._next_pack = (row[0] or 0) + 1
+            self._has_chunks = self._db.execute("SELECT 1 FROM chunks LIMIT 1").fetchone() is not None
 
     def close(self) -> None:
         """Write what is pending and close."""
@@ -95,6 +96,8 @@ class Cache:
 
     def find(self, chunk_id: bytes) -> int | None:
         """The number of the pack said to hold a chunk, or None."""
+        if not self._has_chunks:
+            return None
         try:  # not the context manager: this runs once a chunk
             row = self._find.execute("SELECT pack, check_sum FROM chunks WHERE id = ?", (chunk_id,)).fetchone()
         except sqlite3.Error as error:
@@ -124,6 +127,7 @@ class Cache:
             self._db.commit()
 
     def _insert_pack(self, row: PackRow, ids: Iterable[bytes]) -> None:
+        self._has_chunks = True
         with _translated():
             self._db.execute("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?)", (*row, _pack_sum(row)))
             self._db.executemany(

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 
 from pyfastcdc import FastCDC
 
+from opskit.repository.memory import buffer
+
 MIN_CHUNK = 512 * 1024
 """Bytes; a shorter file is a single chunk."""
 AVERAGE_CHUNK = 1024 * 1024
@@ -36,11 +38,11 @@ class Chunker:
 
     def __init__(self) -> None:
         self._cutter = FastCDC(AVERAGE_CHUNK, min_size=MIN_CHUNK, max_size=MAX_CHUNK, normalized_chunking=1, seed=0)
-        self._window = bytearray(WINDOW)
+        self._window = buffer(WINDOW)
 
     def chunks(self, read_into: ReadInto) -> Iterator[memoryview]:
         """Yield the chunks of a stream in order; each view is valid only until the next is asked for."""
-        view = memoryview(self._window)
+        view = self._window
         filled, at_end = 0, False
         while not at_end:
             filled, at_end = _fill(view, filled, read_into)

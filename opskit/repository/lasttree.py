@@ -11,6 +11,7 @@ holds names and content hashes in the clear: it stays on the host, mode 0600.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from opskit.errors import Damaged
+from opskit.errors import Damaged, OpskitError
 from opskit.repository import encoding
 
 Signature = tuple[int, int, int, int, int]
@@ -61,10 +62,11 @@ class Writer:
     """Writes a last tree beside the old one; `finish` puts it in place, `discard` leaves the old one."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
         self._temporary = path.with_name(path.name + ".new")
-        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with _translated(path):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         self._file: BinaryIO = os.fdopen(descriptor, "wb")
         self._file.write(_MAGIC)
         self._pieces: list[bytes] = []
@@ -81,23 +83,38 @@ class Writer:
         if not self._pieces:
             return
         block = b"".join(self._pieces)
-        self._file.write(_BLOCK_HEAD.pack(len(block), zlib.crc32(block)))
-        self._file.write(block)
+        with _translated(self._path):
+            self._file.write(_BLOCK_HEAD.pack(len(block), zlib.crc32(block)))
+            self._file.write(block)
         self._pieces, self._size = [], 0
 
     def finish(self, about: dict[str, Any]) -> None:
         """Write the closing facts (JSON values) and replace the old file."""
         self._flush()
         closing = encoding.encode(about)
-        self._file.write(_BLOCK_HEAD.pack(0, zlib.crc32(closing)))
-        self._file.write(closing)
-        self._file.close()
-        os.replace(self._temporary, self._path)
+        with _translated(self._path):
+            self._file.write(_BLOCK_HEAD.pack(0, zlib.crc32(closing)))
+            self._file.write(closing)
+            self._file.close()
+            os.replace(self._temporary, self._path)
 
     def discard(self) -> None:
         """Drop what was written."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk, which was reported when it was met
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """The system's errors as opskit's: neither a source nor a destination failed."""
+    try:
+        yield
+    except OSError as error:
+        raise OpskitError(
+            f"the state folder cannot be written: {path.parent}: {error.strerror}",
+            hint="free space there, or check its permissions; nothing that was stored before is lost",
+        ) from error
 
 
 def read_about(path: Path) -> dict[str, Any]:

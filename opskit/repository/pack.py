@@ -21,6 +21,7 @@ import zstandard
 
 from opskit import gpg
 from opskit.errors import Damaged
+from opskit.repository.memory import buffer
 
 PACK_BYTES = 32 * 1024 * 1024
 """Bytes of tar a pack holds at most."""
@@ -53,8 +54,7 @@ class PackBuffer:
     """
 
     def __init__(self) -> None:
-        self._memory = bytearray(PACK_BYTES)
-        self._view = memoryview(self._memory)
+        self._view = buffer(PACK_BYTES)
         self._used = 0
         self.ids: list[bytes] = []
 
@@ -103,9 +103,9 @@ class Sealed(NamedTuple):
     data: bytes
 
 
-def seal(buffer: PackBuffer, run_key: bytes) -> Sealed:
+def seal(filled: PackBuffer, run_key: bytes) -> Sealed:
     """Compress, encrypt, read back and name a pack; raises Damaged when the read-back differs."""
-    tar = buffer.tar()
+    tar = filled.tar()
     compressor = zstandard.ZstdCompressor(level=_best_level(tar), write_content_size=True)
     data = gpg.encrypt_symmetric(compressor.compress(tar), run_key)
     _read_back(data, run_key, tar)
@@ -146,15 +146,15 @@ class Unpacker:
     """
 
     def __init__(self) -> None:
-        self._memory = bytearray()
+        self._memory = memoryview(b"")
 
     def open(self, data: bytes, run_key: bytes) -> memoryview:
         """The tar inside a pack; raises Damaged or NoKey. The caller has compared `data` with its name."""
         with gpg.decrypt_symmetric(data, run_key) as plain:
             size = _content_size(plain)
             if size > len(self._memory):
-                self._memory = bytearray(size)
-            tar = memoryview(self._memory)[:size]
+                self._memory = buffer(size)
+            tar = self._memory[:size]
             _decompress(plain, tar)
         return tar
 

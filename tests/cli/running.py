@@ -33,6 +33,10 @@ def python(code: str, *arguments: str, **environ: str) -> subprocess.CompletedPr
 
 def clean(additions: Mapping[str, str]) -> dict[str, str]:
     """This environment without what changes opskit's behaviour, so that tests see the defaults."""
-    dropped = {"OPSKIT_CONFIG", "OPSKIT_LOG", "NO_COLOR", "TERM", "PYTHONWARNINGS", "COLUMNS"}
-    project = str(Path(__file__).resolve().parents[2])
-    return {**{k: v for k, v in os.environ.items() if k not in dropped}, "PYTHONPATH": project, **additions}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        # PYTHONUNBUFFERED for one would hide what happens to output at the end of a process.
+        if not name.startswith(("PYTHON", "OPSKIT_")) and name not in {"NO_COLOR", "TERM", "COLUMNS"}
+    }
+    return {**kept, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), **additions}

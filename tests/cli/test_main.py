@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pty
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Annotated
 import pytest
 import typer
 
-from opskit import __version__, cli, log
-from opskit.cli import commands, context, main
+from opskit import __version__, log
+from opskit.cli import commands, context, failures, main
 from opskit.errors import Interrupted, NotMounted, OpskitError, SnapshotNotFound
 from tests.cli.running import OPSKIT, clean, opskit
 
@@ -216,12 +217,16 @@ def test_quiet_silences_messages_but_not_results_or_warnings(acting: Callable[[A
     assert capsys.readouterr().err == "passing\nopskit: hint: next\nopskit: warning: look\n"
 
 
-def test_a_failing_exit_after_an_interrupt_is_an_interrupt(
-    acting: Callable[[Act], None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_exit_after_an_interrupt_is_an_interrupt(acting: Callable[[Act], None], capsys: Capture) -> None:
     """When a signal came, the error of a child that the same signal killed is not reported in its place."""
-    monkeypatch.setattr(cli.process, "was_interrupted", lambda: True)
-    acting(failing(OpskitError("gpg was killed")))
+
+    def act(_given: context.Context) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise OpskitError("gpg was killed")
+
+    acting(act)
     assert main(["act"]) == 130
     assert capsys.readouterr().err == "opskit: error: interrupted; everything stored so far will be reused\n"
 
@@ -278,3 +283,19 @@ def test_debug_shows_debug_events(acting: Callable[[Act], None], capsys: Capture
     assert capsys.readouterr().err == ""
     assert main(["act", "--debug"]) == 0
     assert "x: detail" in capsys.readouterr().err
+
+
+def test_a_signal_during_the_report_does_not_break_it(
+    acting: Callable[[Act], None], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while an error is being reported leaves that error and its exit code."""
+    whole = failures.report
+
+    def report(*arguments: object, **options: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        whole(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(failures, "report", report)
+    acting(failing(SnapshotNotFound("none")))
+    assert main(["act"]) == 10
+    assert "opskit: error: none" in capsys.readouterr().err

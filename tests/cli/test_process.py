@@ -103,23 +103,31 @@ def test_handlers_are_restored() -> None:
     assert "default_int_handler" in python(code).stdout
 
 
-def test_a_full_output_is_an_error(tmp_path: Path) -> None:
-    """A result that could not be written does not look like success."""
+@pytest.mark.parametrize("size", ["schema", "--help", "--version"])
+def test_a_full_output_is_an_error(size: str) -> None:
+    """A result that could not be written, large or small, does not look like success."""
     with open("/dev/full", "w") as full:
         run = subprocess.run(
-            [*OPSKIT, "config", "schema"], stdout=full, stderr=subprocess.PIPE, text=True, env=clean({}), check=False
+            [*OPSKIT, "config", size], stdout=full, stderr=subprocess.PIPE, text=True, env=clean({}), check=False
         )
     assert run.returncode == 1
     assert run.stderr.startswith("opskit: error: cannot write the output: no space left on device\n")
     assert "Traceback" not in run.stderr and "Exception ignored" not in run.stderr
 
 
-def test_a_reader_that_goes_away_is_met_in_silence() -> None:
-    """`opskit … | head` prints no complaint."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("size", ["schema", "--help"])
+def test_a_reader_that_goes_away_is_met_in_silence(size: str, unbuffered: str) -> None:
+    """`opskit … | head` prints no complaint, whoever printed."""
     reading, writing = os.pipe()
     os.close(reading)
     run = subprocess.run(
-        [*OPSKIT, "config", "generate"], stdout=writing, stderr=subprocess.PIPE, text=True, env=clean({}), check=False
+        [*OPSKIT, "config", size],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean({"PYTHONUNBUFFERED": unbuffered}),
+        check=False,
     )
     os.close(writing)
     assert (run.returncode, run.stderr) == (1, "")
@@ -144,3 +152,15 @@ def test_the_terminals_encoding_never_fails(tmp_path: Path) -> None:
     )
     run = python(code, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert run.stdout == "\\u2713 \\udcff\n" and run.stderr == "\\u2713\n"
+
+
+def test_bytes_of_a_file_keep_their_order_and_fail_alike() -> None:
+    """Binary output follows the text before it, and a full output is the same error as for text."""
+    code = "from opskit.cli.context import Context; c = Context.of_process()\n"
+    code += "c.write('first'); c.binary_output().write(b'\\x00second'); c.flush()"
+    assert python(code).stdout == "first\n\x00second"
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=-1, text=True, env=clean({}), check=False
+        )
+    assert "OpskitError: cannot write the output: no space left on device" in run.stderr

@@ -23,8 +23,8 @@ from tests.repositories import HOST, SOURCE, Lab
 class Crafted:
     """What a forged snapshot holds.
 
-    `lines` is the tree, `chunks` are members of the data pack by the id they claim. `packed` replaces what is inside the
-    data pack's encryption, `root` the whole root, and `described` the ids that the index object claims for the pack.
+    `lines` is the tree, `chunks` are members of the data pack by the id they claim. `packed` replaces what is inside
+    the data pack's encryption, `root` the whole root; `described` are the ids that an index object claims for the pack.
     """
 
     lines: bytes
@@ -51,7 +51,9 @@ def write(lab: Lab, crafted: Crafted) -> Snapshot:
     indexes = []
     if crafted.described is not None:
         ids = b"".join(crafted.described)
-        payload = index.encode(lab.repository, Index(run, key_object, [IndexedPack(packs[0], run, key_object, 1, 1, ids)]))
+        payload = index.encode(
+            lab.repository, Index(run, key_object, [IndexedPack(packs[0], run, key_object, 1, 1, ids)])
+        )
         described = host.sign_and_encrypt(payload, signer=lab.keys.host_key, recipient=lab.keys.host_key, run_key=key)
         indexes = [names.sha256(described)]
         objects[names.index(indexes[0])] = described
@@ -62,7 +64,9 @@ def write(lab: Lab, crafted: Crafted) -> Snapshot:
         files=1, entries=1, bytes=1, unreadable=0, complete=True, writer="somebody",
     )  # fmt: skip
     signed = host.sign(manifest.encode(made), lab.keys.host_key)
-    snapshot = Snapshot(names.snapshot(now, SOURCE, names.sha256(signed)), names.sha256(signed), lab.keys.host_key, made)
+    snapshot = Snapshot(
+        names.snapshot(now, SOURCE, names.sha256(signed)), names.sha256(signed), lab.keys.host_key, made
+    )
     objects[snapshot.name] = signed
     for store in lab.stores.values():
         for name, data in objects.items():

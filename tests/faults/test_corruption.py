@@ -1,4 +1,4 @@
-"""Every object of a repository is damaged in every way; a restore is never wrong in silence, and verify always objects."""
+"""Every object of a repository is damaged in every way; no restore is wrong in silence, and verify always objects."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_restore_is_right_or_objects(
     repository: Lab, later: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A damaged copy alone restores right or says what is wrong, and beside an intact one everything (a sample)."""
-    _restore_all(list(cases(repository.stores["b"]))[::5], repository, later, tmp_path, capsys)
+    _restore_all(list(cases(repository.stores["b"]))[::9], repository, later, tmp_path, capsys)
 
 
 @pytest.mark.campaign

@@ -15,8 +15,8 @@ import pytest
 
 from opskit.errors import OpskitError
 from opskit.operations.restore import Overwrite, Restored, RestoreOptions, restore
+from opskit.repository import encoding
 from opskit.repository.reader import SnapshotReader
-
 from tests.faults.crafting import Crafted, bomb, compressed, in_tar, tar_of, write
 from tests.repositories import Keys, Lab, memory_store, picture
 
@@ -52,7 +52,7 @@ TREES = {
     "path of another type": crafted({**entry("file", ""), "path": ["..", "outside"]}),
     "no path": crafted({"type": "file"}),
     "very long name": crafted(entry("file", "n" * 5000)),
-    "very deep path": crafted(entry("file", "/".join("d" * 3000))),
+    "very deep path": crafted(entry("file", "/".join(["d" * 40] * 120))),
     "file below a symlink": crafted(entry("symlink", "s", target="../outside"), entry("file", "s/new")),
     "file below an absolute symlink": crafted(entry("symlink", "s", target="/tmp"), entry("file", "s/opskit-crafted")),
     "folder over a symlink": crafted(entry("symlink", "s", target="../outside"), entry("dir", "s", mode=0)),
@@ -68,7 +68,9 @@ TREES = {
         entry("symlink", "s", target="../outside/canary", hardlink="x"), entry("file", "t", hardlink="x")
     ),
     "hard link through a symlink": crafted(
-        entry("symlink", "s", target="../outside"), entry("file", "s/canary", hardlink="x"), entry("file", "t", hardlink="x")
+        entry("symlink", "s", target="../outside"),
+        entry("file", "s/canary", hardlink="x"),
+        entry("file", "t", hardlink="x"),
     ),
     "hard link outside": crafted(entry("file", "../outside/canary", hardlink="x"), entry("file", "t", hardlink="x")),
     "hard link to a folder": crafted(entry("dir", "d", hardlink="x"), entry("file", "t", hardlink="x")),
@@ -82,9 +84,13 @@ TREES = {
     "device without numbers": crafted(entry("char", "c")),
     "device of huge numbers": crafted(entry("block", "b", device=[HUGE, HUGE])),
     "huge owner": crafted(entry("file", "f", uid=HUGE, gid=-5), entry("dir", "d", uid=2**32, gid=2**31)),
-    "huge times": crafted(entry("file", "f", mtime=2**80), entry("dir", "d", mtime=-(2**80)), entry("fifo", "p", mtime=2**80)),
+    "huge times": crafted(
+        entry("file", "f", mtime=2**80), entry("dir", "d", mtime=-(2**80)), entry("fifo", "p", mtime=2**80)
+    ),
     "odd mode": crafted(entry("file", "f", mode=-1), entry("dir", "d", mode=HUGE)),
-    "attributes": crafted(entry("file", "f", xattrs=[["", ""], ["dXNlci4A", "AA=="], ["c2VjdXJpdHkuY2FwYWJpbGl0eQ==", "AAAA"]])),
+    "attributes": crafted(
+        entry("file", "f", xattrs=[["", ""], ["dXNlci4A", "AA=="], ["c2VjdXJpdHkuY2FwYWJpbGl0eQ==", "AAAA"]])
+    ),
     "attributes of another type": crafted(entry("file", "f", xattrs={"a": 1})),
     "size below the content": crafted(entry("file", "f", size=1)),
     "size above the content": crafted(entry("file", "f", size=10**6)),
@@ -105,16 +111,33 @@ TREES = {
     "chunks of another type": crafted(entry("file", "f", chunks=5)),
     "continues nothing": crafted({"type": "more", "path": "f", "chunks": []}),
     "continues another": crafted(entry("file", "f"), {"type": "more", "path": "g", "chunks": []}),
-    "continues a folder": crafted(entry("dir", "f"), {"type": "more", "path": "f", "chunks": [[ID.hex(), len(CONTENT)]]}),
+    "continues a folder": crafted(
+        entry("dir", "f"), {"type": "more", "path": "f", "chunks": [[ID.hex(), len(CONTENT)]]}
+    ),
     "unknown type": crafted(entry("door", "f")),
     "not an object": Crafted(b"[]\n", {ID: CONTENT}),
     "not JSON": Crafted(b"\xff\xfe{", {ID: CONTENT}),
     "nested for ever": Crafted(b'{"a":' * 100_000, {ID: CONTENT}),
-    "temporary name": crafted(entry("file", ".opskit-restore-"), entry("symlink", ".opskit-restore-1-f", target="../outside/canary")),
-}  # fmt: skip
+    "temporary name": crafted(
+        entry("file", ".opskit-restore-"), entry("symlink", ".opskit-restore-1-f", target="../outside/canary")
+    ),
+}
 
 ONE_FILE = crafted(entry("file", "f")).lines
 TWO_PIECES = crafted(entry("file", "f", size=2 * len(CONTENT), chunks=[[ID.hex(), len(CONTENT)]] * 2)).lines
+
+
+def member(size: bytes, name: bytes = ID.hex().encode()) -> Crafted:
+    """A pack whose only member has a header that says this."""
+    return Crafted(ONE_FILE, {}, packed=compressed(in_tar(name, size, CONTENT)))
+
+
+def root(chunk: dict[str, Any], *packs: str) -> Crafted:
+    """A root of one tree chunk."""
+    value = {"chunks": [chunk], "packs": list(packs), "problems": [], "config": "", "keys": ""}
+    return Crafted(ONE_FILE, {ID: CONTENT}, root=encoding.encode(value))
+
+
 PACKS = {
     "content of another id": Crafted(ONE_FILE, {ID: b"x" * len(CONTENT)}),
     "content of another id in a long file": Crafted(TWO_PIECES, {ID: b"x" * len(CONTENT)}),
@@ -127,19 +150,20 @@ PACKS = {
     "half a frame": Crafted(ONE_FILE, {}, packed=compressed(tar_of({ID: CONTENT}))[:-9]),
     "two frames": Crafted(ONE_FILE, {}, packed=compressed(tar_of({ID: CONTENT})) * 2),
     "not tar": Crafted(ONE_FILE, {}, packed=compressed(b"\x80" * 2048)),
-    "member longer than the pack": Crafted(ONE_FILE, {}, packed=compressed(in_tar(ID.hex().encode(), b"77777777777", CONTENT))),
-    "member of negative length": Crafted(ONE_FILE, {}, packed=compressed(in_tar(ID.hex().encode(), b"-0000000777", CONTENT))),
-    "member of binary length": Crafted(ONE_FILE, {}, packed=compressed(in_tar(ID.hex().encode(), b"\x80" + b"\xff" * 11, CONTENT))),
-    "member of no length": Crafted(ONE_FILE, {}, packed=compressed(in_tar(ID.hex().encode(), b"", CONTENT))),
-    "member named as a path": Crafted(ONE_FILE, {}, packed=compressed(in_tar(b"../../outside/new".ljust(64, b"x"), b"00000000005", CONTENT))),
+    "member longer than the pack": member(b"77777777777"),
+    "member of negative length": member(b"-0000000777"),
+    "member of binary length": member(b"\x80" + b"\xff" * 11),
+    "member of no length": member(b""),
+    "member named as a path": member(b"00000000005", b"../../outside/new".ljust(64, b"x")),
     "bomb that says so": Crafted(ONE_FILE, {}, packed=bomb(32768 * 128 * 1024)),
     "bomb that says nothing": Crafted(ONE_FILE, {}, packed=bomb(None)),
     "bomb that lies": Crafted(ONE_FILE, {}, packed=bomb(1024)),
     "bomb within the limit, and less": Crafted(ONE_FILE, {}, packed=bomb(2**27, blocks=1)),
     "root of nonsense": Crafted(ONE_FILE, {ID: CONTENT}, root=b'{"chunks":5}'),
-    "root of negative lengths": Crafted(ONE_FILE, {ID: CONTENT}, root=b'{"chunks":[{"id":"' + b"0" * 64 + b'","length":-1,"first":""}],"packs":[],"problems":[],"config":""}'),
-    "root into other packs": Crafted(ONE_FILE, {ID: CONTENT}, root=b'{"chunks":[{"id":"' + b"0" * 64 + b'","length":1,"pack":0,"first":""}],"packs":["../../../etc/passwd"],"problems":[],"config":""}'),
-}  # fmt: skip
+    "root of negative lengths": root({"id": "0" * 64, "length": -1, "first": ""}),
+    "root into other packs": root({"id": "0" * 64, "length": 1, "first": "", "pack": 0}, "../../../etc/passwd"),
+    "root into no pack": root({"id": "0" * 64, "length": 1, "first": "", "pack": 7}),
+}
 
 
 @pytest.fixture

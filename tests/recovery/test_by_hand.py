@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 import termios
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from opskit.repository import names, tree
 from opskit.repository.recovery import kit
 from tests.recovery.conftest import Made
-from tests.recovery.lab import below, differences
+from tests.recovery.lab import Lab, below, differences
 
 BLOCK = re.compile(r"^```(sh|sh interactive|json)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What a person reads off the screen between two commands.
@@ -39,6 +40,29 @@ def one_pack(made: Made, folder: Path) -> Path:
 
 def environment(made: Made, target: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "KEY_FILE": str(made.lab.key), "TARGET": str(target), "LC_ALL": "C.UTF-8"}
+
+
+def typed(command: list[str], answer: bytes, person: dict[str, str]) -> bytes:
+    """What a terminal shows when a command runs in it and a person answers its question for a passphrase."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execvpe(command[0], command, person)
+    shown = b""
+    try:
+        while b"passphrase:" not in shown:
+            shown += os.read(terminal, 4096)
+        # gpg forgets what was typed before it has turned the echo off, which comes after the question
+        while termios.tcgetattr(terminal)[3] & termios.ECHO:
+            time.sleep(0.01)
+        os.write(terminal, answer)
+        while data := os.read(terminal, 4096):
+            shown += data
+    except OSError:  # how a pseudo-terminal says that its last user is gone
+        pass
+    finally:
+        os.close(terminal)
+        os.waitpid(process, 0)
+    return shown
 
 
 def test_every_command_works(made: Made, tmp_path: Path) -> None:
@@ -76,25 +100,8 @@ def test_passphrase_typed_at_the_prompt(made: Made, tmp_path: Path) -> None:
     Path(person["GNUPGHOME"]).mkdir(mode=0o700)
     (Path(person["GNUPGHOME"]) / "gpg.conf").write_text("pinentry-mode loopback\n")
     (command,) = blocks("sh interactive")
-    process, terminal = pty.fork()
-    if process == 0:
-        os.execvpe("bash", ["bash", "-c", command], person)
-    shown = b""
-    try:
-        while b"passphrase:" not in shown:
-            shown += os.read(terminal, 4096)
-        # gpg forgets what was typed before it has turned the echo off, which comes after the question
-        while termios.tcgetattr(terminal)[3] & termios.ECHO:
-            time.sleep(0.01)
-        os.write(terminal, run_key + b"\n")
-        while data := os.read(terminal, 4096):
-            shown += data
-    except OSError:  # how a pseudo-terminal says that its last user is gone
-        pass
-    finally:
-        os.close(terminal)
-        os.waitpid(process, 0)
-        subprocess.run(["gpgconf", "--homedir", person["GNUPGHOME"], "--kill", "all"], check=False)
+    shown = typed(["bash", "-c", command], run_key + b"\n", person)
+    subprocess.run(["gpgconf", "--homedir", person["GNUPGHOME"], "--kill", "all"], check=False)
     assert names.sha256(b"small\n").encode() in shown, shown
     assert run_key not in shown
 
@@ -117,3 +124,16 @@ def test_the_shown_line_is_a_tree_line() -> None:
     (example,) = blocks("json")
     node = tree.decode_line(example.encode())
     assert node.path == b"srv/data/a.txt" and tree.encode_line(node) == example.encode()
+
+
+def test_recover_asks_for_the_passphrase(tmp_path: Path, keys: Path) -> None:
+    """With a protected recovery key, recover.py lets gpg ask on the terminal, and restores."""
+    lab = Lab(tmp_path, keys / "protected", passphrase=b"correct horse")
+    try:
+        digest = lab.craft([b'{"gid":0,"mode":493,"path":"made","type":"dir","uid":0}'])
+    finally:
+        lab.close()
+    program = [sys.executable, "-I", "-S", str(lab.copy / "recover.py"), "--key", str(lab.key)]
+    shown = typed([*program, "--target", str(tmp_path / "target")], b"correct horse\n", {"PATH": os.environ["PATH"]})
+    assert (tmp_path / "target" / "made").is_dir(), shown
+    assert digest[:12].encode() in shown and b"correct horse" not in shown

@@ -112,7 +112,7 @@ class Gpg:
 
     def close(self) -> None:
         """End the agent and remove the home."""
-        for act in (["--kill", "all"], ["--remove-socketdir"]):
+        for act in (["--kill", "gpg-agent"], ["--remove-socketdir"]):
             with contextlib.suppress(OSError):
                 subprocess.run(["gpgconf", "--homedir", self.home, *act], stderr=subprocess.DEVNULL)
         for _ in range(3):  # the dying agent removes its sockets at the same time
@@ -595,8 +595,9 @@ class Restore:
                 os.chown(name, *self.owner(node), **at)
             for key, value in node.get("xattrs", ()):
                 os.setxattr(place, base64.b64decode(key), base64.b64decode(value), follow_symlinks=False)
-            if node["type"] != "symlink":
-                os.chmod(name, node["mode"] & 0o7777, dir_fd=folder)
+            if node["type"] != "symlink":  # a setuid file must not come to act for another user than it did
+                keeps = node["type"] == "dir" or os.geteuid() in (0, node["uid"])
+                os.chmod(name, node["mode"] & (0o7777 if keeps else 0o1777), dir_fd=folder)
             if "mtime" in node:
                 os.utime(name, ns=(node["mtime"], node["mtime"]), **at)
         except TROUBLE as error:
@@ -689,6 +690,8 @@ def open_target(path: str) -> int:
 
 def restore(repository: Repository, chosen: List[Snapshot], options: argparse.Namespace) -> None:
     root, hosts = open_target(options.target), {each.says["host"] for each in chosen}
+    if os.geteuid() != 0:
+        say("NOTE: you are not root: all files will be yours, and devices cannot be made")
     below, matched = os.fsencode(options.path).strip(b"/"), 0
     for snapshot in chosen:
         say(f"restoring {snapshot!s}")

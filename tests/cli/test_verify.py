@@ -1,0 +1,119 @@
+"""`opskit verify`: the answer in words, in JSON and as an exit code."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from opskit.cli import main
+from opskit.gpg import Keyring
+from tests.cli.labs import HostLab, lab, parsed
+
+__all__ = ["lab"]
+
+Capture = pytest.CaptureFixture[str]
+KINDS = ["damaged", "missing", "behind", "rolled_back", "untrusted"]
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def test_intact_copies_are_ok(lab: HostLab, capsys: Capture) -> None:
+    """Whole copies give one line each and exit 0, and JSON of exactly the contracted shape."""
+    assert lab.run("verify") == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["a", "ok"], ["b", "ok"]]
+    assert lab.run("verify", "--json") == 0
+    found = parsed(capsys)
+    assert found.keys() == {"ok", "destinations"} and found["ok"] is True
+    files = sum(path.is_file() for path in (lab.root / "a").rglob("*"))
+    for copy in ("a", "b"):
+        assert list(found["destinations"][copy]) == ["objects", "bytes", *KINDS]
+        assert found["destinations"][copy]["objects"] == files
+
+
+def test_damage_names_the_object_its_users_and_the_good_copy(lab: HostLab, capsys: Capture) -> None:
+    """A flipped bit ends with 3; the report names object, sources in need, and the copy that is intact."""
+    pack = lab.objects("a", "packs")[0]
+    flip(pack)
+    assert lab.run("verify") == 3
+    out, err = capsys.readouterr()
+    assert "1 damaged" in out and pack.name in out and "needed by d" in out and "intact at b" in out
+    assert "opskit restore reads it there" in err
+    assert lab.run("verify", "--json") == 3
+    found = parsed(capsys)
+    assert not found["ok"] and found["destinations"]["b"]["damaged"] == []
+    assert found["destinations"]["a"]["damaged"] == [f"packs/{pack.name[:2]}/{pack.name}"]
+
+
+def test_a_missing_object_and_one_nowhere_intact(lab: HostLab, capsys: Capture) -> None:
+    """What is gone is missing; where no copy has it the advice is another than to read it elsewhere."""
+    key = lab.objects("a", "keys")[0]
+    key.unlink()
+    flip(lab.root / "b" / "keys" / key.name)
+    assert lab.run("verify", "--json") == 3
+    found = parsed(capsys)["destinations"]
+    assert found["a"]["missing"] == found["b"]["damaged"] == [f"keys/{key.name}"]
+    assert lab.run("verify") == 3
+    assert "intact at no copy at hand" in capsys.readouterr().err
+
+
+def test_behind_and_rolled_back_are_told_apart(lab: HostLab, capsys: Capture) -> None:
+    """A head that was acknowledged and is gone is an alarm (13); one that was never there is behind (3)."""
+    shutil.rmtree(lab.root / "b" / "snapshots")
+    assert lab.run("verify", "--json") == 13
+    found = parsed(capsys)["destinations"]["b"]
+    assert len(found["rolled_back"]) == 2 and len(found["behind"]) == 1
+    shutil.rmtree(lab.root / "state" / "heads")
+    assert lab.run("verify", "--json") == 3
+    found = parsed(capsys)["destinations"]["b"]
+    assert found["rolled_back"] == [] and len(found["behind"]) == 3
+
+
+def test_all_copies_emptied_is_a_rollback(lab: HostLab, capsys: Capture) -> None:
+    """When every copy lost every manifest the remembered heads still tell: exit 13."""
+    for copy in ("a", "b"):
+        shutil.rmtree(lab.root / copy / "snapshots")
+    assert lab.run("verify", "--json") == 13
+    assert len(parsed(capsys)["destinations"]["a"]["rolled_back"]) == 2
+
+
+def test_a_changed_recovery_program_is_an_alarm(lab: HostLab, capsys: Capture) -> None:
+    """A recover.py with another sum is untrusted and ends with 13, by the config and by the key file alone."""
+    program = lab.root / "b" / "recover.py"
+    program.write_bytes(program.read_bytes() + b"import os\n")
+    assert lab.run("verify") == 13
+    out, err = capsys.readouterr()
+    assert "ALARM" in out and "recover.py" in out and "do not run recover.py" in err
+    lab.config.unlink()
+    assert main(["verify", "--repository", str(lab.root / "b"), "--key", str(lab.key)]) == 13
+    assert main(["verify", "--repository", str(lab.root / "a"), "--key", str(lab.key)]) == 0
+
+
+def test_a_manifest_by_a_stranger_is_an_alarm(lab: HostLab, tmp_short: Path, capsys: Capture) -> None:
+    """A manifest by an unknown signer is untrusted at the copy that holds it: exit 13."""
+    with Keyring(tmp_short / "g") as stranger:
+        data = stranger.sign(b"{}", stranger.generate("stranger"))
+    name = f"20261121T020000Z-data-{hashlib.sha256(data).hexdigest()}.gpg"
+    (lab.root / "a" / "snapshots" / name).write_bytes(data)
+    assert lab.run("verify", "--json") == 13
+    found = parsed(capsys)["destinations"]
+    assert name in found["a"]["untrusted"][0] and found["b"]["untrusted"] == []
+
+
+def test_an_absent_destination_counts_as_not_ok(lab: HostLab, capsys: Capture) -> None:
+    """One destination that cannot be opened is shown with its error: exit 3; alone it is the error: exit 20."""
+    (lab.root / "b").rename(lab.root / "elsewhere")
+    assert lab.run("verify", "--json") == 3
+    found = parsed(capsys)
+    assert not found["ok"] and "absent" in found["destinations"]["b"]["error"]
+    assert lab.run("verify") == 3
+    assert "unreachable" in capsys.readouterr().out
+    assert lab.run("verify", "--destination", "b") == 20
+    assert lab.run("verify", "--destination", "a") == 0
