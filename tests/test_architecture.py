@@ -62,13 +62,15 @@ ROOMS = (
         ("errors", "gpg", "stores.base"),
         "the format is pure: no clock, network, config or particular medium",
     ),
-    Room("repository.recovery", (), "recover.py must run where opskit is gone"),
+    Room("repository.recovery", ("errors",), "the kit stands alone: recover.py must run where opskit is gone"),
     Room(
         "operations",
         ("errors", "gpg", "repository", "stores.base", "sources.base"),
         "operations see bases, never a concrete adapter; wiring hands them objects",
     ),
     Room("wiring", EVERYTHING, "the composition root builds, and the command line sits on top of it", never=("cli",)),
+    Room("access", EVERYTHING, "ways into a repository: over wiring, under the command line", never=("cli", *CONCRETE)),
+    Room("setup", EVERYTHING, "what init does: over wiring, under the command line", never=("cli", *CONCRETE)),
     Room("cli", EVERYTHING, "adapters are made in wiring alone", never=CONCRETE),
 )
 # What stays open to a room that may not use concrete adapters: their seams.
@@ -78,7 +80,7 @@ SEAMS = ("stores.base", "sources.base", "secrets.base", "secrets.stores.base")
 OWNERS = {
     "gnupg": ("gpg",),
     "orjson": ("repository.encoding",),
-    "pathspec": ("sources.files",),
+    "pathspec": ("sources.files", "operations.selecting"),
     "psutil": ("priority", "cli"),
     "pydantic": ("config",),
     "pyfastcdc": ("repository.chunker",),

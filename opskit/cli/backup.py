@@ -36,7 +36,7 @@ def backup(
     """Back up the sources to every destination, in one read."""
     from opskit import wiring
     from opskit.errors import CacheError
-    from opskit.lock import exclusive
+    from opskit.operations.lock import exclusive
     from opskit.operations.session import remove_cache
 
     context = Context.of(typer_context)

@@ -25,7 +25,7 @@ def demo(
     import tempfile
 
     from opskit.cli.render import counted
-    from opskit.demonstration import Stage, make_tokens, tell_story
+    from opskit.cli.story import Stage, make_tokens, tell_story
     from opskit.errors import SourceError
 
     context = Context.of(typer_context)

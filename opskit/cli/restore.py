@@ -157,7 +157,7 @@ def _tell(context: Context, reader: SnapshotReader, chosen: Snapshot, place: Pat
         context.warning(printable(problem))
     if len(problems) > 20:
         context.warning(f"{len(problems) - 20} more like these; --json lists them all")
-    for name, error in list(reader.damage.items())[:5]:
+    for error in list(reader.damage.values())[:5]:
         context.warning(f"{printable(str(error))}; another copy was tried")
     if reader.damage:
         context.hint("opskit verify tells which copies are damaged")

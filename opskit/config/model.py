@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 # No plugin of whatever else is installed runs in opskit, and looking for them would cost 15 ms at every start.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-from pydantic import (  # noqa: E402
+from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
@@ -35,10 +35,10 @@ from pydantic import (  # noqa: E402
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticCustomError  # noqa: E402
+from pydantic_core import PydanticCustomError
 
-from opskit.errors import UnresolvedReference  # noqa: E402
-from opskit.secrets.reference import BUILT_IN_SCHEMES, Reference  # noqa: E402
+from opskit.errors import UnresolvedReference
+from opskit.secrets.reference import BUILT_IN_SCHEMES, Reference
 
 LABEL_PATTERN = r"^[a-z0-9_-]{1,32}$"
 TAG_PATTERN = r"^[A-Za-z0-9_.:=+-]{1,64}$"

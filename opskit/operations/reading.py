@@ -154,8 +154,9 @@ class SourceReader:
     def _signature(self, entry: Entry) -> Signature:
         """What to remember the entry by; NEVER where a change after this read could go unseen."""
         status = entry.stat
-        coarse = not (status.st_ctime_ns % _SECOND or status.st_mtime_ns % _SECOND)
-        if entry.is_parent or self._clock_ns() - status.st_ctime_ns < (_COARSE_TICK if coarse else _CLOCK_TICK):
+        tick = _CLOCK_TICK if status.st_ctime_ns % _SECOND or status.st_mtime_ns % _SECOND else _COARSE_TICK
+        storable = abs(status.st_mtime_ns) < 2**63  # ext4 has later times; their files are read every time
+        if entry.is_parent or not storable or self._clock_ns() - status.st_ctime_ns < tick:
             return NEVER
         return signature_of(status)
 
@@ -276,7 +277,7 @@ def _node(entry: Entry) -> Node:
         mode=status.st_mode & 0o7777,
         uid=status.st_uid,
         gid=status.st_gid,
-        mtime=None if entry.is_parent else status.st_mtime_ns,
+        mtime=None if entry.is_parent else min(max(status.st_mtime_ns, tree.EARLIEST), tree.LATEST),
         size=status.st_size if entry.kind == "file" else 0,
         hardlink=f"{status.st_dev:x}:{status.st_ino:x}" if linked else None,
         device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if special else None,

@@ -32,7 +32,9 @@ MAX_CHUNKS_A_LINE = 4096
 """Chunk ids one line holds; a longer list goes on in further lines of type "more"."""
 
 _LARGEST, _IDS, _DEVICES = 2**62, 2**32, 2**20
-"""What a reader takes: sizes and times whose sums still fit 64 bits; owners and chunk lengths; device numbers."""
+"""What a reader takes: sizes whose sums still fit 64 bits; owners and chunk lengths; device numbers."""
+EARLIEST, LATEST = -(2**63), 2**64 - 1
+"""Times in nanoseconds that JSON integers of 64 bits hold: 1677 to 2554, more than ext4 and xfs can store."""
 
 TYPES = frozenset({"file", "dir", "symlink", "fifo", "char", "block", "socket", "more"})
 
@@ -143,7 +145,7 @@ def _node(value: dict[str, Any]) -> Node:
         gid=_natural(get("gid", 0), below=_IDS),
         user=_optional_text(get("user")),
         group=_optional_text(get("group")),
-        mtime=None if get("mtime") is None else _within(value["mtime"], _LARGEST),
+        mtime=None if get("mtime") is None else _time(value["mtime"]),
         size=_natural(get("size", 0)),
         chunks=[(_chunk_id(text), _natural(length, below=_IDS)) for text, length in get("chunks", ())],
         hardlink=_optional_text(get("hardlink")),
@@ -176,9 +178,9 @@ def _natural(value: object, *, below: int = _LARGEST) -> int:
     return value
 
 
-def _within(value: object, limit: int) -> int:
-    if not isinstance(value, int) or abs(value) >= limit:
-        raise ValueError(f"expected a number between -{limit} and {limit}, got {value!r}")
+def _time(value: object) -> int:
+    if not isinstance(value, int) or not EARLIEST <= value <= LATEST:
+        raise ValueError(f"expected a time in nanoseconds, got {value!r}")
     return value
 
 

@@ -3,7 +3,7 @@
 Invariants:
 - A chunk is stored at most once a run, and not at all when a pack in this run's listings holds it.
 - Order per pack: sealed (and read back) → noted in the cache → put. Packs follow their run's key object.
-- Memory is bounded: `workers + 2` pack buffers, however much there is to store.
+- Memory is bounded: `workers + 1` buffers for data packs and two for meta packs, however much there is to store.
 - The cache and all bookkeeping are touched by the calling thread alone; worker threads only compress,
   encrypt and put.
 """
@@ -20,6 +20,7 @@ from opskit.repository.cache import Cache, PackRow
 from opskit.repository.fanout import Fanout
 from opskit.repository.pack import PackBuffer, Sealed
 
+DATA, META = False, True
 INDEX_EVERY_PACKS = 64
 INDEX_EVERY_CHUNKS = 200_000
 
@@ -35,10 +36,10 @@ class OpenRun:
 
 
 class _Filling:
-    """A buffer being filled and the number its pack will have."""
+    """A buffer being filled, the number its pack will have, and its kind."""
 
-    def __init__(self, buffer: PackBuffer, number: int) -> None:
-        self.buffer, self.number = buffer, number
+    def __init__(self, buffer: PackBuffer, number: int, *, meta: bool) -> None:
+        self.buffer, self.number, self.meta = buffer, number, meta
 
 
 class ChunkWriter:
@@ -61,7 +62,8 @@ class ChunkWriter:
         self._cache, self._live, self._fanout = cache, live, fanout
         self._start_run, self._write_index = start_run, write_index
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pack")
-        self._buffers_left, self._free = workers + 2, list[PackBuffer]()
+        self._buffers_left = {DATA: workers + 1, META: 2}
+        self._free: dict[bool, list[PackBuffer]] = {DATA: [], META: []}
         self._filling: dict[bool, _Filling] = {}
         self._sealing: dict[Future[Sealed], _Filling] = {}
         self._pending: dict[bytes, int] = {}
@@ -83,8 +85,8 @@ class ChunkWriter:
 
     @property
     def started(self) -> bool:
-        """Whether anything was stored."""
-        return self._run is not None
+        """Whether anything was stored, or waits to be."""
+        return self._run is not None or any(filling.buffer.ids for filling in self._filling.values())
 
     def find(self, chunk_id: bytes) -> int | None:
         """The number of the pack that holds a chunk, here or at a reachable copy, else None."""
@@ -152,24 +154,29 @@ class ChunkWriter:
             self._seal(meta=meta)
             filling = None
         if filling is None:
-            filling = self._filling[meta] = _Filling(self._buffer(), self._cache.new_pack_number())
+            filling = self._filling[meta] = _Filling(self._buffer(meta=meta), self._cache.new_pack_number(), meta=meta)
         return filling
 
-    def _buffer(self) -> PackBuffer:
+    def _buffer(self, *, meta: bool) -> PackBuffer:
         self._collect(block=False)
-        while not self._free:
-            if self._buffers_left:
-                self._buffers_left -= 1
-                self._free.append(PackBuffer())
+        free = self._free[meta]
+        while not free:
+            if self._buffers_left[meta]:
+                self._buffers_left[meta] -= 1
+                free.append(PackBuffer())
             else:
                 self._collect(block=True)
-        return self._free.pop()
+        return free.pop()
 
     def _seal(self, *, meta: bool) -> None:
         filling = self._filling.pop(meta, None)
-        if filling is not None:
-            future = self._threads.submit(pack.seal, filling.buffer, self.run.key)
-            self._sealing[future] = filling
+        if filling is None:
+            return
+        if not filling.buffer.ids:  # nothing but duplicates was read into it
+            self._free[meta].append(filling.buffer)
+            return
+        future = self._threads.submit(pack.seal, filling.buffer, self.run.key)
+        self._sealing[future] = filling
 
     def _collect(self, *, block: bool) -> None:
         """Take in sealed packs: note them, put them, free their buffers."""
@@ -180,7 +187,7 @@ class ChunkWriter:
             filling = self._sealing.pop(future)
             self._take(filling, future.result())
             filling.buffer.clear()
-            self._free.append(filling.buffer)
+            self._free[filling.meta].append(filling.buffer)
 
     def _take(self, filling: _Filling, sealed: Sealed) -> None:
         number, ids = filling.number, filling.buffer.ids

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from opskit.gpg import Keyring
-from opskit.lock import exclusive
+from opskit.operations.lock import exclusive
 from opskit.stores.local import LocalStore
 from tests.repositories import Keys, Lab
 

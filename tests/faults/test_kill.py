@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import RepositoryLocked
-from opskit.lock import exclusive
+from opskit.operations.lock import exclusive
 from opskit.stores.local import LocalStore
 from tests.repositories import Keys, Lab, PackInspector, assert_restores, make_source, noise
 

@@ -85,7 +85,7 @@ def test_a_prefix_of_two_ids_names_neither() -> None:
     assert choose(twins, "ab121") is twins[1]
 
 
-@pytest.mark.parametrize("text", ["1999-01-01", "ffffffff", "dta@latest", "db@2026-11-04"])
+@pytest.mark.parametrize("text", ["data@1999-01-01", "ffffffff", "dta@latest", "db@2026-11-04"])
 def test_what_is_not_there_is_not_found(text: str) -> None:
     """No match is SnapshotNotFound with a hint."""
     with pytest.raises(SnapshotNotFound) as caught:

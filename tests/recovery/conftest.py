@@ -37,7 +37,7 @@ def populate(source: Path) -> None:
     with open(source / "sparse", "wb") as file:
         file.truncate(40 << 20)
         for offset in (5 << 20, 21 << 20):
-            os.pwrite(file.fileno(), b"island" * 100_000, offset)
+            os.pwrite(file.fileno(), b"".join(b"%d of %d\n" % (n, offset) for n in range(40_000)), offset)
     for name in (b"not \xff utf-8", b"new\nline", b"-rf", b"tab\t\x1b[31m"):
         (source / "sub" / os.fsdecode(name)).write_bytes(name)
     os.setxattr(source / "small.txt", "user.note", b"\x00binary")

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,14 +78,25 @@ class Lab:
         return [result.snapshot for result in results]
 
     def craft(
-        self, lines: Iterable[bytes], contents: Iterable[bytes] = (), *, signer: str = "", sequence: int = 1
+        self,
+        lines: Iterable[bytes],
+        contents: Sequence[bytes] = (),
+        *,
+        ids: Sequence[bytes] | None = None,
+        signer: str = "",
+        sequence: int = 1,
     ) -> str:
-        """A snapshot of source "crafted" whose tree has exactly these lines, whatever they say; returns its id."""
+        """A snapshot of source "crafted" whose tree has exactly these lines, whatever they say; returns its id.
+
+        `contents` are stored as chunks, under `ids` where those are given, true or not.
+        """
         run_key, run = b"5e" * 32, "4a" * 16
         buffer = pack.PackBuffer()
         piece = b"".join(line + b"\n" for line in lines)
-        for content in (*contents, piece):
-            buffer.append(hashlib.sha256(content).digest(), content)
+        true_ids = [hashlib.sha256(content).digest() for content in contents]
+        for chunk_id, content in zip(ids or true_ids, contents, strict=True):
+            buffer.append(chunk_id, content)
+        buffer.append(hashlib.sha256(piece).digest(), piece)
         root = tree.encode_root(tree.Root([tree.TreeChunk(hashlib.sha256(piece).digest(), len(piece), None, b"first")]))
         buffer.append(hashlib.sha256(root).digest(), root)
         sealed = pack.seal(buffer, run_key)
@@ -121,19 +132,21 @@ class Lab:
         return Path(shutil.copytree(self.copy, self.folder / f"copy-{name}"))
 
 
-def run_recover(copy: Path, *arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    """The recover.py that lies in `copy`, with the standard library alone."""
+def run_recover(copy: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The recover.py that lies in `copy`, with the standard library alone; it must leave no private key behind."""
     command = [sys.executable, "-I", "-S", str(copy / "recover.py"), *map(str, arguments)]
     environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-    return subprocess.run(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=100,
-    )
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, errors="replace", **streams) as process:  # type: ignore[call-overload]
+        output, log = process.communicate(timeout=100)
+    assert leftovers(process.pid) == []
+    return subprocess.CompletedProcess(command, process.returncode, output, log)
+
+
+def leftovers(process: int) -> list[Path]:
+    """Folders with a private key that a recover.py has, or has left behind."""
+    places = [Path("/run/user") / str(os.getuid()), Path("/dev/shm"), Path("/tmp")]
+    return [path for place in places if place.is_dir() for path in place.glob(f"opskit-recover-{process}-*")]
 
 
 def differences(source: Path, restored: Path) -> str:

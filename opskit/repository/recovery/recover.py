@@ -89,7 +89,7 @@ class Gpg:
         places = [path for path in (f"/run/user/{os.getuid()}", "/dev/shm") if os.access(path, os.W_OK | os.X_OK)]
         if key_file and not places:
             banner("There is no folder in memory (/dev/shm): the private key passes through this machine's disk.")
-        self.home = tempfile.mkdtemp(prefix="opskit-recover-", dir=places[0] if places else None)
+        self.home = tempfile.mkdtemp(prefix=f"opskit-recover-{os.getpid()}-", dir=places[0] if places else None)
         self.has_key, self.repository = bool(key_file), ""
         with open(os.path.join(self.home, "gpg-agent.conf"), "w") as conf:
             conf.write("disable-scdaemon\nno-allow-external-cache\n")
@@ -624,7 +624,7 @@ def places(node: Node) -> Iterator[Tuple[bytes, int, int, int]]:
                 place, end = next(spans)
             length = min(left, end - place)
             yield chunk_id, place, start, length
-            place, start, left = place + length, start + length, left - length
+            place, start, left = place + length, start, left - length
 
 
 def report_chains(snapshots: List[Snapshot]) -> None:

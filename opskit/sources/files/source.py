@@ -19,12 +19,15 @@ import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from opskit.errors import SourceError
 from opskit.sources.base import KINDS, Entry, Metadata, OpenFile, OwnerNames, Problem, printable, problem_of
-from opskit.sources.files.excludes import Excludes
 from opskit.sources.files.folders import TO_LIST, TO_PASS, FolderCursor
 from opskit.sources.files.xattrs import read_xattrs
+
+if TYPE_CHECKING:
+    from opskit.sources.files.excludes import Excludes
 
 CACHE_TAG = b"CACHEDIR.TAG"
 CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
@@ -76,7 +79,7 @@ class FileSource:
         skip: Collection[tuple[int, int]] = (),
     ) -> None:
         self._roots = _merged([os.fsencode(path) for path in paths])
-        self._excludes = Excludes(exclude)
+        self._excludes = _compiled(exclude)
         self._markers = frozenset(os.fsencode(name) for name in exclude_if_present)
         self._exclude_caches = exclude_caches
         self._one_file_system = one_file_system
@@ -181,7 +184,7 @@ class FileSource:
     def _walk(self, root: bytes, names: list[bytes], device: int, cursor: FolderCursor) -> Iterator[Entry | Problem]:
         """All below a source path; one loop with its own stack, since nested generators cost their depth an entry."""
         lstat, new, kinds = os.lstat, tuple.__new__, KINDS
-        excludes = None if self._excludes.is_empty else self._excludes.excludes
+        excludes = None if self._excludes is None else self._excludes.excludes
         top = len(root) + 1 if root else 0
         stack = [(root + b"/" if root else b"", names)]
         while stack:
@@ -297,6 +300,16 @@ class FileSource:
             with self._lock:
                 self._cursors.append(cursor)
         return cursor
+
+
+def _compiled(patterns: Iterable[str]) -> Excludes | None:
+    listed = list(patterns)
+    if not listed:
+        return None
+    from opskit.sources.files.excludes import Excludes  # the pattern library takes 12 ms to load
+
+    compiled = Excludes(listed)
+    return None if compiled.is_empty else compiled
 
 
 def _open_leased(name: bytes, folder_fd: int) -> int:
