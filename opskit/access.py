@@ -14,7 +14,7 @@ from pathlib import Path
 
 from opskit import gpg
 from opskit.config.model import Config
-from opskit.errors import NoKey, OpskitError, SnapshotNotFound, UsageError
+from opskit.errors import Damaged, NoKey, OpskitError
 from opskit.gpg import Keyring, Signed
 from opskit.operations.session import open_copies
 from opskit.repository.cache import Cache, open_or_replace
@@ -102,7 +102,10 @@ def read_key_file(path: Path) -> KeyFile:
             data = file.read(MAX_KEY_FILE)
     except OSError as error:
         raise NoKey(f"the key file {path} cannot be read: {error.strerror}") from error
-    return keyfile.decode(data)
+    try:
+        return keyfile.decode(data)
+    except Damaged as error:
+        raise NoKey(f"{path}: {error}", hint=error.hint) from error
 
 
 @contextmanager
@@ -132,27 +135,9 @@ class _Opener:
     def __call__(self, data: bytes) -> bytes:
         try:
             return self._keyring.decrypt(data, passphrase=self._passphrase or b"").payload
-        except NoKey:
-            if self._asked or not self._is_protected():
+        except NoKey as error:
+            # only gpg's words tell a key that is locked from one that does not fit
+            if self._asked or "passphrase" not in str(error):
                 raise
         self._passphrase, self._asked = self._ask("passphrase of the key file: "), True
         return self(data)
-
-    def _is_protected(self) -> bool:
-        home = self._keyring.home
-        files = list((home / "private-keys-v1.d").glob("*.key")) if home else []
-        return any(b"protected-private-key" in file.read_bytes() for file in files)
-
-
-def one_source(history: History, source: str | None) -> str:
-    """The source a command means when it names none; raises UsageError where there are several."""
-    sources = sorted({snapshot.manifest.source for snapshot in history.snapshots})
-    if source is not None:
-        return source
-    if not sources:
-        raise SnapshotNotFound("there is no snapshot yet", hint="opskit backup makes one")
-    if len(sources) > 1:
-        raise UsageError(
-            f"there are several sources: {', '.join(sources)}", hint=f"say {sources[0]}@latest, for example"
-        )
-    return sources[0]

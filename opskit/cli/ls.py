@@ -54,7 +54,6 @@ def ls(
 
 def _write(context: Context, found: Iterator[Node], folder: bytes, *, recursive: bool, long: bool, null: bool) -> None:
     from opskit.cli.entries import absolute, as_json, encoded, long_line, write_json_lines
-    from opskit.cli.reading import write_raw
     from opskit.cli.render import printable
 
     if context.json:
@@ -63,6 +62,6 @@ def _write(context: Context, found: Iterator[Node], folder: bytes, *, recursive:
     for node in found:
         name = absolute(node) if recursive else node.path.rpartition(b"/")[2]
         if null:
-            write_raw(context, name + b"\0")
+            context.binary_output().write(name + b"\0")
         else:
             context.write(long_line(node, printable(name)) if long else printable(name))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opskit.cli.context import Context, OutputClosed
+from opskit.cli.context import Context
 
 if TYPE_CHECKING:
     from opskit.access import Access, Ask
@@ -178,15 +178,3 @@ def warn_of_rejected(context: Context, history: History) -> int:
     if code == 13:
         context.hint("somebody who is not a known signer wrote there; opskit verify checks everything")
     return code
-
-
-def write_raw(context: Context, data: bytes) -> None:
-    """Write bytes of a result to stdout as they are; a command that uses this writes no text beside them."""
-    from opskit.errors import OpskitError
-
-    try:
-        context.stdout.buffer.write(data)
-    except BrokenPipeError as error:
-        raise OutputClosed from error
-    except OSError as error:
-        raise OpskitError(f"cannot write the output: {(error.strerror or 'error').lower()}") from error

@@ -19,6 +19,7 @@ from opskit.cli.reading import (
     PassphraseOption,
     RepositoryOption,
     SnapshotArgument,
+    history_of,
     opened_for_reading,
     unlocked,
     warn_of_absent,
@@ -69,7 +70,7 @@ def restore(
     place = _place(target, overwrite, in_place=in_place, stdout=stdout, dry_run=dry_run)
     what, path = split_path(snapshot)
     with opened_for_reading(context, repository, key, destination) as opened:
-        chosen = choose(opened.history().snapshots, what)
+        chosen = choose(history_of(opened).snapshots, what)
         _warn(context, opened, chosen)
         with unlocked(context, opened, chosen, key, passphrase) as reader:
             options = RestoreOptions(
@@ -192,6 +193,5 @@ def _plan(context: Context, reader: SnapshotReader, chosen: Snapshot, options: R
 def _to_stdout(context: Context, reader: SnapshotReader, options: RestoreOptions) -> int:
     from opskit.operations.restore import write_file
 
-    context.flush()
-    write_file(reader, options.below, context.stdout.buffer)
+    write_file(reader, options.below, context.binary_output())
     return 0

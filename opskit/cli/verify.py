@@ -38,14 +38,10 @@ def verify(
     from opskit.cli.render import printable
 
     context = Context.of(typer_context)
-    chains: list[tuple[str, str]] = []
-    if repository is None:
-        config = context.load_config()
-        chains = [(config.host, source) for source in config.sources]
     with opened_for_reading(context, repository, key, destination) as opened:
         if opened.heads is not None and opened.heads.lost:
             context.warning(printable(opened.heads.lost))
-        reports = _read_back(context, opened, chains, key)
+        reports = _read_back(context, opened, key)
         if context.json:
             context.write_json(_as_json(opened, reports))
         else:
@@ -55,9 +51,7 @@ def verify(
     return 0 if not opened.absent and all(report.is_good for report in reports.values()) else 3
 
 
-def _read_back(
-    context: Context, opened: Access, chains: Sequence[tuple[str, str]], key: Path | None
-) -> dict[str, CopyReport]:
+def _read_back(context: Context, opened: Access, key: Path | None) -> dict[str, CopyReport]:
     from opskit.access import read_key_file
     from opskit.cli.progress import ProgressSample
     from opskit.operations.verify import verify
@@ -81,7 +75,6 @@ def _read_back(
             repository=opened.repository,
             kit={RECOVER_PROGRAM: expected} if expected else None,
             heads=opened.heads,
-            chains=chains,
             progress=progress,
         )
 

@@ -16,7 +16,7 @@ from opskit.gpg import folders
 from opskit.gpg.agent import stop_agent
 from opskit.gpg.keyring import Keyring
 
-_AGENT_SETTINGS = "disable-scdaemon\nno-allow-external-cache\nno-grab\n"
+_AGENT_SETTINGS = "disable-scdaemon\nno-allow-external-cache\nno-grab\ns2k-count 65536\n"
 """No smartcard daemon to leave behind; no passphrase into a desktop's password store."""
 
 

@@ -33,7 +33,8 @@ def choose(snapshots: Sequence[Snapshot], text: str) -> Snapshot:
             end = _moment(what)
             found = [each for each in found if each.manifest.started <= end]
         if not found:
-            raise SnapshotNotFound(f"no snapshot at or before {what}", hint="opskit snapshots lists them")
+            when = "" if what == "latest" else f" at or before {what}"
+            raise SnapshotNotFound(f"there is no snapshot{when}", hint="opskit snapshots lists them")
         return max(found, key=lambda each: (each.manifest.sequence, each.name))
     if not _ID.fullmatch(what):
         raise UsageError(f"expected an id, `latest` or a date like 2026-11-21, got {what!r}")

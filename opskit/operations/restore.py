@@ -25,7 +25,7 @@ from typing import BinaryIO, Literal
 from opskit.errors import Damaged, OpskitError, SnapshotNotFound, StoreError, UsageError
 from opskit.operations.restoring.plan import Plan, Want, pieces, spans
 from opskit.operations.restoring.target import Owners, Target, write_all
-from opskit.repository import pack, tree
+from opskit.repository import pack
 from opskit.repository.pack import Unpacker
 from opskit.repository.reader import SnapshotReader
 from opskit.repository.tree import Node
@@ -182,15 +182,15 @@ class _Restore:
             return
         self._result.planned_files += 1
         self._result.planned_bytes += node.size
-        line = tree.encode_line(node)
         whole = len(node.chunks) == 1 and not node.holes
-        number = self._plan.add(node, line, pieces(node), whole=whole)
+        number = self._plan.add(node, whole=whole)
         if not whole:
             descriptor = self._target.create_file(node.path)
             try:
                 os.ftruncate(descriptor, node.size)
             finally:
                 os.close(descriptor)
+            node.chunks = []  # planned; a long list would stay in memory for nothing
             self._long[number] = node
 
     def _is_same(self, node: Node) -> bool:

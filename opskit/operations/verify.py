@@ -12,7 +12,7 @@ where the heads are lost too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -75,14 +75,12 @@ def verify(
     repository: str,
     kit: Mapping[str, str] | None = None,
     heads: Heads | None = None,
-    chains: Iterable[tuple[str, str]] = (),
     workers: int = 2,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, CopyReport]:
     """Read the copies back; `progress` is told the bytes of each object.
 
-    `kit` are digests of kit objects known from outside (the recovery-key file). `chains` are (host, source) pairs
-    that must be looked up in `heads` even where no copy shows a snapshot of them any more.
+    `kit` are digests of kit objects known from outside (the recovery-key file).
     """
     reports = {copy.destination: CopyReport() for copy in copies}
     history = load_history(copies, check_signature, signers=signers, repository=repository)
@@ -97,7 +95,7 @@ def verify(
     _judge_rejected(history, reports)
     _judge_chains(history, reports)
     if heads is not None:
-        _judge_heads(copies, reports, history, heads, chains)
+        _judge_heads(copies, reports, heads)
     _look_elsewhere(copies, reports)
     return reports
 
@@ -240,15 +238,12 @@ def _add(reports: Sequence[CopyReport], kind: Literal["missing", "untrusted"], t
 def _judge_heads(
     copies: Sequence[Copy],
     reports: Mapping[str, CopyReport],
-    history: History,
     heads: Heads,
-    chains: Iterable[tuple[str, str]],
 ) -> None:
     """Acknowledged and gone is rolled back; never acknowledged is only behind."""
-    shown = {(each.manifest.host, each.manifest.source) for each in history.snapshots}
     for copy in copies:
         report = reports[copy.destination]
-        for host, source in sorted(shown.union(chains)):
+        for host, source in sorted(heads.chains(copy.id)):
             head = heads.get(copy.id, host, source)
             if head is not None and head.name not in copy.objects:
                 report.rolled_back.append(head.name)

@@ -49,6 +49,10 @@ class Heads:
         """What a copy acknowledged last for a chain."""
         return self._heads.get(copy_id, {}).get(f"{host}/{source}")
 
+    def chains(self, copy_id: str) -> list[tuple[str, str]]:
+        """The (host, source) pairs of which a copy acknowledged a snapshot."""
+        return [(host, source) for host, _, source in (chain.partition("/") for chain in self._heads.get(copy_id, {}))]
+
     def newest(self, host: str, source: str) -> Head | None:
         """The newest head any copy acknowledged."""
         found = [heads[f"{host}/{source}"] for heads in self._heads.values() if f"{host}/{source}" in heads]

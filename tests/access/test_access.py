@@ -10,9 +10,8 @@ import pytest
 
 from opskit import access, gpg
 from opskit.config.load import load
-from opskit.errors import Damaged, NoKey, RepositoryNotFound, SnapshotNotFound, UsageError
+from opskit.errors import Damaged, NoKey, RepositoryNotFound
 from opskit.gpg import Keyring
-from opskit.repository.history import History
 from opskit.repository.recovery import keyfile
 from tests.cli.labs import HostLab, lab
 
@@ -121,15 +120,3 @@ def test_nobody_is_asked_for_a_key_without_passphrase(lab: HostLab, tmp_short: P
             decrypt(message)
         with gpg.ephemeral_keyring(lab.key.read_bytes()) as own:
             assert decrypt(own.encrypt(b"mine", [key.fingerprint for key in own.keys() if key.has_secret])) == b"mine"
-
-
-def test_one_source_is_meant_only_where_there_is_one(lab: HostLab) -> None:
-    """A command that names no source means the only one; with none or several it must be named."""
-    with access.by_config(load(lab.config)) as opened:
-        history = opened.history()
-        assert access.one_source(opened.history("db"), None) == "db"
-    assert access.one_source(history, "data") == "data"
-    with pytest.raises(UsageError, match="data, db"):
-        access.one_source(history, None)
-    with pytest.raises(SnapshotNotFound):
-        access.one_source(History(), None)

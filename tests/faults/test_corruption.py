@@ -77,6 +77,33 @@ def test_verify_objects(repository: Lab) -> None:
         assert set(found) == {name}, (name, damage, report)
 
 
+@pytest.mark.parametrize("damage", ["deleted", "middle flipped"])
+def test_two_halves(repository: Lab, later: Scene, tmp_path: Path, damage: str) -> None:
+    """Two copies, each with half of its objects damaged, but never both of one, still restore everything."""
+    whole = repository.stores["b"]
+    hashed = [info.name for info in whole.list() if info.name not in names.FIXED]
+    stores: dict[str, Store] = {}
+    for number, destination in enumerate("ab"):
+        bad = set(hashed[number::2])
+        stores[destination] = memory_copy(
+            whole, lambda name, data, bad=bad: DAMAGES[damage](data) if name in bad else data
+        )
+    _restore_both(repository, later, stores, tmp_path / "both", ("half of everything", damage))
+    assert all(not report.is_good for report in repository.verify(stores).values())
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_identity(repository: Lab, damage: str) -> None:
+    """A copy whose `opskit.json` is damaged is not opened, or `verify` objects to it."""
+    stores: dict[str, Store] = {"a": damaged(repository.stores["b"], names.REPOSITORY, damage)}
+    assert names.REPOSITORY in {info.name for info in repository.stores["b"].list()}
+    try:
+        report = repository.verify(stores)["a"]
+    except KeyError:  # the copy is absent
+        return
+    assert report.damaged == [names.REPOSITORY], report
+
+
 def test_restore_is_right_or_objects(
     repository: Lab, later: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from opskit.repository import locating, names
 from opskit.stores.base import Store
 from tests.fakes import Crash, FaultyStore, When
 from tests.faults.conftest import Scene
-from tests.repositories import Lab, PackInspector, assert_restores
+from tests.repositories import Lab, PackInspector, assert_restores, picture, restored_below
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,25 @@ def test_crash(later: Scene, inspector: PackInspector, capsys: pytest.CaptureFix
 def test_crash_while_catching_up(behind: Scene, inspector: PackInspector, capsys: pytest.CaptureFixture[str]) -> None:
     """The same where one of two copies lacks a snapshot (a sample)."""
     _campaign(behind, "the first of two copies", inspector, capsys, step=6)
+
+
+def test_crash_and_lost_state(later: Scene) -> None:
+    """A crash at any put, and then the loss of the state folder, cost space at most."""
+    copies = COPIES["one copy"]
+    for point in points(later, copies):
+        if point.operation != "put" or point.when == "before":
+            continue
+        with _folder(later) as folder:
+            lab = later.lab.fork(folder / "state")
+            stores = _only(lab, copies)
+            with pytest.raises(Crash):
+                lab.backup(later.source, {"a": FaultyStore(stores["a"], crash_at=point.call, when=point.when)})
+            shutil.rmtree(lab.state)
+            result = lab.backup(later.source, stores)
+            assert result.destinations == {"a": "ok"}, (point, result)
+            newest = [each for each in lab.history(stores).snapshots if each.id == result.snapshot]
+            assert newest and lab.restore(newest[0], folder / "restored", stores).problems == [], point
+            assert picture(restored_below(folder / "restored", later.source)) == picture(later.source), point
 
 
 @pytest.mark.campaign

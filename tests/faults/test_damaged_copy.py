@@ -31,8 +31,13 @@ def _lose(lab: Lab, name: str, state: Path, *, cut: bool) -> Lab:
     return fork
 
 
-@pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("cut", [False, True])
+LONG = pytest.mark.campaign
+
+
+@pytest.mark.parametrize(
+    ("cut", "force"),
+    [(False, False), pytest.param(True, False, marks=LONG), pytest.param(False, True, marks=LONG), (True, True)],
+)
 def test_next_backup_is_whole(repository: Lab, later: Scene, tmp_path: Path, cut: bool, force: bool) -> None:
     """Whichever object was lost or cut, the next snapshot restores exactly, though nothing in the source changed."""
     objects = [info.name for info in repository.stores["a"].list() if info.name not in names.FIXED]

@@ -58,14 +58,20 @@ def fill(root: Path) -> None:
             file.write(noise(offset, 10_000))
         file.truncate(9_000_000)
     with (root / "all hole").open("wb") as file:
-        file.truncate(3_000_000_000)
+        file.truncate(150_000_000)
     (root / "setuid").write_bytes(b"#!")
     (root / "setuid").chmod(0o6755)
     (root / "sticky").mkdir()
     (root / "sticky").chmod(0o3777)
     (root / "closed").write_bytes(b"nobody may read this")
     (root / "closed").chmod(0)
-    times = {"old": -7 * SECOND - 1, "zero": 0, "fine": 1_700_000_000 * SECOND + 1, "far": 2**33 * SECOND, "farther": 10**10 * SECOND}
+    times = {
+        "old": -7 * SECOND - 1,
+        "zero": 0,
+        "fine": 1_700_000_000 * SECOND + 1,
+        "far": 2**33 * SECOND,
+        "farther": 10**10 * SECOND,
+    }
     for name, when in times.items():
         (root / name).touch()
         os.utime(root / name, ns=(0, when))
@@ -127,7 +133,7 @@ def test_rsync_finds_no_difference(trip: Trip, which: str) -> None:
 def test_pictures_are_equal(trip: Trip, which: str) -> None:
     """The same by the system's own answers, to the nanosecond and with trusted and security attributes."""
     (trip.original / "all hole").unlink(missing_ok=True)
-    (trip.restored[which] / "all hole").unlink(missing_ok=True)  # hashing three gigabytes of zeros proves nothing
+    (trip.restored[which] / "all hole").unlink(missing_ok=True)  # hashing zeros proves nothing
     for root in (trip.original, trip.restored[which]):
         os.utime(root, ns=(0, 0))
     assert picture(trip.restored[which]) == picture(trip.original)

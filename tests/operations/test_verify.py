@@ -19,7 +19,7 @@ from opskit.repository.heads import Heads
 from opskit.repository.manifest import Manifest, Snapshot
 from opskit.repository.recovery import kit
 from opskit.stores.base import ObjectInfo, Store
-from tests.repositories import HOST, REPOSITORY, SOURCE, Keys, Lab, memory_copy, memory_store
+from tests.repositories import REPOSITORY, SOURCE, Keys, Lab, memory_copy, memory_store
 
 
 @pytest.fixture
@@ -44,7 +44,6 @@ def judge(lab: Lab, *, heads: bool = False, kit: dict[str, str] | None = None) -
         repository=REPOSITORY,
         kit=kit,
         heads=Heads(lab.state / "heads" / f"{REPOSITORY}.json") if heads else None,
-        chains=[(HOST, SOURCE)],
     )
 
 

@@ -7,11 +7,11 @@ reads each exactly once.
 
 from __future__ import annotations
 
+import marshal
 import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from opskit.repository import tree
 from opskit.repository.index import IndexedPack
 from opskit.repository.tree import Node
 
@@ -56,12 +56,12 @@ class Plan:
         """Drop the plan."""
         self._db.close()
 
-    def add(self, node: Node, line: bytes, pieces: Iterable[tuple[bytes, int, int]], *, whole: bool) -> int:
-        """Plan a file: its entry, and (chunk id, position, length) of each piece; returns its number."""
+    def add(self, node: Node, *, whole: bool) -> int:
+        """Plan a file; returns its number."""
         number = self._count
         self._count += 1
-        self._files.append((number, line, whole))
-        self._wants.extend((chunk_id, number, position, length) for chunk_id, position, length in pieces)
+        self._files.append((number, _packed(node), whole))
+        self._wants.extend((chunk_id, number, position, length) for chunk_id, position, length in pieces(node))
         if len(self._wants) >= _BATCH or len(self._files) >= _BATCH:
             self._flush()
         return number
@@ -103,9 +103,20 @@ class Plan:
             f"FROM plan JOIN files ON files.no = plan.file WHERE {condition} ORDER BY plan.file, plan.position"
         )
         return [
-            Want(chunk_id, position, length, file, tree.decode_line(line), bool(whole))
+            Want(chunk_id, position, length, file, _unpacked(line), bool(whole))
             for chunk_id, position, length, file, line, whole in self._db.execute(query, values)
         ]
+
+
+def _packed(node: Node) -> bytes:
+    """What writing a file still needs of its entry. Only this process reads it, so marshal is safe, and quick."""
+    owner = (node.uid, node.gid, node.user, node.group)
+    return marshal.dumps((node.path, node.mode, owner, node.mtime, node.size, node.holes, node.xattrs))
+
+
+def _unpacked(data: bytes) -> Node:
+    path, mode, (uid, gid, user, group), mtime, size, holes, xattrs = marshal.loads(data)
+    return Node(path, "file", mode, uid, gid, user, group, mtime, size, holes=holes, xattrs=xattrs)
 
 
 def pieces(node: Node) -> Iterator[tuple[bytes, int, int]]:

@@ -624,7 +624,7 @@ def places(node: Node) -> Iterator[Tuple[bytes, int, int, int]]:
                 place, end = next(spans)
             length = min(left, end - place)
             yield chunk_id, place, start, length
-            place, start, left = place + length, start, left - length
+            place, start, left = place + length, start + length, left - length
 
 
 def report_chains(snapshots: List[Snapshot]) -> None:
