@@ -79,6 +79,7 @@ def by_config(config: Config, destinations: Sequence[str] = ()) -> Iterator[Acce
 @contextmanager
 def by_key_file(location: str, key: Path) -> Iterator[Access]:
     """Open one copy with a recovery-key file and nothing else; raises NoKey, RepositoryNotFound, StoreError."""
+    gpg.check_programs()
     known = read_key_file(key)
     copies, absent = open_copies({"repository": local_store(Path(location).absolute())}, known.repository)
     if not copies:
@@ -121,7 +122,14 @@ def private_key(key: Path | None, ask: Ask, passphrase: bytes | None = None) -> 
     known = read_key_file(key)
     if not known.secret:
         raise NoKey(f"{key} holds no private key", hint="use the recovery-key file that opskit init wrote")
-    with gpg.ephemeral_keyring(known.secret) as keyring:
+    with gpg.ephemeral_keyring(None) as keyring:
+        try:
+            keyring.import_keys(known.secret)
+        except Damaged as error:
+            raise NoKey(
+                f"{key}: gpg finds no whole key in it: expected a private key as it was exported, got a broken one",
+                hint="take another copy of the recovery-key file: the one on paper, or from another safe place",
+            ) from error
         yield _Opener(keyring, ask, passphrase)
 
 

@@ -17,7 +17,7 @@ from opskit import access, wiring
 from opskit.config import load as configs
 from opskit.config.model import Config, Keys
 from opskit.errors import ConfigError, UsageError
-from opskit.gpg import Keyring
+from opskit.gpg import Keyring, check_programs
 from opskit.operations import initialise as operations
 from opskit.operations.initialise import Made
 from opskit.operations.rebuild import find_host, learn
@@ -100,10 +100,12 @@ def config_path(explicit: Path | None, environ: Mapping[str, str], cwd: Path, ho
 
 def initialise(path: Path, wishes: Wishes, passphrase: bytes | None) -> Done:
     """Carry out the wishes; raises UsageError, ConfigError, NoKey."""
+    check_programs()
     text = path.read_text() if path.exists() else None
     known = configs.load(path) if text is not None else None
     _check(wishes, known)
     draft = _draft(path, wishes, known)
+    draft.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     keyring = Keyring(wiring.keyring_folder(draft.state_dir))
     keyring.create()
     try:
@@ -222,6 +224,7 @@ def rebuild(
         state = state_dir.absolute() if state_dir else old.state_dir
         if read_repository(state) is not None:
             raise UsageError(f"{state} holds the state of a host; this host is not lost", hint="move it away first")
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
         with Keyring(wiring.keyring_folder(state)) as keyring:
             keyring.create()
             keyring.import_keys(found.keys.encode())

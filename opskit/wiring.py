@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from opskit import log
 from opskit.config.model import CommandSource as CommandConfig
 from opskit.config.model import Config, LocalDestination, PathsSource
-from opskit.errors import ConfigError, RepositoryNotFound, UsageError
-from opskit.gpg import Keyring
+from opskit.errors import ConfigError, RepositoryNotFound, UnresolvedReference, UsageError
+from opskit.gpg import Keyring, check_programs
 from opskit.operations.session import Host
 from opskit.repository.identity import Identity, read_repository_id
-from opskit.secrets.reference import Resolver
+from opskit.secrets.reference import Reference, Resolver
 from opskit.secrets.stores.environment import EnvironmentScheme
 from opskit.secrets.stores.files import CredentialScheme, FileScheme
 from opskit.sources.base import Source
@@ -85,7 +86,11 @@ def identity_of(config: Config) -> Identity:
 
 
 def host_of(config: Config) -> Host:
-    """This host's side of the repository; raises ConfigError or RepositoryNotFound before `opskit init`."""
+    """This host's side of the repository; raises ConfigError or RepositoryNotFound before `opskit init`.
+
+    Raises ProgramMissing where gpg is absent or too old: nothing works without it.
+    """
+    check_programs()
     repository = read_repository_id(config.state_dir)
     if repository is None:
         raise RepositoryNotFound(
@@ -104,7 +109,14 @@ def source_of(name: str, config: Config) -> Source:
     """The source behind a name; raises UsageError for an unknown one."""
     found = config.sources.get(name)
     if isinstance(found, CommandConfig):
-        return CommandSource(found.command, found.filename, clock_ns())
+        return CommandSource(
+            found.command,
+            found.filename,
+            clock_ns(),
+            _environment(os.environ),
+            more_env=lambda: _revealed(found.env, resolver(os.environ)),
+            redact=log.redact,
+        )
     if isinstance(found, PathsSource):
         return FileSource(
             [os.fsencode(path) for path in found.paths],
@@ -120,6 +132,23 @@ def source_of(name: str, config: Config) -> Source:
 def stdin_source(filename: str) -> Source:
     """Standard input as a source of one file."""
     return StdinSource(filename, clock_ns())
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a source's command inherits: all but what steers opskit itself, its key ring and its passphrases."""
+    return {name: value for name, value in environ.items() if name != "GNUPGHOME" and not name.startswith("OPSKIT_")}
+
+
+def _revealed(references: Mapping[str, Reference], secrets: Resolver) -> dict[str, str]:
+    """Variables with their values, which no message shows from now on; raises UnresolvedReference."""
+    variables = {}
+    for name, reference in references.items():
+        value = secrets.resolve(reference).reveal_bytes()
+        if b"\0" in value:
+            raise UnresolvedReference(f"{reference} cannot be the variable {name}: expected text, got a NUL in it")
+        log.register_secret(value)
+        variables[name] = os.fsdecode(value)
+    return variables
 
 
 def _own_folders(config: Config) -> list[tuple[int, int]]:

@@ -90,12 +90,13 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force
     from opskit.operations.session import open_session
 
     keys = config.keys
-    everyone = dict.fromkeys([*keys.recipients, *keys.signers, *keys.maintainers])
+    known = {key.fingerprint for key in host.identity.keyring.keys()}
+    everyone = [each for each in (*keys.recipients, *keys.signers, *keys.maintainers) if each in known]
     options = Options(
         workers=config.performance.workers,
         force_read=force_read,
         config=config.model_dump_json(exclude_unset=True),
-        keys=host.identity.keyring.export_public(list(everyone)).decode(),
+        keys=host.identity.keyring.export_public(list(dict.fromkeys(everyone))).decode(),
         kit=kit_digests(),
     )
     results = []
@@ -107,7 +108,8 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force
                 _tell(context, result, config)
     if context.json:
         context.write_json([_as_json(result) for result in results])
-    return 0 if all(result.is_good for result in results) else 3
+    failures = [result.failure.exit_code for result in results if result.failure is not None]
+    return max(failures, default=0 if all(result.is_good for result in results) else 3)
 
 
 def _as_json(result: Result) -> dict[str, object]:
@@ -128,6 +130,11 @@ def _tell(context: Context, result: Result, config: Config) -> None:
     from opskit.cli.render import counted, human_bytes, human_duration, printable, table
 
     if context.quiet and result.is_good:
+        return
+    if result.failure is not None:
+        context.warning(f"{result.source}: no snapshot: {printable(str(result.failure))}")
+        if result.failure.hint:
+            context.hint(result.failure.hint)
         return
     good = sum(state == "ok" for state in result.destinations.values())
     context.write(f"{result.source}  {counted(result.files, 'file')}  {human_bytes(result.bytes)}")

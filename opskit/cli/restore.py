@@ -23,6 +23,7 @@ from opskit.cli.reading import (
     opened_for_reading,
     unlocked,
     warn_of_absent,
+    warn_of_rejected,
 )
 
 if TYPE_CHECKING:
@@ -67,10 +68,14 @@ def restore(
     from opskit.operations.selecting import selection
 
     context = Context.of(typer_context)
+    _overwrite(overwrite)
     place = _place(target, overwrite, in_place=in_place, stdout=stdout, dry_run=dry_run)
     what, path = split_path(snapshot)
     with opened_for_reading(context, repository, key, destination) as opened:
-        chosen = choose(history_of(opened).snapshots, what)
+        history = history_of(opened)
+        chosen = choose(history.snapshots, what)
+        # somebody wrote snapshots that are not believed: what is restored is good, but perhaps not the newest
+        doubt = 3 if warn_of_rejected(context, history) == 13 else 0
         _warn(context, opened, chosen)
         with unlocked(context, opened, chosen, key, passphrase) as reader:
             options = RestoreOptions(
@@ -81,10 +86,10 @@ def restore(
                 workers=min(len(os.sched_getaffinity(0)), 4),
             )
             if stdout:
-                return _to_stdout(context, reader, options)
+                return _to_stdout(context, reader, options) or doubt
             if dry_run:
-                return _plan(context, reader, chosen, options)
-            return _restore(context, reader, chosen, place, options)
+                return _plan(context, reader, chosen, options) or doubt
+            return _restore(context, reader, chosen, place, options) or doubt
 
 
 def _overwrite(text: str) -> Any:

@@ -44,12 +44,14 @@ LABEL_PATTERN = r"^[a-z0-9_-]{1,32}$"
 TAG_PATTERN = r"^[A-Za-z0-9_.:=+-]{1,64}$"
 FINGERPRINT_PATTERN = r"^[0-9A-Fa-f]{40}$"
 FILENAME_PATTERN = r"^[^/\x00]{1,200}$"
+VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 # What a pattern means to a person; `load` puts it after "expected".
 MEANINGS = {
     LABEL_PATTERN: "1 to 32 of a-z, 0-9, _ and -",
     TAG_PATTERN: "1 to 64 of letters, digits and _ . : = + -",
     FINGERPRINT_PATTERN: "a full fingerprint of 40 hexadecimal digits",
     FILENAME_PATTERN: "a file name without '/'",
+    VARIABLE_PATTERN: "names of letters, digits and _, not beginning with a digit",
 }
 DURATION_PATTERN = r"^[1-9][0-9]{0,5}[mhdw]$"
 DURATION_EXAMPLE = "a duration such as 90m, 26h, 30d or 2w"
@@ -152,6 +154,13 @@ def _whole_number(value: object) -> object:
     return value
 
 
+def _variables(value: object) -> object:
+    # Judged here, not name by name: a name that is none (`NAME=value`) may hold the secret, so it is not repeated.
+    if isinstance(value, dict) and not all(re.fullmatch(VARIABLE_PATTERN, str(name)) for name in value):
+        raise wrong("a key is no name of a variable", MEANINGS[VARIABLE_PATTERN])
+    return value
+
+
 def _filename(value: str) -> str:
     if value in {".", ".."}:
         raise wrong("not a file name", "a file name")
@@ -187,6 +196,7 @@ SecretReference = Annotated[
     WithJsonSchema({"type": "string", "format": "uri", "description": "a secret reference: env:, file: or cred:"}),
 ]
 Argv = Annotated[tuple[str, ...], _LIST, AfterValidator(_argv)]
+VariableName = Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN)]
 
 
 class Strict(BaseModel):
@@ -234,6 +244,10 @@ class CommandSource(_Source):
 
     command: Argv = Field(description="argv whose output is backed up; no shell")
     filename: FileName = Field(description="name that the output gets in the snapshot")
+    env: Annotated[dict[VariableName, SecretReference], BeforeValidator(_variables)] = Field(
+        default_factory=dict,
+        description="environment of the command: names and secret references, resolved when it runs",
+    )
 
 
 class LocalDestination(Strict):
@@ -316,7 +330,6 @@ class Keys(Strict):
     signers: _Fingerprints = Field(default=(), description="whose snapshots are believed; default: host")
     maintainers: _Fingerprints = Field(default=(), description="who may forget and prune; default: host")
     host: Fingerprint | None = Field(default=None, description="this host's own key, which signs what it makes")
-    host_passphrase: SecretReference | None = Field(default=None, description="where the host key's passphrase lies")
 
     @model_validator(mode="before")
     @classmethod

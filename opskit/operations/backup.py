@@ -20,8 +20,9 @@ from datetime import datetime
 from pathlib import Path
 
 from opskit import __version__
-from opskit.errors import NoKey, OpskitError, StoreError
+from opskit.errors import NoKey, OpskitError, SourceError, StoreError
 from opskit.gpg import usable_recipients
+from opskit.log import logger
 from opskit.operations import session as sessions
 from opskit.operations.catchup import catch_up, lacking
 from opskit.operations.reading import Reading, SourceReader, root_of
@@ -36,6 +37,8 @@ from opskit.repository.locating import move_to_lists, runs_needed
 from opskit.repository.manifest import Manifest, Snapshot
 from opskit.repository.writer import ChunkWriter, OpenRun
 from opskit.sources.base import Source, printable
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Result:
     errors: list[str] = field(default_factory=list)
     destinations: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, OpskitError] = field(default_factory=dict)
+    failure: SourceError | None = None
 
     @property
     def is_good(self) -> bool:
@@ -93,11 +97,15 @@ def backup(
 ) -> Iterator[Result]:
     """Back up the jobs in turn, yielding each result once its snapshot is committed.
 
-    Raises SourceError, NoKey, CacheError, and the first copy's StoreError when no copy works any more.
+    A source that fails as a whole has a result with `failure` and no snapshot; the others go on. Raises NoKey,
+    CacheError, and the first copy's StoreError when no copy works any more.
     """
     with _Run(session, options, clock_ns, watch) as run:
         for job in jobs:
-            yield run.back_up(job)
+            try:
+                yield run.back_up(job)
+            except SourceError as error:
+                yield Result(job.name, errors=[str(error)], failure=error)
 
 
 class _Run:
@@ -129,6 +137,7 @@ class _Run:
         run.row = self._session.cache.add_run(run.id, run.key_object)
         self._put(names.key(run.key_object), message)
         self._fanout.wait()
+        log.debug("run started", run=run.id, key_object=run.key_object, recipients=len(self._recipients))
         return run
 
     def _put(self, name: str, data: bytes) -> None:
@@ -154,6 +163,7 @@ class _Run:
         self._put(names.index(digest), data)
         self._fanout.wait()
         cache.forget_unindexed(packs)
+        log.debug("index stored", index=digest, packs=len(packs), bytes=len(data))
 
     def back_up(self, job: Job) -> Result:
         session, writer = self._session, self._writer
@@ -279,8 +289,10 @@ class _Run:
             for name in lacking(copy, snapshot, session.get):
                 copy.put(name, session.get(name))
             copy.put(snapshot.name, data)
+            log.info("snapshot committed", destination=copy.destination, snapshot=snapshot.name)
         except OpskitError as error:
             copy.failed = error
+            log.warning("copy failed", destination=copy.destination, reason=str(error))
 
     def _judge(self, result: Result, reading: Reading, snapshot: Snapshot, older: Sequence[Snapshot]) -> None:
         session = self._session

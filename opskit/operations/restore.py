@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from opskit.errors import Damaged, OpskitError, SnapshotNotFound, StoreError, UsageError
+from opskit.log import logger
 from opskit.operations.restoring.plan import Plan, Want, pieces, spans
 from opskit.operations.restoring.target import Owners, Target, write_all
 from opskit.repository import pack
@@ -30,6 +31,8 @@ from opskit.repository.pack import Unpacker
 from opskit.repository.reader import SnapshotReader
 from opskit.repository.tree import Node
 from opskit.sources.base import printable
+
+log = logger(__name__)
 
 _ZEROS = bytes(1024 * 1024)
 
@@ -205,6 +208,7 @@ class _Restore:
         with ThreadPoolExecutor(self._options.workers, thread_name_prefix="restore") as threads:
             try:
                 for name, wants in self._plan.by_pack():
+                    log.debug("pack wanted", pack=name, pieces=len(wants))
                     running[threads.submit(self._write_pack, name, wants)] = None
                     while len(running) > self._options.workers:
                         self._collect(running)
@@ -230,6 +234,8 @@ class _Restore:
             return
         checked: set[bytes] = set()
         for want in wants:
+            if want.file in self._broken:
+                continue
             content = members.get(want.chunk_id)
             try:
                 if content is None or len(content) != want.length:

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from opskit.errors import CacheError, Damaged, Forged, NoKey, OpskitError, StoreError
+from opskit.log import logger
 from opskit.repository import index as indexes
 from opskit.repository import lasttree, names
 from opskit.repository.cache import Cache, PackRow, open_or_replace, remove
@@ -23,6 +24,8 @@ from opskit.repository.copy import Copy, open_copy
 from opskit.repository.heads import Heads
 from opskit.repository.identity import Identity
 from opskit.stores.base import Store
+
+log = logger(__name__)
 
 SMALL_PACK = 8 * 1024 * 1024
 MANY_SMALL_PACKS = 64
@@ -118,6 +121,11 @@ def open_session(host: Host, stores: Mapping[str, Store]) -> Session:
     except BaseException:
         session.close()
         raise
+    for copy in copies:
+        log.debug("copy opened", destination=copy.destination, copy=copy.id, objects=len(copy.objects))
+    for destination, reason in absent.items():
+        log.info("copy absent", destination=destination, reason=str(reason))
+    log.debug("session opened", live_packs=len(session.live), unindexed_packs=len(session.unindexed))
     return session
 
 
@@ -134,9 +142,8 @@ def get_from(copies: Sequence[Copy], name: str) -> bytes:
 
 
 def _drop_torn(session: Session) -> None:
-    """Do not believe in objects whose size is not the one that was written.
-
-    Where the cache does not know the size and copies disagree, the bytes decide.
+    """Do not believe in torn objects: where the size is not the one that was written, or copies disagree on it, the
+    bytes decide (the cache may be wrong as well, and such objects are few).
     """
     written = session.cache.sizes() | {names.pack(row.name): row.stored for row in session.cache.packs()}
     seen: dict[str, int] = {}
@@ -148,18 +155,13 @@ def _drop_torn(session: Session) -> None:
     }
     for copy in session.copies:
         for name, size in list(copy.objects.items()):
-            if size != written.get(name, size):
-                _disbelieve(session, copy, name, Damaged(f"expected {written[name]} bytes, the listing says {size}"))
-            elif name in disputed:
-                try:
-                    copy.get(name)
-                except (Damaged, StoreError) as error:
-                    _disbelieve(session, copy, name, error)
-
-
-def _disbelieve(session: Session, copy: Copy, name: str, error: OpskitError) -> None:
-    del copy.objects[name]
-    session.rejected.append((copy.destination, name, error))
+            if size == written.get(name, size) and name not in disputed:
+                continue
+            try:
+                copy.get(name)
+            except (Damaged, StoreError) as error:
+                del copy.objects[name]
+                session.rejected.append((copy.destination, name, error))
 
 
 def _load_indexes(session: Session) -> None:

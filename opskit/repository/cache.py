@@ -17,24 +17,25 @@ import contextlib
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from opskit.errors import CacheError
 from opskit.repository.index import Index
 
-_VERSION = "1"
+_VERSION = "3"
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE runs (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL);
+CREATE TABLE runs (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL, check_sum INTEGER NOT NULL);
 CREATE TABLE packs (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, run INTEGER NOT NULL,
                     stored INTEGER NOT NULL, content INTEGER NOT NULL, check_sum INTEGER NOT NULL);
 CREATE TABLE indexes (name TEXT NOT NULL, run INTEGER NOT NULL, pack INTEGER NOT NULL,
                       PRIMARY KEY (name, pack)) WITHOUT ROWID;
-CREATE TABLE chunks (id BLOB PRIMARY KEY, pack INTEGER NOT NULL, check_sum INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL, check_sum INTEGER NOT NULL,
+                     PRIMARY KEY (id, pack)) WITHOUT ROWID;
 CREATE TABLE sizes (name TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE members (pack INTEGER PRIMARY KEY, ids BLOB NOT NULL);
+CREATE TABLE members (pack INTEGER PRIMARY KEY, ids BLOB NOT NULL, check_sum INTEGER NOT NULL);
 CREATE TABLE manifests (name TEXT PRIMARY KEY, signer TEXT NOT NULL, payload BLOB NOT NULL,
                         check_sum INTEGER NOT NULL) WITHOUT ROWID;
 """
@@ -94,17 +95,18 @@ class Cache:
             self._db.commit()
         return token
 
-    def find(self, chunk_id: bytes) -> int | None:
-        """The number of the pack said to hold a chunk, or None."""
+    def find(self, chunk_id: bytes, live: Container[int]) -> int | None:
+        """The number of a live pack said to hold a chunk, or None."""
         if not self._has_chunks:
             return None
         try:  # not the context manager: this runs once a chunk
-            row = self._find.execute("SELECT pack, check_sum FROM chunks WHERE id = ?", (chunk_id,)).fetchone()
-        except sqlite3.Error as error:
+            rows = self._find.execute("SELECT pack, check_sum FROM chunks WHERE id = ?", (chunk_id,)).fetchall()
+            for pack, check_sum in rows:
+                if pack in live and check_sum == _chunk_sum(chunk_id, pack):
+                    return int(pack)
+        except (sqlite3.Error, TypeError) as error:
             raise CacheError(f"the cache is unusable: {error}") from error
-        if row is None or row[1] != _chunk_sum(chunk_id, row[0]):
-            return None
-        return int(row[0])
+        return None
 
     def new_pack_number(self) -> int:
         """A number for a pack about to be filled."""
@@ -114,22 +116,26 @@ class Cache:
     def add_run(self, run_id: str, key: str) -> int:
         """Note a run and its key object; returns its row number (the old one if known)."""
         with _translated():
-            self._db.execute("INSERT OR IGNORE INTO runs (id, key) VALUES (?, ?)", (run_id, key))
             row = self._db.execute("SELECT no FROM runs WHERE id = ?", (run_id,)).fetchone()
-            self._db.commit()
-        return int(row[0])
+            if row is None:
+                row = self._db.execute("SELECT coalesce(max(no), 0) + 1 FROM runs").fetchone()
+                values = RunRow(int(row[0]), run_id, key)
+                self._db.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", (*values, _row_sum(values)))
+                self._db.commit()
+            return int(row[0])
 
     def add_pack(self, row: PackRow, ids: Sequence[bytes]) -> None:
         """Note a sealed pack that no index object describes yet, before it is put; survives a crash of opskit."""
         self._insert_pack(row, ids)
         with _translated():
-            self._db.execute("INSERT OR REPLACE INTO members VALUES (?, ?)", (row.no, b"".join(ids)))
+            joined = b"".join(ids)
+            self._db.execute("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", (row.no, joined, zlib.crc32(joined)))
             self._db.commit()
 
     def _insert_pack(self, row: PackRow, ids: Iterable[bytes]) -> None:
         self._has_chunks = True
         with _translated():
-            self._db.execute("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?)", (*row, _pack_sum(row)))
+            self._db.execute("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?)", (*row, _row_sum(row)))
             self._db.executemany(
                 "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?)",
                 sorted((chunk_id, row.no, _chunk_sum(chunk_id, row.no)) for chunk_id in ids),
@@ -160,7 +166,7 @@ class Cache:
             rows = self._db.execute("SELECT no, name, run, stored, content, check_sum FROM packs").fetchall()
         for *values, check_sum in rows:
             row = PackRow(*values)
-            if check_sum == _pack_sum(row):
+            if check_sum == _row_sum(row):
                 yield row
 
     def indexes(self) -> dict[int, list[tuple[str, int]]]:
@@ -179,8 +185,8 @@ class Cache:
     def unindexed_ids(self, pack: int) -> bytes | None:
         """The joined chunk ids of a pack noted by `add_pack`, or None."""
         with _translated():
-            row = self._db.execute("SELECT ids FROM members WHERE pack = ?", (pack,)).fetchone()
-        return None if row is None else bytes(row[0])
+            row = self._db.execute("SELECT ids, check_sum FROM members WHERE pack = ?", (pack,)).fetchone()
+            return None if row is None or zlib.crc32(row[0]) != row[1] else bytes(row[0])
 
     def forget_unindexed(self, packs: Iterable[int]) -> None:
         """Drop the id lists of packs whose index object has reached a copy."""
@@ -189,9 +195,11 @@ class Cache:
             self._db.commit()
 
     def runs(self) -> dict[int, RunRow]:
-        """All runs by row number."""
+        """All runs whose rows are sound, by row number."""
         with _translated():
-            return {no: RunRow(no, run, key) for no, run, key in self._db.execute("SELECT no, id, key FROM runs")}
+            rows = self._db.execute("SELECT no, id, key, check_sum FROM runs").fetchall()
+        runs = ((RunRow(*values), check_sum) for *values, check_sum in rows)
+        return {run.no: run for run, check_sum in runs if check_sum == _row_sum(run)}
 
     def add_size(self, name: str, size: int) -> None:
         """Note the size in bytes of an object about to be put, so a torn one shows in a listing."""
@@ -210,9 +218,9 @@ class Cache:
             row = self._db.execute(
                 "SELECT signer, payload, check_sum FROM manifests WHERE name = ?", (name,)
             ).fetchone()
-        if row is None or row[2] != zlib.crc32(row[1]):
-            return None
-        return str(row[0]), bytes(row[1])
+            if row is None or row[2] != zlib.crc32(row[1]):
+                return None
+            return str(row[0]), bytes(row[1])
 
     def add_manifest(self, name: str, signer: str, payload: bytes) -> None:
         """Remember a verified manifest."""
@@ -262,14 +270,14 @@ def _chunk_sum(chunk_id: bytes, pack: int) -> int:
     return zlib.crc32(chunk_id, pack & 0xFFFFFFFF)
 
 
-def _pack_sum(row: PackRow) -> int:
+def _row_sum(row: PackRow | RunRow) -> int:
     return zlib.crc32(repr(tuple(row)).encode())
 
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """SQLite's errors as CacheError."""
+    """SQLite's errors, and those of values no run wrote, as CacheError."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, TypeError, ValueError) as error:
         raise CacheError(f"the cache is unusable: {error}") from error

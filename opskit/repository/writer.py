@@ -92,9 +92,7 @@ class ChunkWriter:
         """The number of the pack that holds a chunk, here or at a reachable copy, else None."""
         number = self._pending.get(chunk_id)
         if number is None:
-            number = self._cache.find(chunk_id)
-            if number is not None and number not in self._live:
-                return None
+            number = self._cache.find(chunk_id, self._live)
         return number
 
     def slot(self, length: int) -> memoryview:

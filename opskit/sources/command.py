@@ -18,7 +18,7 @@ import stat
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from opskit.errors import SourceError
@@ -32,7 +32,9 @@ GRACE_SECONDS = 5.0
 class CommandSource:
     """What `argv` writes to standard output, as the file `filename` (mode 0600, current user); implements Source.
 
-    `now_ns` becomes its modification time (epoch nanoseconds). `env` replaces the environment where given.
+    `now_ns` becomes its modification time (epoch nanoseconds). `env` replaces the environment where given;
+    `more_env` is asked for more of it when the command starts, and may raise any OpskitError. `redact` cleans
+    what the command says on standard error before it stands in a message.
     The command starts when the entry is opened; one no longer wanted gets `grace_seconds` between the request
     to end and being killed. Raises ValueError for a name that is no single path part.
     """
@@ -44,12 +46,15 @@ class CommandSource:
         now_ns: int,
         env: Mapping[str, str] | None = None,
         *,
+        more_env: Callable[[], Mapping[str, str]] = dict,
+        redact: Callable[[str], str] = str,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         if not argv:
             raise ValueError("expected a command, got an empty list")
         self._argv = list(argv)
         self._env = None if env is None else dict(env)
+        self._more_env, self._redact = more_env, redact
         self._grace_seconds = grace_seconds
         self._entry = _virtual_entry(filename, now_ns)
         self._running: list[CommandOutput] = []
@@ -66,8 +71,11 @@ class CommandSource:
             raise
 
     def open(self, entry: Entry) -> OpenFile | Problem:
-        """Start the command; raises SourceError where it does not start."""
-        output = CommandOutput(self._argv, self._env, self._grace_seconds)
+        """Start the command; raises SourceError where it does not start, and what `more_env` raises."""
+        env, more = self._env, self._more_env()
+        if more:
+            env = {**(os.environ if env is None else env), **more}
+        output = CommandOutput(self._argv, env, self._grace_seconds, self._redact)
         self._running.append(output)
         return output
 
@@ -86,8 +94,14 @@ class CommandOutput:
 
     fd = -1
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None, grace_seconds: float) -> None:
-        self._grace_seconds = grace_seconds
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None,
+        grace_seconds: float,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._grace_seconds, self._redact = grace_seconds, redact
         self._name = os.path.basename(argv[0])
         try:
             self._process = subprocess.Popen(
@@ -129,7 +143,8 @@ class CommandOutput:
             return
         self._drain.join(self._grace_seconds)
         how = f"exit status {status}" if status > 0 else f"killed by {_signal_name(-status)}"
-        said = _printable_text(b"".join(self._tail)[-KEPT_STDERR_BYTES:])
+        # All that was kept is cleaned before it is cut: a secret cut in two would not be found.
+        said = _printable_text(self._redact(b"".join(self._tail).decode("utf-8", "replace"))[-KEPT_STDERR_BYTES:])
         raise SourceError(
             f"command {self._name}: expected exit status 0, got {how}{': ' + said if said else ''}",
             hint="nothing was committed; run the command by hand to see why it fails",
@@ -150,7 +165,7 @@ class CommandOutput:
             while block := os.read(self._stderr.fileno(), 65536):
                 self._tail.append(block)
                 kept += len(block)
-                while kept - len(self._tail[0]) >= KEPT_STDERR_BYTES:
+                while kept - len(self._tail[0]) >= 2 * KEPT_STDERR_BYTES:
                     kept -= len(self._tail.popleft())
 
 
@@ -235,7 +250,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _printable_text(data: bytes) -> str:
+def _printable_text(text: str) -> str:
     """Words of a program, safe for a terminal: no control characters but line ends."""
-    text = data.decode("utf-8", "replace").strip()
+    text = text.strip()
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

@@ -1,4 +1,4 @@
-"""A host that was set up by `opskit init`, for tests that run whole commands, in this process or in one of their own."""
+"""A host that was set up by `opskit init`, for tests that run whole commands, in this process or another."""
 
 from __future__ import annotations
 

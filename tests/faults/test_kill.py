@@ -17,8 +17,8 @@ from opskit.operations.lock import exclusive
 from opskit.stores.local import LocalStore
 from tests.repositories import Keys, Lab, PackInspector, assert_restores, make_source, noise
 
-LONGEST = 0.45
-"""Seconds; a whole run of the child takes about as long on a quiet machine."""
+LONGEST = 0.12
+"""Seconds; a whole run of the child takes a little less on a quiet machine."""
 ROUNDS = 10
 """Runs of one repository: after 64 small packs a backup would gather their chunks into a new one."""
 

@@ -1,0 +1,333 @@
+"""`opskit init`: unattended, by questions, repeated, interrupted, and for a host that was lost."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from opskit.gpg import Keyring
+from tests.cli.hosts import Machine, fill, objects, run, snapshot_of
+from tests.cli.running import OPSKIT, clean
+from tests.gpg.keys import private_folder
+from tests.operations.judging import assert_equal
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Machine:
+    """A host before init."""
+    machine = Machine(tmp_path / "fresh")
+    fill(machine.source)
+    return machine
+
+
+def test_unattended(fresh: Machine) -> None:
+    """One command makes config, key, both repositories and the recovery-key file, closed to others."""
+    answer = fresh.init()
+    assert answer.code == 0, answer
+    assert "a: repository made" in answer.out and str(fresh.key) in answer.out
+    assert "move the recovery key off this host" in answer.err
+    for path in (fresh.config, fresh.key):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert fresh.state.stat().st_mode & 0o777 == 0o700
+    assert fresh.key.read_bytes().count(b"BEGIN PGP PRIVATE KEY BLOCK") == 1
+    assert (fresh.a / "opskit.json").read_bytes() == (fresh.b / "opskit.json").read_bytes()
+    assert (fresh.a / "copy.json").read_bytes() != (fresh.b / "copy.json").read_bytes()
+    assert {"recover.py", "RECOVER.md"} <= {path.name for path in fresh.a.iterdir()}
+
+
+def test_the_recovery_key_is_not_kept(fresh: Machine) -> None:
+    """After init the host's key ring holds no private half but the host's own."""
+    fresh.init()
+    with Keyring(fresh.state / "gnupg") as keyring:
+        assert [key.has_secret for key in keyring.keys() if key.can_encrypt and "Safe" in key.user_id] == [False]
+        assert sum(key.has_secret for key in keyring.keys()) == 1
+
+
+def test_json(fresh: Machine) -> None:
+    """The fields of `init --json`."""
+    made = fresh.init("--json").json
+    assert set(made) == {"config", "recovery_key", "created", "present", "failed", "warnings"}
+    assert (made["created"], made["present"], made["failed"]) == (["a", "b"], [], {})
+
+
+def test_repeated(machine: Machine) -> None:
+    """A second init finds everything there and changes nothing."""
+    machine.run("backup")
+    kept = {
+        path: path.read_bytes() for path in machine.folder.rglob("*") if path.is_file() and "cache" not in str(path)
+    }
+    answer = machine.run("init")
+    assert answer.code == 0 and "repository is there" in answer.out
+    for path, content in kept.items():
+        if path.suffix != ".lock":
+            assert path.read_bytes() == content, path
+
+
+def test_a_destination_added_later(machine: Machine) -> None:
+    """A new destination is added to the config, comments kept, made, and filled by the next backup."""
+    machine.run("backup")
+    machine.edit_config("version: 1", "version: 1  # my comment")
+    answer = machine.run("init", "--destination", f"c={machine.folder / 'c'}")
+    assert answer.code == 0 and "c: repository made" in answer.out
+    assert "# my comment" in machine.config.read_text()
+    (result,) = machine.run("backup", "--json").json
+    assert result["destinations"] == {"a": "ok", "b": "ok", "c": "ok"}
+    assert objects(machine.folder / "c", "packs") == objects(machine.a, "packs")
+    assert (machine.folder / "c" / "opskit.json").read_bytes() == (machine.a / "opskit.json").read_bytes()
+
+
+def test_a_half_made_repository_is_completed(machine: Machine) -> None:
+    """What an interrupted init left out is made by the next one."""
+    (machine.b / "opskit.json").unlink()
+    assert machine.run("backup", "--quiet").code == 3
+    assert machine.run("init").code == 0
+    assert machine.run("backup", "--quiet").code == 0
+
+
+def test_an_existing_recovery_key_file(fresh: Machine) -> None:
+    """A file at --recovery-key is never overwritten: exit 2, no config, no repository."""
+    fresh.key.write_text("the only key to last year's backups")
+    answer = fresh.init()
+    assert answer.code == 2 and "never overwritten" in answer.err
+    assert fresh.key.read_text() == "the only key to last year's backups"
+    assert not fresh.config.exists() and not fresh.a.exists() and not fresh.b.exists()
+    fresh.key.unlink()
+    assert fresh.init().code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--source", "no-path"],
+        ["--source", "=x"],
+        ["--source", "A B=/x"],
+        ["--source", "x=/x", "--source", "x=/y"],
+        ["--destination", "c=ftp://x/y"],
+    ],
+)
+def test_bad_values(fresh: Machine, arguments: list[str]) -> None:
+    """A malformed NAME=PATH is exit 2, and nothing is made."""
+    before = snapshot_of(fresh.folder)
+    answer = fresh.init(*arguments)
+    assert answer.code == 2 and answer.err.startswith("opskit: error:")
+    assert snapshot_of(fresh.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("left_out", "message"), [("--destination", "nowhere to back up to"), ("--new-recipient", "nobody could restore")]
+)
+def test_incomplete(fresh: Machine, left_out: str, message: str) -> None:
+    """Without a destination, or without anybody who could restore, nothing is made."""
+    given = {
+        "--source": f"data={fresh.source}",
+        "--destination": f"a={fresh.a}",
+        "--new-recipient": "Safe <safe@example.org>",
+        "--recovery-key": str(fresh.key),
+    }
+    arguments = [word for option, value in given.items() if option != left_out for word in (option, value)]
+    answer = fresh.run("init", "--state-dir", fresh.state, "--no-passphrase", *arguments)
+    assert answer.code == 2 and message in answer.err
+    assert not fresh.config.exists() and not fresh.key.exists()
+
+
+def test_no_terminal_for_a_passphrase(fresh: Machine) -> None:
+    """A new recipient without --no-passphrase and without a terminal is exit 2, and nothing is made."""
+    answer = fresh.run(
+        "init", "--state-dir", fresh.state, "--source", f"data={fresh.source}", "--destination", f"a={fresh.a}",
+        "--new-recipient", "Safe", "--recovery-key", fresh.key,
+    )  # fmt: skip
+    assert answer.code == 2 and "--no-passphrase" in answer.err
+    assert not fresh.config.exists() and not fresh.key.exists() and not fresh.a.exists()
+
+
+def test_recipients_by_public_key(fresh: Machine, tmp_short: Path, tmp_path: Path) -> None:
+    """--recipient takes a public key file; the owner of its private half restores, nobody else."""
+    with Keyring(private_folder(tmp_short / "owner")) as owner:
+        fingerprint = owner.generate("owner <owner@example.org>")
+        public, secret = tmp_path / "public.asc", tmp_path / "secret.asc"
+        public.write_bytes(owner.export_public([fingerprint]))
+        secret.write_bytes(owner.export_secret(fingerprint))
+    common = ["--state-dir", fresh.state, "--source", f"data={fresh.source}", "--destination", f"a={fresh.a}"]
+    refused = fresh.run("init", *common, "--recipient", secret)
+    assert refused.code == 2 and "private key" in refused.err
+    assert not fresh.config.exists() and not fresh.a.exists()
+    assert fresh.run("init", *common, "--recipient", public).code == 0
+    assert fresh.run("backup").code == 0
+    assert fresh.run("restore", "latest", "--target", tmp_path / "r", "--key", secret).code == 0
+    assert_equal(fresh.source, tmp_path / "r" / str(fresh.source)[1:])
+
+
+def test_over_another_repository(machine: Machine, tmp_path: Path) -> None:
+    """A destination that holds another host's repository is refused, and is left as it was."""
+    machine.run("backup")
+    before = snapshot_of(machine.a)
+    other = Machine(tmp_path / "other")
+    fill(other.source)
+    answer = other.run(
+        "init", "--state-dir", other.state, "--source", f"data={other.source}", "--destination", f"a={machine.a}",
+        "--new-recipient", "Other", "--recovery-key", other.key, "--no-passphrase",
+    )  # fmt: skip
+    assert answer.code == 2 and "--from" in answer.err
+    assert snapshot_of(machine.a) == before
+    assert not other.config.exists() and not other.key.exists()
+
+
+def test_who_can_restore_is_not_changed(machine: Machine) -> None:
+    """On a host with a config, init does not add recipients."""
+    answer = machine.run("init", "--new-recipient", "X", "--recovery-key", machine.folder / "x", "--no-passphrase")
+    assert answer.code == 2 and not (machine.folder / "x").exists()
+
+
+def test_an_unreachable_destination(fresh: Machine) -> None:
+    """One destination that cannot be made is exit 3; init again completes it."""
+    fresh.folder.joinpath("b").write_text("a file in the way")
+    answer = fresh.init()
+    assert answer.code == 3 and "a: repository made" in answer.out and "b: " in answer.err
+    fresh.b.unlink()
+    assert fresh.run("init").code == 0
+    assert fresh.run("backup").code == 0
+
+
+# A host that was lost
+
+
+def test_a_lost_host_comes_back(used: Machine, backed_up: Machine, tmp_path: Path) -> None:
+    """Config and state gone: init --from brings both back, and the next backup stores no data again."""
+    (used.source / "newest").write_text("newest\n")
+    assert used.run("backup").code == 0
+    config = used.config.read_text()
+    shutil.rmtree(used.state)
+    used.config.unlink()
+    packs = objects(used.a, "packs")
+    new_key = used.folder / "new-key.asc"
+    answer = used.run("init", "--from", used.a, "--key", used.key, "--recovery-key", new_key)
+    assert answer.code == 0, answer
+    assert new_key.stat().st_mode & 0o777 == 0o600
+    assert sorted(line for line in config.splitlines() if "path" in line) == sorted(
+        line for line in used.config.read_text().splitlines() if "path" in line
+    )
+    (result,) = used.run("backup", "--json").json
+    assert result["errors"] == [] and result["destinations"] == {"a": "ok", "b": "ok"}
+    stored = [(used.a / name).stat().st_size for name in objects(used.a, "packs") - packs]
+    assert sum(stored) < 30_000, "only a root and pieces of the tree may be new"
+    for number, each in enumerate(used.run("snapshots", "--json").json):
+        target = tmp_path / str(number)
+        assert used.run("restore", each["id"], "--target", target, "--key", new_key).code == 0
+        alone = ["--repository", used.b, "--key", new_key, "--target", f"{target}-alone"]
+        assert run("restore", each["id"], *alone).code == 0, "the new file trusts both host keys"
+    assert len(used.run("snapshots", "--json").json) == 4
+
+
+def test_a_host_that_is_not_lost(machine: Machine) -> None:
+    """init --from refuses where a config or a state is in the way, without a key, and with another's key."""
+    machine.run("backup")
+    assert machine.run("init", "--from", machine.a, "--key", machine.key).code == 2
+    assert run("--config", machine.folder / "new.yaml", "init", "--from", machine.a, "--key", machine.key).code == 2
+    assert run("--config", machine.folder / "new.yaml", "init", "--from", machine.a).code == 2
+    assert not (machine.folder / "new.yaml").exists()
+    elsewhere = ["--from", machine.folder / "nothing", "--key", machine.key, "--state-dir", machine.folder / "s"]
+    assert run("--config", machine.folder / "new.yaml", "init", *elsewhere).code in (10, 20)
+    assert not (machine.folder / "s").exists()
+
+
+# Questions
+
+
+def converse(command: list[str], folder: Path, script: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+    """Run a program on a terminal of its own and answer its questions; returns exit code and what was shown."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=clean({"TERM": "dumb"}),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown, start, end = b"", 0, time.monotonic() + 60
+    try:
+        for question, reply in script:
+            while question not in shown[start:]:
+                assert select.select([ours], [], [], max(0, end - time.monotonic()))[0], shown
+                shown += os.read(ours, 4096)
+            start = len(shown)
+            time.sleep(0.05)  # getpass drops what was typed before it asked
+            os.write(ours, reply + b"\n")
+        while True:
+            try:
+                shown += os.read(ours, 4096)
+            except OSError:
+                break
+        return process.wait(60), shown
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def wizard(machine: Machine, first: bytes, second: bytes) -> tuple[int, bytes]:
+    """Answer all questions. The wizard keeps its state in /var/lib/opskit: here that is a file system of its own."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root may mount")
+    keep = 'mount -t tmpfs opskit-test /var/lib || exit 99; "$@"; code=$?; cp -r /var/lib/opskit state; exit $code'
+    command = ["unshare", "--mount", "sh", "-c", keep, "sh", *OPSKIT, "--config", str(machine.config), "init"]
+    script = [
+        (b"must not be lost", bytes(machine.source)),
+        (b"first copy", bytes(machine.a)),
+        (b"restore", b"Safe <safe@example.org>"),
+        (b"recovery key go", bytes(machine.key)),
+        (b"passphrase", first),
+        (b"again", second),
+    ]
+    code, shown = converse(command, machine.folder, script)
+    if code == 99:
+        pytest.skip("this machine may not mount a tmpfs")
+    return code, shown
+
+
+def test_the_wizard(fresh: Machine) -> None:
+    """Four answers and a passphrase typed twice make a host that backs up and restores."""
+    code, shown = wizard(fresh, b"correct horse", b"correct horse")
+    assert code == 0 and b"horse" not in shown, shown
+    assert fresh.key.stat().st_mode & 0o777 == 0o600
+    fresh.edit_config("/var/lib/opskit", str(fresh.state))
+    answer = fresh.run("backup", "--json")
+    assert answer.code == 0 and answer.json[0]["source"] == "data"
+
+
+def test_the_wizard_gives_up_cleanly(fresh: Machine) -> None:
+    """Two passphrases that differ: exit 2, nothing is made, and no passphrase was shown."""
+    code, shown = wizard(fresh, b"correct horse", b"battery staple")
+    assert code == 2 and b"differ" in shown
+    assert b"horse" not in shown and b"staple" not in shown
+    assert not fresh.config.exists() and not fresh.key.exists() and not fresh.a.exists() and not fresh.state.exists()
+
+
+def test_a_key_with_a_passphrase(fresh: Machine, tmp_path: Path) -> None:
+    """A recovery key made with a passphrase on a terminal restores with it, and not without."""
+    arguments = [
+        "init", "--state-dir", str(fresh.state), "--source", f"data={fresh.source}", "--destination", f"a={fresh.a}",
+        "--new-recipient", "Safe <safe@example.org>", "--recovery-key", str(fresh.key),
+    ]  # fmt: skip
+    script = [(b"passphrase", b"correct horse"), (b"again", b"correct horse")]
+    code, shown = converse([*OPSKIT, "--config", str(fresh.config), *arguments], fresh.folder, script)
+    assert code == 0 and b"horse" not in shown, shown
+    assert fresh.run("backup").code == 0
+    restore = ["restore", "latest", "--key", fresh.key, "--target"]
+    assert fresh.run(*restore, tmp_path / "no").code == 12
+    (tmp_path / "passphrase").write_text("correct horse")
+    (tmp_path / "passphrase").chmod(0o600)
+    assert fresh.run(*restore, tmp_path / "r", "--passphrase", f"file:{tmp_path / 'passphrase'}").code == 0
+    assert_equal(fresh.source, tmp_path / "r" / str(fresh.source)[1:])
+    command = [*OPSKIT, "--config", str(fresh.config), *map(str, restore), "asked"]
+    code, shown = converse(command, tmp_path, [(b"passphrase", b"correct horse")])
+    assert code == 0 and b"horse" not in shown, shown

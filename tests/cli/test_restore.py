@@ -1,0 +1,255 @@
+"""`opskit restore` as a person uses it: what to restore, where to, what may be overwritten, and what it says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.hosts import Machine, objects, run, snapshot_of
+from tests.operations.judging import assert_equal
+
+
+def place(machine: Machine, target: Path) -> Path:
+    """Where the source is recreated below a target."""
+    return target / str(machine.source)[1:]
+
+
+def test_the_whole_way(backed_up: Machine, tmp_path: Path) -> None:
+    """What restore brings back is what was backed up, by rsync and by allocated space; exit 0, nothing on stderr."""
+    answer = backed_up.run("restore", "latest", "--target", tmp_path / "r", "--key", backed_up.key)
+    assert answer.code == 0 and answer.out.startswith("restored 5 files") and answer.err == ""
+    assert_equal(backed_up.source, place(backed_up, tmp_path / "r"))
+
+
+def test_json_is_as_documented(backed_up: Machine, tmp_path: Path) -> None:
+    """The fields of `restore --json`; stdout holds nothing else."""
+    answer = backed_up.run("restore", "latest", "--target", tmp_path / "r", "--key", backed_up.key, "--json")
+    assert set(answer.json) == {
+        "snapshot", "source", "target", "files", "entries", "bytes", "unchanged", "errors", "damage",
+    }  # fmt: skip
+    assert (answer.json["files"], answer.json["errors"], answer.json["damage"]) == (5, [], {})
+
+
+def test_which_snapshot(backed_up: Machine, tmp_path: Path) -> None:
+    """By id prefix, SOURCE@latest, and date: each is the snapshot meant."""
+    listed = {each["id"]: each for each in backed_up.run("snapshots", "--json").json}
+    old, new = sorted(listed, key=lambda each: listed[each]["files"])
+    wanted = {old[:8]: False, new: True, "data@latest": True, "2099-01-01": True}
+    for number, (what, has_later) in enumerate(wanted.items()):
+        target = tmp_path / str(number)
+        assert backed_up.run("restore", what, "--target", target, "--key", backed_up.key).code == 0
+        assert (place(backed_up, target) / "later").exists() is has_later
+
+
+@pytest.mark.parametrize("what", ["0000000000", "other@latest", "2001-01-01", "latest:srv/nothing"])
+def test_no_such_thing(backed_up: Machine, tmp_path: Path, what: str) -> None:
+    """A snapshot, source, date or path that is not there is exit 10 with a hint, and no file appears."""
+    answer = backed_up.run("restore", what, "--target", tmp_path / "r", "--key", backed_up.key)
+    assert answer.code == 10 and "hint" in answer.err
+    assert not [path for path in (tmp_path / "r").rglob("*") if path.is_file()]
+
+
+def test_one_file_by_path(backed_up: Machine, tmp_path: Path) -> None:
+    """SNAPSHOT:PATH restores that file alone, at its full path."""
+    path = f"latest:{backed_up.source}/sub/note.txt"
+    assert backed_up.run("restore", path, "--target", tmp_path / "r", "--key", backed_up.key).code == 0
+    files = [each for each in (tmp_path / "r").rglob("*") if each.is_file()]
+    assert files == [place(backed_up, tmp_path / "r") / "sub" / "note.txt"]
+    assert files[0].read_text() == "a note\n"
+
+
+def test_one_folder_by_path(backed_up: Machine, tmp_path: Path) -> None:
+    """SNAPSHOT:FOLDER/ restores what is below the folder and nothing beside it."""
+    path = f"latest:{backed_up.source}/sub/"
+    assert backed_up.run("restore", path, "--target", tmp_path / "r", "--key", backed_up.key).code == 0
+    assert sorted(each.name for each in place(backed_up, tmp_path / "r").iterdir()) == ["sub"]
+
+
+def test_stdout_of_a_sparse_file(backed_up: Machine) -> None:
+    """--stdout gives the bytes of one file, holes as zeros, and nothing else."""
+    answer = backed_up.run("restore", f"latest:{backed_up.source}/sparse", "--stdout", "--key", backed_up.key)
+    assert answer.code == 0 and answer.err == ""
+    assert answer.data == (backed_up.source / "sparse").read_bytes()
+
+
+@pytest.mark.parametrize("path", ["", "/sub", "/link"])
+def test_stdout_of_what_is_no_file(backed_up: Machine, path: str) -> None:
+    """--stdout of a folder or link is exit 2 and writes nothing."""
+    answer = backed_up.run("restore", f"latest:{backed_up.source}{path}", "--stdout", "--key", backed_up.key)
+    assert (answer.code, answer.data) == (2, b"")
+
+
+def test_include_and_exclude(backed_up: Machine, tmp_path: Path) -> None:
+    """Patterns choose entries as in .gitignore; nothing that matches is exit 10."""
+    common = ["--key", backed_up.key]
+    assert backed_up.run("restore", "latest", "--target", tmp_path / "i", "--include", "*.txt", *common).code == 0
+    assert [each.name for each in (tmp_path / "i").rglob("*") if each.is_file()] == ["note.txt"]
+    arguments = ["--exclude", "*.bin", "--exclude", "sub/"]
+    assert backed_up.run("restore", "latest", "--target", tmp_path / "e", *arguments, *common).code == 0
+    assert sorted(each.name for each in place(backed_up, tmp_path / "e").iterdir()) == [
+        "later",
+        "link",
+        "sparse",
+        "twin",
+    ]
+    assert backed_up.run("restore", "latest", "--target", tmp_path / "n", "--include", "*.no", *common).code == 10
+
+
+def test_a_target_in_use(backed_up: Machine, tmp_path: Path) -> None:
+    """A target that is not empty is exit 2, and stays as it was."""
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "mine").write_text("mine")
+    before = snapshot_of(tmp_path / "r")
+    answer = backed_up.run("restore", "latest", "--target", tmp_path / "r", "--key", backed_up.key)
+    assert answer.code == 2 and "not empty" in answer.err
+    assert snapshot_of(tmp_path / "r") == before
+
+
+@pytest.mark.parametrize("overwrite", ["if-changed", "always"])
+def test_overwrite(backed_up: Machine, tmp_path: Path, overwrite: str) -> None:
+    """--overwrite brings changed and lost files back and leaves what is no part of the snapshot."""
+    arguments = ["restore", "latest", "--target", tmp_path / "r", "--key", backed_up.key]
+    assert backed_up.run(*arguments).code == 0
+    there = place(backed_up, tmp_path / "r")
+    (there / "later").write_text("edited by mistake")
+    (there / "large.bin").unlink()
+    (there / "mine").write_text("not in the snapshot")
+    untouched = (there / "sparse").stat().st_ino
+    answer = backed_up.run(*arguments, "--overwrite", overwrite, "--json")
+    assert answer.code == 0
+    assert (there / "mine").read_text() == "not in the snapshot"
+    assert ((there / "sparse").stat().st_ino == untouched) is (overwrite == "if-changed")
+    assert bool(answer.json["unchanged"]) is (overwrite == "if-changed")
+    (there / "mine").unlink()
+    os.utime(there, ns=(0, backed_up.source.stat().st_mtime_ns))
+    assert_equal(backed_up.source, there)
+    assert not [each for each in there.rglob(".opskit*")]
+
+
+def test_in_place(used: Machine) -> None:
+    """--in-place needs --overwrite, and brings a lost file back where it was."""
+    assert used.run("backup").code == 0
+    (used.source / "large.bin").unlink()
+    assert used.run("restore", "latest", "--in-place", "--key", used.key).code == 2
+    answer = used.run("restore", "latest", "--in-place", "--overwrite", "if-changed", "--key", used.key, "--json")
+    assert answer.code == 0 and answer.json["errors"] == []
+    assert (used.source / "large.bin").stat().st_size == 1_800_000
+
+
+def test_a_link_in_the_target_is_not_followed(backed_up: Machine, tmp_path: Path) -> None:
+    """A symbolic link inside the target where a folder belongs is never written through."""
+    target, outside = tmp_path / "r", tmp_path / "outside"
+    outside.mkdir()
+    there = place(backed_up, target)
+    there.parent.mkdir(parents=True)
+    arguments = ["restore", "latest", "--target", target, "--key", backed_up.key, "--overwrite", "always"]
+    there.symlink_to(outside)
+    assert backed_up.run(*arguments).code == 3
+    assert not any(outside.iterdir())
+    there.unlink()
+    (there / "sub").parent.mkdir()
+    (there / "sub").symlink_to(outside)
+    (there / "later").symlink_to(outside / "later")
+    assert backed_up.run(*arguments).code == 3
+    assert not any(outside.iterdir())
+    assert not (there / "later").is_symlink() and (there / "later").read_text() == "second\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--target", "x", "--stdout"],
+        ["--in-place"],
+        ["--target", "x", "--overwrite", "maybe"],
+        ["--target", "x", "--from", "nowhere"],
+        ["--target", "x", "--repository", "here"],
+    ],
+)
+def test_usage(backed_up: Machine, tmp_path: Path, arguments: list[str]) -> None:
+    """Contradictory and incomplete command lines are exit 2."""
+    answer = backed_up.run("restore", "latest", *arguments)
+    assert answer.code == 2 and answer.err.startswith("opskit: error:")
+    assert not (tmp_path / "x").exists()
+
+
+def test_dry_run_writes_nothing(backed_up: Machine, tmp_path: Path) -> None:
+    """--dry-run names what would be restored and makes nothing, not even the target."""
+    answer = backed_up.run("restore", "latest", "--target", tmp_path / "r", "--dry-run", "--key", backed_up.key)
+    assert answer.code == 0 and f"{backed_up.source}/large.bin" in answer.out.splitlines()
+    assert not (tmp_path / "r").exists()
+    planned = backed_up.run("restore", "latest", "--dry-run", "--json", "--key", backed_up.key).json
+    assert set(planned) == {"snapshot", "entries", "bytes"}
+
+
+def test_the_wrong_key(backed_up: Machine, tmp_path: Path) -> None:
+    """Somebody else's key, the host's own gpg, or no key at all is exit 12; nothing is written."""
+    other = Machine(tmp_path / "other")
+    other.folder.mkdir()
+    other.source.mkdir()
+    assert other.init().code == 0
+    for keys in (["--key", other.key], [], ["--key", tmp_path / "absent"]):
+        answer = backed_up.run("restore", "latest", "--target", tmp_path / "r", *keys)
+        assert answer.code == 12, answer
+    assert not (tmp_path / "r").exists() or not any((tmp_path / "r").iterdir())
+
+
+def test_by_location_and_key_alone(backed_up: Machine, tmp_path: Path) -> None:
+    """--repository with the recovery-key file restores without any config or state."""
+    shutil.copytree(backed_up.a, tmp_path / "stick")
+    shutil.copy(backed_up.key, tmp_path / "key.asc")
+    where = ["--repository", tmp_path / "stick", "--key", tmp_path / "key.asc"]
+    answer = run("restore", "latest", *where, "--target", tmp_path / "r")
+    assert answer.code == 0, answer
+    assert_equal(backed_up.source, place(backed_up, tmp_path / "r"))
+
+
+def test_from_a_named_copy(used: Machine, tmp_path: Path) -> None:
+    """--from reads that copy alone: with its packs gone the restore fails there and works from the other."""
+    shutil.rmtree(used.b / "packs")
+    assert used.run("restore", "latest", "--from", "b", "--target", tmp_path / "r", "--key", used.key).code != 0
+    assert used.run("restore", "latest", "--from", "a", "--target", tmp_path / "q", "--key", used.key).code == 0
+
+
+def test_a_damaged_copy_is_passed_over(used: Machine, backed_up: Machine, tmp_path: Path) -> None:
+    """A pack flipped at one copy comes from the other: exit 0, and the damage is told."""
+    for name in objects(used.a, "packs"):
+        path = used.a / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 4
+        path.chmod(0o600)
+        path.write_bytes(data)
+    answer = used.run("restore", "latest", "--target", tmp_path / "r", "--key", used.key)
+    assert answer.code == 0 and "another copy was tried" in answer.err
+    assert_equal(backed_up.source, place(backed_up, tmp_path / "r"))
+
+
+def test_what_no_copy_holds_is_reported(used: Machine, tmp_path: Path) -> None:
+    """A file whose only packs are gone is named, exit 3; no half file is left, all others are there."""
+    large = max(objects(used.a, "packs"), key=lambda name: (used.a / name).stat().st_size)
+    for copy in (used.a, used.b):
+        (copy / large).unlink()
+    answer = used.run("restore", "latest", "--target", tmp_path / "r", "--key", used.key, "--json")
+    assert answer.code == 3 and any("large.bin" in each for each in answer.json["errors"])
+    names = {path.name: path for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    assert "large.bin" not in names
+    assert all("lost" in each for each in answer.json["errors"])
+
+
+def test_owner_by_name(used: Machine, tmp_path: Path) -> None:
+    """Ownership is by number; with --owner-by-name by the names of this host, where it has them."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+    import pwd
+
+    daemon = pwd.getpwnam("daemon")
+    os.chown(used.source / "later", daemon.pw_uid, 4242)
+    assert used.run("backup").code == 0
+    for name, arguments in {"n": [], "b": ["--owner-by-name"]}.items():
+        target = tmp_path / name
+        assert used.run("restore", "latest", "--target", target, "--key", used.key, *arguments).code == 0
+        status = (place(used, target) / "later").stat()
+        assert (status.st_uid, status.st_gid) == (daemon.pw_uid, 4242)

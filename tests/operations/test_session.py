@@ -1,0 +1,126 @@
+"""Opening the copies: what counts as reachable, known and live, and how a copy that was away comes up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opskit.errors import Damaged, NotMounted, RepositoryNotFound, StoreError
+from opskit.operations.catchup import catch_up, lacking
+from opskit.operations.session import get_from, open_copies, open_session
+from opskit.repository import copy as copies
+from opskit.sources.files import FileSource
+from tests.fakes import Fault, FaultyStore
+from tests.operations.judging import found, lab_in, restored, run
+from tests.repositories import REPOSITORY, Keys, Lab, memory_store, noise
+
+
+@pytest.fixture
+def two(throwaway_keys: Keys, source: Path, tmp_path: Path) -> Lab:
+    """Two copies, of which `b` lacks the second and third snapshot."""
+    lab = lab_in(throwaway_keys, tmp_path, "a", "b")
+    for number in range(3):
+        (source / f"file-{number}").write_bytes(noise(number, 20_000))
+        run(lab, FileSource([source]), stores=lab.stores if number == 0 else {"a": lab.stores["a"]})
+    return lab
+
+
+def test_what_cannot_be_opened_is_told(lab: Lab) -> None:
+    """An absent repository, a failing store and another repository are named with their reasons."""
+    other = memory_store("other")
+    copies.create(other, copies.identity("f" * 32, lab.now()), copy_id="x", kit={}, now=lab.now())
+    broken = FaultyStore(memory_store(), {1: Fault("before", NotMounted("not mounted"))})
+    stores = {"good": lab.stores["a"], "empty": memory_store(), "broken": broken, "other": other}
+    opened, absent = open_copies(stores, REPOSITORY)
+    assert [each.destination for each in opened] == ["good"]
+    kinds = {name: type(error) for name, error in absent.items()}
+    assert kinds == {"empty": RepositoryNotFound, "broken": NotMounted, "other": Damaged}
+    with pytest.raises(RepositoryNotFound):
+        open_session(lab.host(), {"empty": memory_store()})
+
+
+def test_a_listing_that_breaks_off_is_no_short_listing(lab: Lab) -> None:
+    """A copy whose listing fails in the middle is absent, never a copy with fewer objects."""
+    counting = FaultyStore(lab.stores["a"])
+    open_copies({"a": counting}, REPOSITORY)
+    call = next(number for number, (operation, _) in enumerate(counting.log, 1) if operation == "list")
+    torn = FaultyStore(lab.stores["a"], {call: Fault("torn", StoreError("gone"))})
+    opened, absent = open_copies({"a": torn}, REPOSITORY)
+    assert not opened and isinstance(absent["a"], StoreError)
+
+
+def test_catching_up_goes_in_order_and_needs_no_key(two: Lab) -> None:
+    """A copy receives what it lacks, each snapshot's objects before its manifest, oldest first."""
+    (target, source), _ = open_copies({"b": two.stores["b"], "a": two.stores["a"]}, REPOSITORY)
+    watched = FaultyStore(target.store)
+    target.store = watched
+    snapshots = two.history().snapshots
+    assert catch_up(target, [source], snapshots) == []
+    puts = [name for operation, name in watched.log if operation == "put"]
+    assert [name for name in puts if name.startswith("snapshots/")] == [each.name for each in snapshots[1:]]
+    seen: set[str] = {info.name for info in two.stores["b"].list()} - set(puts)
+    for name in puts:
+        for snapshot in snapshots:
+            if snapshot.name == name:
+                assert set(snapshot.manifest.object_names()) <= seen
+        seen.add(name)
+    assert all(not lacking(target, each, source.get) for each in snapshots)
+
+
+def test_catching_up_stops_at_a_failure(two: Lab) -> None:
+    """A copy that fails keeps a shorter history, never a broken one, and the failure stays on it."""
+    for call in range(1, 6):
+        lab = two.fork(two.state.with_name(f"state-{call}"))
+        (target, source), _ = open_copies({"b": lab.stores["b"], "a": lab.stores["a"]}, REPOSITORY)
+        target.store = FaultyStore(target.store, {call: Fault("before", StoreError("full"))})
+        still = catch_up(target, [source], lab.history().snapshots)
+        assert still and isinstance(target.failed, StoreError)
+        held = {info.name for info in lab.stores["b"].list()}
+        for snapshot in lab.history({"b": lab.stores["b"]}).snapshots:
+            assert set(snapshot.manifest.object_names()) <= held
+
+
+def test_what_is_damaged_everywhere_is_not_copied(two: Lab) -> None:
+    """A snapshot whose pack is wrong at the only copy that has it stays away; the other one arrives."""
+    second, third = two.history().snapshots[1:]
+    only = next(iter(set(second.manifest.object_names()) - set(two.history().snapshots[0].manifest.object_names())))
+    store = two.stores["a"]
+    data = store.get(only)
+    store.delete(only)
+    store.put(only, data[:-1])
+    (target, source), _ = open_copies({"b": two.stores["b"], "a": store}, REPOSITORY)
+    still = catch_up(target, [source], two.history().snapshots)
+    assert second in still and target.failed is None
+    assert (third in still) is (only in set(third.manifest.object_names()))
+
+
+def test_an_object_comes_from_whoever_has_it_intact(two: Lab) -> None:
+    """The first copy with the right bytes answers; when none has them the last failure is raised."""
+    name = next(info.name for info in two.stores["b"].list("packs"))
+    two.stores["a"].delete(name)
+    two.stores["a"].put(name, b"wrong")
+    opened, _ = open_copies(two.stores, REPOSITORY)
+    assert get_from(opened, name) == two.stores["b"].get(name)
+    two.stores["b"].delete(name)
+    with pytest.raises(StoreError):
+        get_from(opened, name)
+    with pytest.raises(StoreError):
+        get_from(opened, "packs/00/" + "0" * 64)
+
+
+def test_many_small_packs_are_stored_together(
+    throwaway_keys: Keys, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a source's small packs are many, the next run stores their chunks again, in few packs."""
+    monkeypatch.setattr("opskit.operations.session.MANY_SMALL_PACKS", 5)
+    lab = lab_in(throwaway_keys, tmp_path)
+    results = []
+    for number in range(7):
+        (source / f"file-{number}").write_bytes(noise(number, 5000))
+        results.append(run(lab, FileSource([source])))
+    counts = [sum(len(each.packs) for each in found(lab, result).manifest.runs) for result in results]
+    assert max(counts) > 5 and min(counts[1:]) < max(counts)
+    assert counts[counts.index(max(counts)) + 1] <= 3
+    for number, result in enumerate(results):
+        assert restored(lab, result, tmp_path / str(number)).problems == []
