@@ -24,7 +24,9 @@ from collections.abc import Callable, Iterable
 from opskit.errors import Damaged
 from opskit.repository.tree import Node
 
-_OPEN_FOLDERS = 64
+_OPEN_FOLDERS = 128
+_DEEP = 50
+"""Below so many levels the folders on the way are not held open: there must always be room for two paths."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = b".opskit-restore-"
@@ -89,10 +91,12 @@ class Target:
         above, descriptor = self._deepest_open(path)
         for name in path[len(above) :].strip(b"/").split(b"/"):
             parent, descriptor = descriptor, _open_folder(name, descriptor)
-            if parent not in (self._root, self._folders.get(above)):
+            if parent != self._root and above not in self._folders:
                 os.close(parent)
-        self._folders[path] = descriptor
-        if len(self._folders) > _OPEN_FOLDERS:
+            above = above + b"/" + name if above else name
+            if above == path or path.count(b"/") < _DEEP:
+                self._folders[above] = descriptor
+        while len(self._folders) > _OPEN_FOLDERS:
             os.close(self._folders.popitem(last=False)[1])
         return descriptor
 
@@ -101,6 +105,7 @@ class Target:
         while b"/" in path:
             path = path.rpartition(b"/")[0]
             if path in self._folders:
+                self._folders.move_to_end(path)
                 return path, self._folders[path]
         return b"", self._root
 
