@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from opskit.errors import CacheError
+from opskit.repository.filter import Filter
 from opskit.repository.index import Index
 
 _VERSION = "3"
@@ -69,7 +70,9 @@ class Cache:
             self._find = self._db.cursor()
             row = self._db.execute("SELECT max(no) FROM packs").fetchone()
             self._next_pack = (row[0] or 0) + 1
-            self._has_chunks = self._db.execute("SELECT 1 FROM chunks LIMIT 1").fetchone() is not None
+            is_empty = self._db.execute("SELECT 1 FROM chunks LIMIT 1").fetchone() is None
+        # In a first backup nearly every chunk is new: the filter answers for most of them without a query.
+        self._filter = Filter() if is_empty else None
 
     def close(self) -> None:
         """Write what is pending and close."""
@@ -97,7 +100,7 @@ class Cache:
 
     def find(self, chunk_id: bytes, live: Container[int]) -> int | None:
         """The number of a live pack said to hold a chunk, or None."""
-        if not self._has_chunks:
+        if self._filter is not None and chunk_id not in self._filter:
             return None
         try:  # not the context manager: this runs once a chunk
             rows = self._find.execute("SELECT pack, check_sum FROM chunks WHERE id = ?", (chunk_id,)).fetchall()
@@ -133,12 +136,15 @@ class Cache:
             self._db.commit()
 
     def _insert_pack(self, row: PackRow, ids: Iterable[bytes]) -> None:
-        self._has_chunks = True
+        ids = sorted(ids)
+        if self._filter is not None:
+            for chunk_id in ids:
+                self._filter.add(chunk_id)
         with _translated():
             self._db.execute("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?)", (*row, _row_sum(row)))
             self._db.executemany(
                 "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?)",
-                sorted((chunk_id, row.no, _chunk_sum(chunk_id, row.no)) for chunk_id in ids),
+                [(chunk_id, row.no, _chunk_sum(chunk_id, row.no)) for chunk_id in ids],
             )
 
     def add_index(self, name: str, run: int, packs: Sequence[int]) -> None:

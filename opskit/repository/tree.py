@@ -126,7 +126,7 @@ def decode_line(line: bytes) -> Node:
     value = encoding.decode_object(line, what="tree entry")
     try:
         return _node(value)
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (KeyError, IndexError, TypeError, ValueError, binascii.Error) as error:
         raise Damaged(f"malformed tree entry: {error}") from error
 
 
@@ -152,7 +152,7 @@ def _node(value: dict[str, Any]) -> Node:
         target=target,
         device=None if device is None else (_natural(device[0], below=_DEVICES), _natural(device[1], below=_DEVICES)),
         holes=[(_natural(offset), _natural(length)) for offset, length in get("holes", ())],
-        xattrs=[(_no_nul(base64.b64decode(name)), base64.b64decode(content)) for name, content in get("xattrs", ())],
+        xattrs=[(_no_nul(_bytes64(name)), _bytes64(content)) for name, content in get("xattrs", ())],
         error=_optional_text(get("error")),
     )
 
@@ -207,8 +207,12 @@ def _put_bytes(value: dict[str, object], key: str, content: bytes) -> None:
 def _get_bytes(value: dict[str, Any], key: str) -> bytes:
     text = value.get(key)
     if text is None:
-        return base64.b64decode(value[key + "64"])
+        return _bytes64(value[key + "64"])
     return str(text).encode()
+
+
+def _bytes64(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
 
 
 def _text64(content: bytes) -> str:
