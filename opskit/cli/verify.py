@@ -89,7 +89,7 @@ def _as_json(opened: Access, reports: Mapping[str, CopyReport]) -> dict[str, obj
             "missing": report.missing,
             "behind": report.behind,
             "rolled_back": report.rolled_back,
-            "untrusted": report.untrusted,
+            "untrusted": [*report.untrusted, *report.forks],
         }
         if report.failure is not None:
             destinations[name]["error"] = str(report.failure)
@@ -127,7 +127,7 @@ def _summary(context: Context, report: CopyReport) -> tuple[str, str]:
     troubles = [
         f"{len(found):,} {word}"
         for found, word in (
-            (report.untrusted, "untrusted"),
+            ([*report.untrusted, *report.forks], "untrusted"),
             (report.rolled_back, "rolled back"),
             (report.damaged, "damaged"),
             (report.missing, "missing"),
@@ -151,6 +151,13 @@ def _tell_details(context: Context, name: str, report: CopyReport) -> None:
     _list(context, f"{name}: not made by anyone you trust", report.untrusted)
     if report.untrusted:
         context.hint(f"{name}: do not run recover.py from this copy; find out who could write there")
+    title = "two histories with one number: was this host cloned or restored from an image?"
+    _list(context, f"{name}: {title}", report.forks)
+    if report.forks:
+        context.hint(
+            f"{name}: give a clone a host: label and a repository of its own; without a clone or an image, "
+            "somebody else holds the key that signed them"
+        )
     _list(context, f"{name}: had these snapshots once, and has them no more", report.rolled_back)
     if report.rolled_back:
         context.hint(f"{name}: an older state was put back, or somebody deleted there; find out who could")
@@ -192,17 +199,24 @@ def _with_need(name: str, report: CopyReport) -> str:
 
 def _advise(context: Context, name: str, report: CopyReport) -> None:
     """What to do about damaged and missing objects."""
+    from opskit.cli.render import printable
+
     bad = [each for each in (*report.damaged, *report.missing)]
     if not bad:
         return
     lost = [each for each in bad if not report.elsewhere.get(each) and each in report.needed_by]
     if lost:
         context.hint(
-            f"{name}: {len(lost):,} of these are intact at no copy at hand: bring in the destinations that are absent, "
-            "and run opskit backup --force-read, which stores what still exists anew"
+            f"{name}: {len(lost):,} of these are intact at no copy at hand: bring in the destinations that are absent; "
+            "opskit backup stores anew what the source still has of what is missing"
         )
     elif report.needed_by:
         others = sorted({each for found in report.elsewhere.values() for each in found})
         context.hint(f"{name}: another copy has all of it intact ({', '.join(others)}): opskit restore reads it there")
     if report.damaged:
         context.hint(f"{name}: look at the medium (smartctl, kernel log) before you trust it with more")
+        # What is damaged in place keeps its name and size, so a listing shows it and backup counts on it.
+        context.hint(
+            f"{name}: to mend it, move the damaged object away (mv …/{printable(report.damaged[0])} somewhere), then "
+            "run opskit backup: it copies the object from another copy, or stores what it held again from the source"
+        )

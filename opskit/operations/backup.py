@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from opskit import __version__
-from opskit.errors import NoKey, OpskitError, SourceError, StoreError
+from opskit.errors import NoKey, OpskitError, SourceError, StoreError, UnresolvedReference
 from opskit.gpg import usable_recipients
 from opskit.log import logger
 from opskit.operations import session as sessions
@@ -80,7 +80,7 @@ class Result:
     errors: list[str] = field(default_factory=list)
     destinations: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, OpskitError] = field(default_factory=dict)
-    failure: SourceError | None = None
+    failure: OpskitError | None = None
 
     @property
     def is_good(self) -> bool:
@@ -104,7 +104,7 @@ def backup(
         for job in jobs:
             try:
                 yield run.back_up(job)
-            except SourceError as error:
+            except (SourceError, UnresolvedReference) as error:
                 yield Result(job.name, errors=[str(error)], failure=error)
 
 

@@ -50,6 +50,7 @@ class CopyReport:
     behind: list[str] = field(default_factory=list)
     rolled_back: list[str] = field(default_factory=list)
     untrusted: list[str] = field(default_factory=list)
+    forks: list[str] = field(default_factory=list)
     unreferenced: int = 0
     failure: OpskitError | None = None
     needed_by: dict[str, list[Snapshot]] = field(default_factory=dict)
@@ -58,13 +59,13 @@ class CopyReport:
     @property
     def is_good(self) -> bool:
         """Nothing to object to."""
-        bad = (self.damaged, self.missing, self.behind, self.rolled_back, self.untrusted)
+        bad = (self.damaged, self.missing, self.behind, self.rolled_back, self.untrusted, self.forks)
         return self.failure is None and not any(bad)
 
     @property
     def is_forged(self) -> bool:
         """Whether somebody may have tampered, as opposed to a medium failing."""
-        return bool(self.rolled_back or self.untrusted)
+        return bool(self.rolled_back or self.untrusted or self.forks)
 
 
 def verify(
@@ -173,7 +174,7 @@ def _compare(copies: Sequence[Copy], reports: Mapping[str, CopyReport], history:
                     report.needed_by.setdefault(name, []).append(snapshot)
     for copy in copies:
         report = reports[copy.destination]
-        report.missing += sorted(report.needed_by.keys() - copy.objects.keys())
+        report.missing += sorted((report.needed_by.keys() | {names.COPY}) - copy.objects.keys())
         report.unreferenced = len(copy.objects.keys() - referenced)
 
 
@@ -211,7 +212,7 @@ def _judge_chains(history: History, reports: Mapping[str, CopyReport]) -> None:
             for snapshot in twins:
                 holders = [reports[destination] for destination in history.holders[snapshot.name]]
                 if is_fork:
-                    _add(holders, "untrusted", f"{snapshot.name}: one of several with number {number}: a fork")
+                    _add(holders, "forks", f"{snapshot.name}: one of several with number {number}: a fork")
                 _judge_link(snapshot, last, chain.get(number - 1, ()), holders)
             last = number
 
@@ -230,7 +231,7 @@ def _judge_link(snapshot: Snapshot, last: int, before: Sequence[Snapshot], holde
         _add(holders, "missing", f"{what} is at none of these copies, though number {manifest.sequence} is")
 
 
-def _add(reports: Sequence[CopyReport], kind: Literal["missing", "untrusted"], text: str) -> None:
+def _add(reports: Sequence[CopyReport], kind: Literal["missing", "untrusted", "forks"], text: str) -> None:
     for report in reports:
         getattr(report, kind).append(text)
 

@@ -59,7 +59,9 @@ class Heads:
         return max(found, default=None)
 
     def acknowledge(self, copy_id: str, snapshot: Snapshot) -> None:
-        """Note that a copy holds a snapshot; older ones than noted change nothing."""
+        """Note that a copy holds a snapshot; older ones than noted, or a copy without an id, change nothing."""
+        if not copy_id:
+            return
         chain = f"{snapshot.manifest.host}/{snapshot.manifest.source}"
         head = Head(snapshot.manifest.sequence, snapshot.name)
         heads = self._heads.setdefault(copy_id, {})

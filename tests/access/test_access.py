@@ -81,6 +81,22 @@ def test_places_and_files_that_are_not_there(lab: HostLab, tmp_path: Path) -> No
         pass
 
 
+@pytest.mark.parametrize("kind", ["a character", "half of it"])
+def test_a_broken_armor_is_no_key(lab: HostLab, kind: str) -> None:
+    """A private key whose armor was damaged or cut short on paper or disk is NoKey, and the hint says what to do."""
+    lines = lab.key.read_text().split("\n")
+    first = next(number for number, line in enumerate(lines) if "BEGIN PGP PRIVATE" in line)
+    last = next(number for number, line in enumerate(lines) if "END PGP PRIVATE" in line)
+    if kind == "a character":
+        lines[first + 2] = "?" + lines[first + 2][1:]
+    else:
+        del lines[first + 2 : last]
+    lab.key.write_text("\n".join(lines))
+    with pytest.raises(NoKey, match="broken one") as caught, access.private_key(lab.key, lambda question: b""):
+        pass
+    assert caught.value.exit_code == 12 and "copy" in str(caught.value.hint)
+
+
 def protected(folder: Path) -> tuple[Path, bytes]:
     """A protected private key in a file, and a message to it."""
     with Keyring(folder / "g") as keyring:

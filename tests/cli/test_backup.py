@@ -216,11 +216,12 @@ def expired_key(folder: Path, machine: Machine) -> str:
 def test_recipients_that_expired(machine: Machine, tmp_short: Path) -> None:
     """One expired recipient among valid ones: exit 3, named, stored; only expired ones: 12 and nothing stored."""
     expired = expired_key(tmp_short, machine)
-    (recipient,) = re.findall(r'recipients: \["([0-9A-F]{40})"\]', machine.config.read_text())
-    machine.edit_config(f'recipients: ["{recipient}"]', f'recipients: ["{recipient}", "{expired}"]')
+    lists = r'recipients: \["?([0-9A-F]{40})"?\]'
+    text = machine.config.read_text()
+    machine.config.write_text(re.sub(lists, rf'recipients: ["\1", "{expired}"]', text))
     answer = machine.run("backup")
     assert answer.code == 3 and expired in answer.err and "expired" in answer.err
-    machine.edit_config(f'recipients: ["{recipient}", "{expired}"]', f'recipients: ["{expired}"]')
+    machine.config.write_text(re.sub(lists, f'recipients: ["{expired}"]', text))
     (machine.source / "new").write_text("x")
     packs = objects(machine.a, "packs")
     answer = machine.run("backup")
@@ -313,3 +314,20 @@ def test_an_odd_name_cannot_steer_the_terminal(machine: Machine) -> None:
     (machine.source / name).chmod(0)
     done = powerless(machine, "backup")
     assert done.returncode == 3 and b"\x1b" not in done.stderr + done.stdout and b"red" in done.stderr
+
+
+def test_one_source_of_two_is_gone(machine: Machine) -> None:
+    """Exit 4 names the source that is gone; the other one is backed up all the same, whichever comes first."""
+    for name in ("before", "zz-after"):
+        machine.edit_config("sources:\n", f"sources:\n  {name}: {{paths: [{machine.folder / 'gone'}]}}\n")
+    answer = machine.run("backup")
+    assert answer.code == 4 and str(machine.folder / "gone") in answer.err
+    assert [each["source"] for each in machine.run("snapshots", "--json").json] == ["data"]
+
+
+def test_a_source_that_became_a_link(machine: Machine) -> None:
+    """A source path that is a symbolic link now is told: exit 3, the link alone is stored."""
+    machine.source.rename(machine.folder / "moved")
+    machine.source.symlink_to(machine.folder / "moved")
+    answer = machine.run("backup", "--json")
+    assert answer.code == 3 and "link" in answer.json[0]["errors"][0]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit.access import read_key_file
 from opskit.gpg import Keyring
 from tests.cli.hosts import Machine, fill, objects, run, snapshot_of
 from tests.cli.running import OPSKIT, clean
@@ -210,6 +211,7 @@ def test_a_lost_host_comes_back(used: Machine, backed_up: Machine, tmp_path: Pat
     answer = used.run("init", "--from", used.a, "--key", used.key, "--recovery-key", new_key)
     assert answer.code == 0, answer
     assert new_key.stat().st_mode & 0o777 == 0o600
+    assert len(read_key_file(new_key).signers) == len(read_key_file(used.key).signers) + 1
     assert sorted(line for line in config.splitlines() if "path" in line) == sorted(
         line for line in used.config.read_text().splitlines() if "path" in line
     )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.cli.hosts import Machine, objects, run, snapshot_of
+from tests.cli.running import OPSKIT, clean
 from tests.operations.judging import assert_equal
+from tests.repositories import noise
 
 
 def place(machine: Machine, target: Path) -> Path:
@@ -253,3 +259,37 @@ def test_owner_by_name(used: Machine, tmp_path: Path) -> None:
         assert used.run("restore", "latest", "--target", target, "--key", used.key, *arguments).code == 0
         status = (place(used, target) / "later").stat()
         assert (status.st_uid, status.st_gid) == (daemon.pw_uid, 4242)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted(machine: Machine, tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C: 130, and no file is left that is not whole. After kill -9 too, --overwrite if-changed completes it."""
+    for each in range(4):
+        (machine.source / f"huge-{each}").write_bytes(noise(each, 40_000_000))
+    assert machine.run("backup", "--quiet").code == 0
+    there = place(machine, tmp_path / "r")
+    process = machine.start("restore", "latest", "--target", tmp_path / "r", "--key", machine.key)
+    while not any((there / f"huge-{each}").exists() for each in range(4)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        for path in there.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                assert filecmp.cmp(path, machine.source / path.relative_to(there), shallow=False), path.name
+    arguments = ["--target", tmp_path / "r", "--key", machine.key, "--overwrite", "if-changed"]
+    assert machine.run("restore", "latest", *arguments).code == 0
+    assert_equal(machine.source, there)
+
+
+def test_without_any_rights(backed_up: Machine, tmp_path: Path) -> None:
+    """Who may not give files away still gets every content; what could not be set is told, not hidden."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    command = ["setpriv", "--bounding-set=-all", *OPSKIT, "--config", str(backed_up.config), "restore", "latest"]
+    arguments = ["--target", str(tmp_path / "r"), "--key", str(backed_up.key)]
+    done = subprocess.run([*command, *arguments], env=clean({}), capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done
+    assert_equal(backed_up.source, place(backed_up, tmp_path / "r"))

@@ -200,7 +200,7 @@ def test_no_process_shows_a_secret(story: Story, secrets: dict[str, list[bytes]]
 @pytest.mark.parametrize("secret", ["run key", "private key", "passphrase"])
 def test_no_output_shows_a_secret(story: Story, secrets: dict[str, list[bytes]], secret: str) -> None:
     """Neither results nor messages nor the debug log did."""
-    assert any(b"Traceback" in each or b'"level"' in each for each in story.shown), "--debug was heard"
+    assert sum(b'"level"' in each for each in story.shown) > 3, "the log was on"
     for sample in story.shown:
         assert not any(each in sample for each in secrets[secret])
 

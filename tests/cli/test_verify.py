@@ -61,7 +61,36 @@ def test_a_missing_object_and_one_nowhere_intact(lab: HostLab, capsys: Capture) 
     found = parsed(capsys)["destinations"]
     assert found["a"]["missing"] == found["b"]["damaged"] == [f"keys/{key.name}"]
     assert lab.run("verify") == 3
-    assert "intact at no copy at hand" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "intact at no copy at hand" in err and f"mv …/keys/{key.name} somewhere" in err
+
+
+def test_the_advice_mends_what_is_damaged_everywhere(lab: HostLab, capsys: Capture) -> None:
+    """A pack damaged in place stays damaged through backups; moved away as verify says, backup stores it anew."""
+    for pack in lab.objects("a", "packs") + lab.objects("b", "packs"):
+        flip(pack)
+    assert lab.run("verify", "--json") == 3
+    damaged = parsed(capsys)["destinations"]["a"]["damaged"]
+    assert damaged
+    assert lab.run("backup", "--force-read", "--quiet") == 0 and lab.run("verify") == 3
+    assert f"mv …/{damaged[0]} somewhere" in capsys.readouterr().err
+    for copy in ("a", "b"):
+        for name in damaged:
+            (lab.root / copy / name).rename(lab.root / f"{copy}-{Path(name).name}")
+    assert lab.run("backup", "--quiet") == 0
+    target = lab.root / "restored"
+    assert lab.run("restore", "data@latest", "--target", target, "--key", lab.key) == 0
+    assert (target / str(lab.root)[1:] / "data" / "docs" / "second.txt").read_text() == "a later file\n"
+
+
+def test_the_advice_mends_what_another_copy_has(lab: HostLab) -> None:
+    """A damaged object that is moved away comes back from the other copy with the next backup."""
+    pack = lab.objects("a", "packs")[0]
+    whole = pack.read_bytes()
+    flip(pack)
+    pack.rename(lab.root / "somewhere")
+    assert lab.run("backup", "--quiet") == 0
+    assert pack.read_bytes() == whole and lab.run("verify") == 0
 
 
 def test_behind_and_rolled_back_are_told_apart(lab: HostLab, capsys: Capture) -> None:
@@ -105,6 +134,27 @@ def test_a_manifest_by_a_stranger_is_an_alarm(lab: HostLab, tmp_short: Path, cap
     assert lab.run("verify", "--json") == 13
     found = parsed(capsys)["destinations"]
     assert name in found["a"]["untrusted"][0] and found["b"]["untrusted"] == []
+
+
+def test_a_cloned_host_shows_as_two_histories(lab: HostLab, capsys: Capture) -> None:
+    """A host and its clone give one number to two snapshots: exit 13, asked about by name, nobody called a stranger."""
+    shutil.copytree(
+        lab.root,
+        lab.root.with_name("clone"),
+        symlinks=True,
+        ignore=lambda _, names: [n for n in names if n[:2] == "S."],
+    )
+    clone = HostLab(lab.root.with_name("clone"))
+    clone.config.write_text(clone.config.read_text().replace(str(lab.root), str(clone.root)))
+    assert lab.run("backup", "data", "--quiet") == clone.run("backup", "data", "--tag", "clone", "--quiet") == 0
+    shutil.copytree(clone.root / "b", lab.root / "b", dirs_exist_ok=True)
+    assert lab.run("verify") == 13
+    out, err = capsys.readouterr()
+    assert "b: two histories with one number: was this host cloned or restored from an image?" in out
+    assert "not made by anyone you trust" not in out and "do not run recover.py" not in err
+    assert "host: label" in err
+    assert lab.run("verify", "--json") == 13
+    assert len(parsed(capsys)["destinations"]["b"]["untrusted"]) == 2
 
 
 def test_an_absent_destination_counts_as_not_ok(lab: HostLab, capsys: Capture) -> None:

@@ -253,35 +253,63 @@ BAD = [
         "7:20: keys.recipients: empty, expected at least one entry, got an empty list",
     ),
     (
-        f"{KEY_B}]",
-        f"{KEY_B}], host_passphrase: {SENTINEL}",
-        "7:123: keys.host_passphrase: inline secret; use env:/file:/cred:",
+        "{paths: [/srv]}",
+        f"{{command: [a], filename: x, env: {{PW: {SENTINEL}}}}}",
+        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:",
     ),
     (
-        f"{KEY_B}]",
-        f"{KEY_B}], host_passphrase: evn:{SENTINEL}",
-        "7:123: keys.host_passphrase: inline secret; use env:/file:/cred:; did you mean 'env'?",
+        "{paths: [/srv]}",
+        f"{{command: [a], filename: x, env: {{PW: evn:{SENTINEL}}}}}",
+        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:; did you mean 'env'?",
     ),
     (
-        f"{KEY_B}]",
-        f"{KEY_B}], host_passphrase: 123",
-        "7:123: keys.host_passphrase: inline secret; use env:/file:/cred:",
+        "{paths: [/srv]}",
+        "{command: [a], filename: x, env: {PW: 123}}",
+        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:",
     ),
     (
-        f"{KEY_B}]",
-        f"{KEY_B}], host_passphrase: fil:///x",
-        "7:123: keys.host_passphrase: unknown scheme 'fil' in a secret reference: "
+        "{paths: [/srv]}",
+        "{command: [a], filename: x, env: {PW: fil:///x}}",
+        "4:47: sources.data.env.PW: unknown scheme 'fil' in a secret reference: "
         "expected one of cred, env, file; did you mean 'file'?",
     ),
     (
-        f"{KEY_B}]",
-        f"{KEY_B}], host_passphrase: *{SENTINEL}",
-        "7:123: undefined alias, expected a value; quote text that starts with '*'",
+        "{paths: [/srv]}",
+        f"{{command: [a], filename: x, env: {{PW: *{SENTINEL}}}}}",
+        "4:47: undefined alias, expected a value; quote text that starts with '*'",
     ),
     (
-        f"{KEY_B}]",
-        f"{KEY_B}], host_passphrase: !{SENTINEL} x",
-        "7:123: keys.host_passphrase: unknown tag, expected none",
+        "{paths: [/srv]}",
+        f"{{paths: [/srv], verify: !{SENTINEL} x}}",
+        "4:33: sources.data.verify: unknown tag, expected none",
+    ),
+    (
+        "{paths: [/srv]}",
+        f"{{command: [a], filename: x, env: {{PW={SENTINEL}: x}}}}",
+        "4:42: sources.data.env: a key is no name of a variable, "
+        "expected names of letters, digits and _, not beginning with a digit, got a mapping",
+    ),
+    (
+        "{paths: [/srv]}",
+        f"{{command: [a], filename: x, env: {{PW={SENTINEL}}}}}",
+        "4:42: sources.data.env: a key is no name of a variable, "
+        "expected names of letters, digits and _, not beginning with a digit, got a mapping",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{command: [a], filename: x, env: {1A: env:X}}",
+        "4:42: sources.data.env: a key is no name of a variable, "
+        "expected names of letters, digits and _, not beginning with a digit, got a mapping",
+    ),
+    (
+        "{paths: [/srv]}",
+        f"{{command: [a], filename: x, env: [PW={SENTINEL}]}}",
+        "4:42: sources.data.env: wrong type, expected a mapping, got a list",
+    ),
+    (
+        "{paths: [/srv]}",
+        f"{{command: [a], filename: x, env: PW={SENTINEL}}}",
+        "4:42: sources.data.env: wrong type, expected a mapping, got text",
     ),
     (
         f"{KEY_B}]",
@@ -339,6 +367,13 @@ def test_all_mistakes_show_at_once_in_order() -> None:
         ("4", "1", "hots"),
         ("10", "18", "policy.copies"),
     ]
+
+
+def test_a_tag_before_a_secret_is_not_repeated() -> None:
+    """A tag where a reference belongs is refused, as a tag and for what it leaves, without its text."""
+    found = complaints(replaced("{paths: [/srv]}", f"{{command: [a], filename: x, env: {{PW: !{SENTINEL} x}}}}"))
+    assert found[0] == "c.yaml:4:47: sources.data.env.PW: unknown tag, expected none"
+    assert SENTINEL not in "".join(found)
 
 
 def test_a_flood_of_mistakes_is_cut() -> None:

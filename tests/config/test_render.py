@@ -43,6 +43,8 @@ durations = st.builds(lambda n, unit: Duration.parse(f"{n}{unit}"), st.integers(
 fingerprints = st.from_regex(r"[0-9A-F]{40}", fullmatch=True)
 argv = st.lists(words, min_size=1, max_size=4).map(tuple)
 verifications = st.builds(Verify, each=st.none() | argv.map(lambda a: (*a, "{file}")), all=st.none() | argv)
+references = st.builds(Reference, st.sampled_from(["env", "file", "cred"]), words)
+variables = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True) | st.sampled_from(["NO", "NULL", "True", "y"])
 tags = st.lists(st.from_regex(r"[A-Za-z0-9_.:=+-]{1,64}", fullmatch=True), max_size=2).map(tuple)
 
 
@@ -64,7 +66,14 @@ sources: st.SearchStrategy[Source] = st.builds(
     one_file_system=st.booleans(),
     verify=st.none() | verifications,
     tags=tags,
-) | st.builds(CommandSource, command=argv, filename=names, verify=st.none() | verifications, tags=tags)
+) | st.builds(
+    CommandSource,
+    command=argv,
+    filename=names,
+    env=st.dictionaries(variables, references, max_size=3),
+    verify=st.none() | verifications,
+    tags=tags,
+)
 destinations = st.builds(
     LocalDestination, path=_below("/dest"), medium=labels, offsite=st.booleans(), must_be_mounted=st.booleans()
 )
@@ -86,7 +95,6 @@ configs = st.builds(
         recipients=st.lists(fingerprints, min_size=1, max_size=3).map(tuple),
         signers=st.lists(fingerprints, max_size=2).map(tuple),
         host=st.none() | fingerprints,
-        host_passphrase=st.none() | st.builds(Reference, st.sampled_from(["env", "file", "cred"]), words),
     ),
     performance=st.builds(Performance, background=st.booleans(), workers=st.integers(1, 16)),
 )
@@ -225,5 +233,6 @@ def test_the_schema_is_json_and_describes_every_key() -> None:
 def test_rendered_configs_show_references_only() -> None:
     """A rendered config and the JSON of a config hold the reference of a secret."""
     config = load(PROJECT / "config.example.yaml")
-    assert '"cred://opskit-host-key"' in render(config)
-    assert json.loads(config.model_dump_json())["keys"]["host_passphrase"] == "cred://opskit-host-key"
+    assert '{PGPASSWORD: "file:///etc/opskit/pgpass"}' in render(config)
+    shown = json.loads(config.model_dump_json())["sources"]["app-db"]["env"]
+    assert shown == {"PGPASSWORD": "file:///etc/opskit/pgpass"}

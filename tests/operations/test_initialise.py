@@ -78,11 +78,7 @@ def test_what_is_no_public_key(keyring: Keyring, tmp_path: Path) -> None:
 
 def test_a_recovery_key_is_never_overwritten(tmp_path: Path) -> None:
     """An existing file, or a link in its place, is refused."""
-    armor = b"-----BEGIN PGP PRIVATE KEY BLOCK-----
-
-x
------END PGP PRIVATE KEY BLOCK-----
-"
+    armor = b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nx\n-----END PGP PRIVATE KEY BLOCK-----\n"
     known = KeyFile(REPOSITORY, "0" * 64, ["A" * 40], ["A" * 40], armor, b"")
     write_recovery_key(tmp_path / "new" / "key", known)
     assert (tmp_path / "new" / "key").stat().st_mode & 0o777 == 0o600

@@ -68,12 +68,12 @@ def test_whole_copies_are_good(lab: Lab) -> None:
 
 
 def test_two_texts_of_one_number_are_a_fork(lab: Lab) -> None:
-    """A second, different manifest with a number that is taken is untrusted wherever either of the two lies."""
+    """A second, different manifest with a number that is taken is a fork wherever either of the two lies."""
     last = lab.history().snapshots[-1]
     other = publish(lab, replace(last.manifest, tags=("other",)), "b")
     reports = judge(lab)
-    assert [last.name in text and "fork" in text for text in reports["a"].untrusted] == [True]
-    assert {text.partition(":")[0] for text in reports["b"].untrusted} == {last.name, other}
+    assert [last.name in text and "fork" in text for text in reports["a"].forks] == [True]
+    assert {text.partition(":")[0] for text in reports["b"].forks} == {last.name, other}
 
 
 def test_the_same_text_wrapped_anew_is_no_fork(lab: Lab) -> None:

@@ -58,7 +58,8 @@ def test_every_name_carries_its_digest(digest: str) -> None:
     "name",
     [
         "opskit.json", "packs/00/" + "ab" * 32, "packs/ab/" + "AB" * 32, "packs/ab/" + "ab" * 31, "keys/" + "ab" * 32,
-        "../packs/ab/" + "ab" * 32, "packs/ab/" + "ab" * 32 + "\n", "snapshots/20261121T020000Z-A-" + "ab" * 32 + ".gpg",
+        "../packs/ab/" + "ab" * 32, "packs/ab/" + "ab" * 32 + "\n",
+        "snapshots/20261121T020000Z-A-" + "ab" * 32 + ".gpg",
         "snapshots/x-" + "ab" * 32 + ".gpg", "quarantine/" + "ab" * 32, "",
     ],
 )  # fmt: skip
@@ -67,10 +68,10 @@ def test_what_is_no_name(name: str) -> None:
     assert names.digest_in(name) is None
 
 
-@given(st.datetimes(datetime(1980, 1, 1), datetime(2200, 1, 1)), st.integers(-14, 14))
-def test_times_are_utc(moment: datetime, hours: int) -> None:
+@given(st.integers(0, 2**32), st.integers(-14, 14))
+def test_times_are_utc(seconds: int, hours: int) -> None:
     """A time is written in UTC to the second, whatever zone it came in, and read back."""
-    local = moment.replace(microsecond=0, tzinfo=timezone(timedelta(hours=hours)))
+    local = datetime.fromtimestamp(seconds, timezone(timedelta(hours=hours)))
     assert names.parse_utc(names.utc(local)) == local
 
 

@@ -24,7 +24,7 @@ def digest(number: object) -> str:
     return sha256(str(number).encode()).hexdigest()
 
 
-RUN = Run("r1", digest("key"), [digest("index")], [digest("pack")])
+RUN = Run("r1", digest("key"), [digest("index")], [digest("pack")], [])
 MANIFEST = Manifest(
     repository="f" * 32, host="web", source="data", sequence=2, previous=digest(1),
     started=datetime(2026, 11, 21, 2, tzinfo=UTC), finished=datetime(2026, 11, 21, 3, tzinfo=UTC), tags=["a"],
@@ -44,7 +44,8 @@ def test_manifests_survive() -> None:
     "change",
     [
         {"format": 2}, {"kind": "mark"}, {"host": "A/B"}, {"source": ""}, {"sequence": None}, {"previous": "abc"},
-        {"started": "yesterday"}, {"tree": {}}, {"tree": {"pack": "../x", "member": 0}}, {"runs": [{}]}, {"kit": {"a": "b"}},
+        {"started": "yesterday"}, {"tree": {}}, {"tree": {"pack": "../x", "member": 0}}, {"runs": [{}]},
+        {"kit": {"a": "b"}},
         {"runs": [{"run": "r", "key": "x", "indexes": [], "packs": []}]},
     ],
 )  # fmt: skip

@@ -21,7 +21,8 @@ def nodes(draw: st.DrawFn) -> Node:
     kind = draw(st.sampled_from(sorted(tree.TYPES - {"more"})))
     is_file = kind == "file"
     return Node(
-        draw(paths), kind, draw(st.integers(0, 0o7777)), draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 2**32 - 1)),
+        draw(paths), kind, draw(st.integers(0, 0o7777)),
+        draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 2**32 - 1)),
         user=draw(st.none() | st.text(min_size=1)), group=draw(st.none() | st.text(min_size=1)),
         mtime=draw(st.none() | st.integers(-(2**63), 2**64 - 1)), size=draw(naturals) if is_file else 0,
         chunks=draw(st.lists(st.tuples(ids, st.integers(0, 2**23)), max_size=4)) if is_file else [],
