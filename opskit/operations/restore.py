@@ -188,13 +188,18 @@ class _Restore:
         whole = len(node.chunks) == 1 and not node.holes
         number = self._plan.add(node, whole=whole)
         if not whole:
-            descriptor = self._target.create_file(node.path)
+            self._long[number] = node  # before it exists: whoever interrupts must find what to remove
+            try:
+                descriptor = self._target.create_file(node.path)
+            except OSError:
+                del self._long[number]
+                self._broken.add(number)
+                raise
             try:
                 os.ftruncate(descriptor, node.size)
             finally:
                 os.close(descriptor)
             node.chunks = []  # planned; a long list would stay in memory for nothing
-            self._long[number] = node
 
     def _is_same(self, node: Node) -> bool:
         found = self._target.existing(node.path)

@@ -77,6 +77,37 @@ def order(path: bytes) -> bytes:
 
 def encode_line(node: Node) -> bytes:
     """The line or lines of a node, each ending in a newline."""
+    return _plain_line(node) or _any_lines(node)
+
+
+def _plain_line(node: Node) -> bytes | None:
+    """The line of an ordinary file, which nearly all entries are; None for anything else."""
+    unusual = node.type != "file" or node.hardlink or node.holes or node.xattrs or node.error is not None
+    if unusual or node.mtime is None or node.user is None or node.group is None:
+        return None
+    if len(node.chunks) > MAX_CHUNKS_A_LINE or not -(2**63) <= node.mtime < 2**63:
+        return None
+    try:
+        path = node.path.decode()
+    except UnicodeDecodeError:
+        return None
+    return encoding.encode_sorted_line(
+        {
+            "chunks": [[chunk_id.hex(), length] for chunk_id, length in node.chunks],
+            "gid": node.gid,
+            "group": node.group,
+            "mode": node.mode,
+            "mtime": node.mtime,
+            "path": path,
+            "size": node.size,
+            "type": "file",
+            "uid": node.uid,
+            "user": node.user,
+        }
+    )
+
+
+def _any_lines(node: Node) -> bytes:
     value: dict[str, object] = {"type": node.type, "mode": node.mode, "uid": node.uid, "gid": node.gid}
     _put_bytes(value, "path", node.path)
     if node.mtime is not None:

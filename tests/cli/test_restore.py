@@ -265,7 +265,7 @@ def test_owner_by_name(used: Machine, tmp_path: Path) -> None:
 def test_interrupted(machine: Machine, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C: 130, and no file is left that is not whole. After kill -9 too, --overwrite if-changed completes it."""
     for each in range(4):
-        (machine.source / f"huge-{each}").write_bytes(noise(each, 40_000_000))
+        (machine.source / f"huge-{each}").write_bytes(noise(each, 20_000_000))
     assert machine.run("backup", "--quiet").code == 0
     there = place(machine, tmp_path / "r")
     process = machine.start("restore", "latest", "--target", tmp_path / "r", "--key", machine.key)

@@ -122,3 +122,17 @@ def test_malformed_roots(data: bytes) -> None:
     """A malformed root is Damaged."""
     with pytest.raises(Damaged):
         tree.decode_root(data)
+
+
+@given(
+    st.binary(min_size=1, max_size=30).filter(lambda path: b"\0" not in path and b"/" not in path),
+    st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.integers(0, 2**31)), max_size=3),
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([None, "root", "jürgen"]),
+)
+def test_the_quick_way_writes_the_same_line(
+    path: bytes, chunks: list[tuple[bytes, int]], mtime: int, user: str | None
+) -> None:
+    """An ordinary file's line is byte for byte what the general way writes."""
+    node = Node(path, "file", 0o644, 1, 2, user, "users", mtime, 5, chunks)
+    assert tree.encode_line(node) == tree._any_lines(node)

@@ -74,6 +74,9 @@ class Target:
         self._root, self._owners, self._replace = root, owners, replace
         self._folders: OrderedDict[bytes, int] = OrderedDict()
         self._is_root = os.geteuid() == 0
+        is_setgid = os.fstat(root).st_mode & stat.S_ISGID  # folders below inherit it, and files their group
+        self._own_ids = None if replace or is_setgid else (os.geteuid(), os.getegid())
+        """Whom a new file belongs to by itself; None where that is not sure."""
 
     def close(self) -> None:
         """Close the folders held open."""
@@ -161,7 +164,8 @@ class Target:
     def _own(self, node: Node, descriptor: int) -> list[str]:
         uid, gid = self._owners.ids(node)
         try:
-            os.fchown(descriptor, uid, gid)
+            if (uid, gid) != self._own_ids:
+                os.fchown(descriptor, uid, gid)
         except PermissionError:
             return self._owner_complaint(uid, gid)
         return []
