@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from opskit.cli import main
 from opskit.repository import pack
 from opskit.repository.chunker import Chunker
 from tests.golden.build import HERE, RECIPES, content_of, cuts_of, described
@@ -80,6 +81,15 @@ def test_recover_py_restores_the_golden_repository(tmp_path: Path) -> None:
     done = run_recover(RECOVER, *arguments, "--target", tmp_path / "target")
     assert done.returncode == (0 if keeps_xattrs(tmp_path) else 3), done.stderr
     judge(tmp_path / "target" / EXPECTED["source"])
+
+
+def test_opskit_restores_the_golden_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`opskit restore` brings the golden repository back from its files and its key alone, and verify has no complaint."""
+    opened = ["--repository", str(HERE / "repository-v1"), "--key", str(HERE / "repository-v1.key.asc")]
+    code = main(["restore", "latest", *opened, "--target", str(tmp_path / "target"), "--json"])
+    assert code == (0 if keeps_xattrs(tmp_path) else 3), capsys.readouterr().err
+    judge(tmp_path / "target" / EXPECTED["source"])
+    assert main(["verify", *opened]) == 3, "the recovery kit, which changes with releases, is not kept in this copy"
 
 
 def test_the_golden_repository_has_what_it_should() -> None:

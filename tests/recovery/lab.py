@@ -71,7 +71,9 @@ class Lab:
         )
         jobs = [Job(name, FileSource([path])) for name, path in sources.items()]
         try:
-            results = list(backup(session, jobs, Options(workers=1), clock_ns=time.time_ns))
+            digests = {name: names.sha256(data) for name, data in kit().items()}
+            options = Options(workers=1, config='{"version": 1}', keys=self.public.decode(), kit=digests)
+            results = list(backup(session, jobs, options, clock_ns=time.time_ns))
         finally:
             session.close()
         assert all(result.destinations == {"disk": "ok"} for result in results), results
