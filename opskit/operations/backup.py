@@ -224,6 +224,7 @@ class _Run:
     def _store_tree(self, job: Job, reading: Reading) -> tuple[tuple[int, int], dict[str, object]]:
         """Store the root, unless it is the last one again; returns its place and what to remember of it."""
         session, writer = self._session, self._writer
+        writer.seal_data()
         digest = _digest(reading, self._options)
         old = lasttree.read_about(session.last_tree(job.name))
         place: tuple[int, int] | None = None

@@ -87,7 +87,7 @@ class SourceReader:
                 reading.unchanged += 1
                 size = status.st_size
             else:
-                lines, raw, size = self._read_entry(item)
+                lines, raw, size = self._read_plain(item) or self._read_entry(item)
                 if not lines:
                     continue
             reading.entries += 1
@@ -123,6 +123,34 @@ class SourceReader:
         self.reading.problems.append(problem)
         if problem.kind == "unreadable":
             self.reading.unreadable += 1
+
+    def _read_plain(self, entry: Entry) -> tuple[bytes, bytes, int] | None:
+        """What `_read_entry` gives, sooner, for an ordinary small file; None where it is not one or just changed."""
+        status = entry.stat
+        size = status.st_size
+        is_small = 0 < size < MIN_CHUNK and status.st_blocks * 512 >= size
+        if entry.kind != "file" or status.st_nlink != 1 or not is_small or abs(status.st_mtime_ns) >= 2**63:
+            return None
+        opened = self._source.open(entry)
+        if isinstance(opened, Problem):
+            return None
+        try:
+            path = entry.path.decode()
+            metadata = self._source.metadata(entry, opened)
+            if metadata.xattrs or metadata.problem or not (metadata.user and metadata.group) or opened.fd < 0:
+                return None
+            slot = self._writer.slot(size)
+            if os.readv(opened.fd, [slot]) != size or signature_of(os.fstat(opened.fd)) != signature_of(status):
+                return None
+        except (OSError, UnicodeDecodeError):
+            return None
+        finally:
+            opened.close()
+        chunk_id = hashlib.sha256(slot).digest()
+        number = self._writer.keep(chunk_id, size)
+        self.reading.packs.add(number)
+        line = tree.plain_line(path, status, metadata.user, metadata.group, chunk_id)
+        return line, lasttree.encode_record(entry.path, self._signature(entry), (number,), line), size
 
     def _read_entry(self, entry: Entry) -> tuple[bytes, bytes, int]:
         """(tree lines, last-tree record, bytes) of an entry read anew; empty when it vanished."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -75,39 +76,26 @@ def order(path: bytes) -> bytes:
     return path.replace(b"/", b"\0")
 
 
-def encode_line(node: Node) -> bytes:
-    """The line or lines of a node, each ending in a newline."""
-    return _plain_line(node) or _any_lines(node)
-
-
-def _plain_line(node: Node) -> bytes | None:
-    """The line of an ordinary file, which nearly all entries are; None for anything else."""
-    unusual = node.type != "file" or node.hardlink or node.holes or node.xattrs or node.error is not None
-    if unusual or node.mtime is None or node.user is None or node.group is None:
-        return None
-    if len(node.chunks) > MAX_CHUNKS_A_LINE or not -(2**63) <= node.mtime < 2**63:
-        return None
-    try:
-        path = node.path.decode()
-    except UnicodeDecodeError:
-        return None
+def plain_line(path: str, status: os.stat_result, user: str, group: str, chunk_id: bytes) -> bytes:
+    """The line of an ordinary file of one chunk, which nearly all entries are: what `encode_line` writes, sooner."""
     return encoding.encode_sorted_line(
         {
-            "chunks": [[chunk_id.hex(), length] for chunk_id, length in node.chunks],
-            "gid": node.gid,
-            "group": node.group,
-            "mode": node.mode,
-            "mtime": node.mtime,
+            "chunks": [[chunk_id.hex(), status.st_size]],
+            "gid": status.st_gid,
+            "group": group,
+            "mode": status.st_mode & 0o7777,
+            "mtime": status.st_mtime_ns,
             "path": path,
-            "size": node.size,
+            "size": status.st_size,
             "type": "file",
-            "uid": node.uid,
-            "user": node.user,
+            "uid": status.st_uid,
+            "user": user,
         }
     )
 
 
-def _any_lines(node: Node) -> bytes:
+def encode_line(node: Node) -> bytes:
+    """The line or lines of a node, each ending in a newline."""
     value: dict[str, object] = {"type": node.type, "mode": node.mode, "uid": node.uid, "gid": node.gid}
     _put_bytes(value, "path", node.path)
     if node.mtime is not None:

@@ -111,12 +111,18 @@ class ChunkWriter:
     def store(self, content: bytes | memoryview, *, meta: bool = False) -> tuple[bytes, int]:
         """Store a chunk from elsewhere, unless it is stored; returns (id, pack number)."""
         chunk_id = hashlib.sha256(content).digest()
+        if meta:
+            self._collect(block=False)  # often enough: a piece of tree stands for some hundred files
         number = self.find(chunk_id)
         if number is None:
             filling = self._room(len(content), meta=meta)
             filling.buffer.append(chunk_id, content)
             number = self._note(chunk_id, len(content), filling)
         return chunk_id, number
+
+    def seal_data(self) -> None:
+        """Begin to seal the data pack being filled; for when no more data comes."""
+        self._seal(meta=False)
 
     def store_root(self, build: Callable[[Callable[[int], str | None]], bytes]) -> tuple[int, int]:
         """Store a root as the last member of a meta pack; returns (pack number, member number).
