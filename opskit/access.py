@@ -6,17 +6,20 @@ has one, from the recovery-key file otherwise. Nothing in the repository is aske
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opskit import gpg
 from opskit.config.model import Config
-from opskit.errors import Damaged, NoKey, OpskitError
+from opskit.errors import CacheError, Damaged, NoKey, OpskitError, RepositoryNotFound
 from opskit.gpg import Keyring, Signed
-from opskit.operations.session import open_copies
+from opskit.operations.session import Host, cache_file, open_copies
+from opskit.repository import names
 from opskit.repository.cache import Cache, open_or_replace
 from opskit.repository.copy import Copy
 from opskit.repository.heads import Heads
@@ -24,6 +27,7 @@ from opskit.repository.history import History, load_history
 from opskit.repository.reader import Decrypt
 from opskit.repository.recovery import keyfile
 from opskit.repository.recovery.keyfile import KeyFile
+from opskit.stores.base import Store
 from opskit.wiring import host_of, local_store, stores_of
 
 Ask = Callable[[str], bytes]
@@ -31,10 +35,16 @@ Ask = Callable[[str], bytes]
 
 MAX_KEY_FILE = 1024 * 1024
 
+PASSPHRASE_ATTEMPTS = 3
+
 
 @dataclass(slots=True)
 class Access:
-    """Opened copies and what it takes to judge them. `cache` and `heads` only on a host with a config."""
+    """Opened copies and what it takes to judge them. `cache` and `heads` only on a host with a config.
+
+    `recipients` are fingerprints from the config; `notes` tell what this host's state could not give. Without
+    `judges_signatures` manifests are believed as they stand, whoever made them: good for comparing hashes alone.
+    """
 
     copies: list[Copy]
     absent: Mapping[str, OpskitError]
@@ -44,10 +54,13 @@ class Access:
     cache: Cache | None = None
     heads: Heads | None = None
     recover_sha256: str | None = None
+    recipients: Sequence[str] = ()
+    notes: list[str] = field(default_factory=list)
+    judges_signatures: bool = True
 
     def verify(self, data: bytes) -> Signed:
         """Check a signed object against the trusted keys; raises Forged."""
-        return gpg.verify(data, self.trusted)
+        return gpg.verify(data, self.trusted) if self.judges_signatures else gpg.unjudged(data)
 
     def history(self, source: str | None = None) -> History:
         """All snapshots the copies show."""
@@ -63,17 +76,55 @@ class Access:
 
 @contextmanager
 def by_config(config: Config, destinations: Sequence[str] = ()) -> Iterator[Access]:
-    """Open the copies of a config, or those named; raises the first one's error when none can be opened."""
+    """Open the copies of a config, or those named; raises an error that names each one when none can be opened.
+
+    A state folder that cannot be written (a root that was remounted read-only) costs the cache and is noted.
+    """
     host = host_of(config)
     copies, absent = open_copies(stores_of(config, destinations), host.repository)
     if not copies:
-        raise next(iter(absent.values()))
-    cache = open_or_replace(host.state / "cache" / f"{host.repository}.sqlite", host.repository)
-    heads = Heads(host.state / "heads" / f"{host.repository}.json")
+        raise none_opened(absent)
+    identity, notes = host.identity, list[str]()
+    cache, heads = _cache_of(host, notes), _heads_of(host, notes)
     try:
-        yield Access(copies, absent, host.repository, host.identity.signers, host.identity.trusted, cache, heads)
+        yield Access(
+            copies, absent, host.repository, identity.signers, identity.trusted, cache, heads,
+            recipients=identity.recipients, notes=notes,
+        )  # fmt: skip
     finally:
-        cache.close()
+        if cache is not None:
+            with contextlib.suppress(CacheError):
+                cache.close()
+
+
+def _cache_of(host: Host, notes: list[str]) -> Cache | None:
+    try:
+        return open_or_replace(cache_file(host), host.repository)
+    except (OSError, CacheError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        notes.append(f"{host.state} cannot be written ({reason}): reading goes on without the cache, only slower")
+        return None
+
+
+def _heads_of(host: Host, notes: list[str]) -> Heads | None:
+    try:
+        return Heads(host.state / "heads" / f"{host.repository}.json")
+    except OSError as error:
+        notes.append(f"{error.filename}: {error.strerror}: a rollback of a copy cannot be seen")
+        return None
+
+
+def none_opened(absent: Mapping[str, OpskitError]) -> OpskitError:
+    """One error for destinations none of which could be opened: a line for each, the first one's kind and hint."""
+    first = next(iter(absent.values()))
+    lines = [str(each) if str(each).startswith(f"{name}:") else f"{name}: {each}" for name, each in absent.items()]
+    return type(first)("\n".join(lines), hint=first.hint)
+
+
+def why_none_opens(stores: Mapping[str, Store], repository: str) -> OpskitError | None:
+    """Asks every destination anew; the error of `none_opened`, or None where one can be opened."""
+    copies, absent = open_copies(stores, repository)
+    return None if copies or not absent else none_opened(absent)
 
 
 @contextmanager
@@ -81,9 +132,12 @@ def by_key_file(location: str, key: Path) -> Iterator[Access]:
     """Open one copy with a recovery-key file and nothing else; raises NoKey, RepositoryNotFound, StoreError."""
     gpg.check_programs()
     known = read_key_file(key)
-    copies, absent = open_copies({"repository": local_store(Path(location).absolute())}, known.repository)
-    if not copies:
-        raise next(iter(absent.values()))
+    copies = _open_location(location)
+    if known.repository and known.repository != copies[0].repository:
+        raise NoKey(
+            f"the key file {key} is for repository {known.repository}, this is repository {copies[0].repository}",
+            hint="look for the key file of this one, or the copy of that one",
+        )
     if not known.signers:
         raise NoKey(
             f"{key} does not say whose signatures to believe: expected a recovery-key file, got a bare key",
@@ -93,7 +147,39 @@ def by_key_file(location: str, key: Path) -> Iterator[Access]:
         trusted = Path(folder) / "trusted.gpg"
         gpg.write_public_keyring(known.public, trusted)
         signers = (*known.signers, *known.maintainers)
-        yield Access(copies, absent, copies[0].repository, signers, trusted, recover_sha256=known.recover_sha256)
+        yield Access(copies, {}, copies[0].repository, signers, trusted, recover_sha256=known.recover_sha256)
+
+
+@contextmanager
+def by_location(location: str) -> Iterator[Access]:
+    """Open one copy with nothing known from outside: hashes can be compared, signatures are not judged.
+
+    Raises RepositoryNotFound, StoreError, Damaged.
+    """
+    copies = _open_location(location)
+    signers, trusted = [gpg.NOBODY], Path(os.devnull)
+    yield Access(copies, {}, copies[0].repository, signers, trusted, judges_signatures=False)
+
+
+def _open_location(location: str) -> list[Copy]:
+    folder = Path(location).absolute()
+    copies, absent = open_copies({"repository": local_store(folder)}, None)
+    if copies:
+        return copies
+    error = absent["repository"]
+    if isinstance(error, RepositoryNotFound):
+        raise RepositoryNotFound(f"no opskit repository at {folder}", hint=_place_hint(folder)) from error
+    raise error
+
+
+def _place_hint(folder: Path) -> str:
+    """Where the repository seems to lie instead: one level up or down."""
+    found = []
+    with contextlib.suppress(OSError):
+        found = [each for each in (folder.parent, *sorted(folder.iterdir())) if (each / names.REPOSITORY).is_file()]
+    if found:
+        return f"is it {' or '.join(map(str, found[:3]))}?"
+    return f"expected a folder with {names.REPOSITORY} in it: is the right disk mounted there?"
 
 
 def read_key_file(path: Path) -> KeyFile:
@@ -113,7 +199,7 @@ def read_key_file(path: Path) -> KeyFile:
 def private_key(key: Path | None, ask: Ask, passphrase: bytes | None = None) -> Iterator[Decrypt]:
     """Decrypt with a key file (imported to memory for this block) or, without one, the user's own gpg.
 
-    A protected key file needs a passphrase: the one given, else `ask` is called once. Raises NoKey.
+    A protected key file needs a passphrase: the one given, else `ask` is called, up to three times. Raises NoKey.
     """
     if key is None:
         with Keyring(None) as own:
@@ -138,14 +224,21 @@ class _Opener:
 
     def __init__(self, keyring: Keyring, ask: Ask, passphrase: bytes | None) -> None:
         self._keyring, self._ask, self._passphrase = keyring, ask, passphrase
-        self._asked = passphrase is not None
+        self._left = PASSPHRASE_ATTEMPTS if passphrase is None else 0
 
     def __call__(self, data: bytes) -> bytes:
-        try:
-            return self._keyring.decrypt(data, passphrase=self._passphrase or b"").payload
-        except NoKey as error:
-            # only gpg's words tell a key that is locked from one that does not fit
-            if self._asked or "passphrase" not in str(error):
-                raise
-        self._passphrase, self._asked = self._ask("passphrase of the key file: "), True
-        return self(data)
+        while True:
+            try:
+                return self._keyring.decrypt(data, passphrase=self._passphrase or b"").payload
+            except NoKey as error:
+                # only gpg's words tell a key that is locked from one that does not fit
+                if "passphrase" not in str(error):
+                    raise
+            self._passphrase = self._another()
+
+    def _another(self) -> bytes:
+        if not self._left:
+            raise NoKey("the passphrase is wrong", hint="the key file is fine: only its passphrase does not fit")
+        again = "" if self._passphrase is None else "the passphrase is wrong; "
+        self._left -= 1
+        return self._ask(f"{again}passphrase of the key file: ")

@@ -41,19 +41,6 @@ def human_duration(seconds: float) -> str:
     return f"{whole // _MINUTE} min {whole % _MINUTE} s"
 
 
-def human_age(seconds: float) -> str:
-    """How long ago, in one unit: just now, 5 min ago, 3 h ago, 12 days ago; "in the future" where clocks differ."""
-    if seconds < -_MINUTE:
-        return "in the future"
-    if seconds < _MINUTE:
-        return "just now"
-    if seconds < _HOUR:
-        return f"{int(seconds // _MINUTE)} min ago"
-    if seconds < _DAY:
-        return f"{int(seconds // _HOUR)} h ago"
-    return f"{counted(int(seconds // _DAY), 'day')} ago"
-
-
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with thousands separators and its noun: 1 file, 51,204 files."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -10,9 +10,10 @@ from opskit.gpg.ephemeral import ephemeral_keyring, remove_stale_keyrings
 from opskit.gpg.keyring import Decrypted, Keyring
 from opskit.gpg.listing import KeyInfo, usable_recipients
 from opskit.gpg.program import Buffer, Versions, check_programs
-from opskit.gpg.verify import Signed, UnknownSigner, verify, write_public_keyring
+from opskit.gpg.verify import NOBODY, Signed, UnknownSigner, unjudged, verify, write_public_keyring
 
 __all__ = [
+    "NOBODY",
     "Buffer",
     "Decrypted",
     "KeyInfo",
@@ -26,6 +27,7 @@ __all__ = [
     "ephemeral_keyring",
     "open_signed",
     "remove_stale_keyrings",
+    "unjudged",
     "usable_recipients",
     "verify",
     "write_public_keyring",

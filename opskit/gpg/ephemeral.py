@@ -1,7 +1,7 @@
 """A key ring for a private key that is here only for a moment.
 
 The folder (mode 0700) lies on a file system in memory; its agent is ended and the folder removed at exit, and at the
-next start after a crash. It deliberately refuses a disk unless told: what a disk has held can be read from it later.
+next start after a crash. It deliberately refuses a disk: what a disk has held can be read from it later.
 (The kernel may swap tmpfs: hosts that restore should encrypt their swap.)
 """
 
@@ -21,13 +21,12 @@ _AGENT_SETTINGS = "disable-scdaemon\nno-allow-external-cache\nno-grab\ns2k-count
 
 
 @contextmanager
-def ephemeral_keyring(secret: bytes | None, *, allow_disk: bool = False) -> Iterator[Keyring]:
+def ephemeral_keyring(secret: bytes | None) -> Iterator[Keyring]:
     """A key ring that holds the keys in `secret` (armored or binary; None: nothing yet) until the end of the block.
 
-    Raises Damaged when there is no key in `secret`, OpskitError where no file system in memory is writable and
-    `allow_disk` is not given.
+    Raises Damaged when there is no key in `secret`, OpskitError where no file system in memory is writable.
     """
-    base = _base(allow_disk)
+    base = _base()
     folders.sweep(base, stop_agent)
     path, descriptor = folders.make_folder(base)
     keyring = Keyring(path)
@@ -49,14 +48,10 @@ def remove_stale_keyrings() -> None:
         folders.sweep(base, stop_agent)
 
 
-def _base(allow_disk: bool) -> Path:
+def _base() -> Path:
     for base in folders.candidates():
         if folders.usable(base) and folders.is_in_memory(base):
             return base
-    if allow_disk:
-        import tempfile  # only here: it costs every command ten milliseconds
-
-        return Path(tempfile.gettempdir())
     raise OpskitError(
         "expected a writable tmpfs at /run/user, /run or /dev/shm for the private key, found none",
         hint="mount a tmpfs at /dev/shm, or use your own gpg-agent by leaving out --key",

@@ -27,6 +27,9 @@ LARGEST_PAYLOAD = 512 << 20
 SIGNED_LIMIT = LARGEST_PAYLOAD + (1 << 20)
 """The same with the packets around it (bytes)."""
 
+NOBODY = "nobody"
+"""Stands for the signer of what `unjudged` returns; no fingerprint, so it is nobody's role by accident."""
+
 _STRONG_HASHES = frozenset({"8", "9", "10"})  # SHA-256, SHA-384, SHA-512 (RFC 4880, section 9.4)
 _BINARY = "00"
 _WRONG = ("BADSIG", "ERRSIG", "EXPSIG", "REVKEYSIG")
@@ -72,6 +75,17 @@ def verify(data: bytes, keyring: Path) -> Signed:
     if output != payload:
         raise Forged("expected the signed text, got a different one")
     return Signed(payload, fingerprint, made)
+
+
+def unjudged(data: bytes) -> Signed:
+    """The payload of a signed object whoever made it, as signed by `NOBODY`: for comparing hashes without any key.
+
+    Raises Damaged for what is not one whole signed message.
+    """
+    _, packets = unpack(data, limit=SIGNED_LIMIT)
+    if [packet.tag for packet in packets] != SIGNED:
+        raise Damaged(f"expected one signed text, got packets {[packet.tag for packet in packets][:8]}")
+    return Signed(literal_payload(packets[1]), NOBODY, 0)
 
 
 def _judge(finished: Finished) -> tuple[str, int]:

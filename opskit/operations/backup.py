@@ -136,7 +136,6 @@ class _Run:
         run.key_object = names.sha256(message)
         run.row = self._session.cache.add_run(run.id, run.key_object)
         self._put(names.key(run.key_object), message)
-        self._fanout.wait()
         log.debug("run started", run=run.id, key_object=run.key_object, recipients=len(self._recipients))
         return run
 

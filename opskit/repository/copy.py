@@ -25,7 +25,7 @@ class Copy:
     """One opened copy.
 
     `id` tells swapped disks apart, `objects` are the names it has with their sizes in bytes, `failed` says why it
-    fell out.
+    fell out. `put_bytes` counts what was really put there and not found there.
     """
 
     destination: str
@@ -34,12 +34,14 @@ class Copy:
     repository: str
     objects: dict[str, int] = field(default_factory=dict)
     failed: OpskitError | None = None
+    put_bytes: int = 0
 
     def put(self, name: str, data: Buffer) -> None:
         """Store an object. One that is there already is as good, since names are content hashes; if its bytes
         are not what the name says, they are moved to quarantine and replaced. Raises StoreError."""
         try:
             self.store.put(name, data)
+            self.put_bytes += len(data)
         except ObjectExists:
             self._replace_if_wrong(name, data)
         self.objects[name] = len(data)
@@ -51,6 +53,7 @@ class Copy:
                 self.store.put(names.quarantine(names.sha256(found)), found)
             self.store.delete(name)
             self.store.put(name, data)
+            self.put_bytes += len(data)
 
     def get(self, name: str) -> bytes:
         """An object's bytes, compared with the hash in its name; raises Damaged, ObjectNotFound, StoreError."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opskit import gpg
-from opskit.errors import Damaged
+from opskit.errors import ConfigError, Damaged
 from opskit.gpg import Keyring, Signed
 from opskit.repository import encoding, names
 from opskit.repository.durable import write_durably
@@ -40,9 +40,15 @@ def read_repository(state: Path) -> bytes | None:
 
 
 def read_repository_id(state: Path) -> str | None:
-    """The id of that repository."""
+    """The id of that repository; raises ConfigError when the file is damaged."""
     about = read_repository(state)
-    return None if about is None else id_in(about)
+    try:
+        return None if about is None else id_in(about)
+    except Damaged as error:
+        raise ConfigError(
+            f"{state / names.REPOSITORY} is damaged: {error}",
+            hint=f"copy {names.REPOSITORY} from any of your destinations over it: it is the same at all of them",
+        ) from error
 
 
 def id_in(about: bytes) -> str:

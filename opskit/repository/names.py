@@ -70,8 +70,3 @@ def quarantine(digest: str) -> str:
 def utc(time: datetime) -> str:
     """A time as object names carry it."""
     return time.astimezone(UTC).strftime(_TIME)
-
-
-def parse_utc(text: str) -> datetime:
-    """The inverse of `utc`; raises ValueError."""
-    return datetime.strptime(text, _TIME).replace(tzinfo=UTC)

@@ -226,6 +226,6 @@ class ChunkWriter:
         self._fanout.wait()
 
     def _flush_index(self) -> None:
-        self._fanout.wait()
+        # a copy receives objects in the order they are given: the index cannot overtake its packs
         self._write_index(self.run, self._unindexed)
         self._unindexed, self._unindexed_chunks = [], 0

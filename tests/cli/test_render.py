@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.cli.render import cell_width, counted, human_age, human_bytes, human_duration, printable, table
+from opskit.cli.render import cell_width, counted, human_bytes, human_duration, printable, table
 
 
 @pytest.mark.parametrize(
@@ -45,23 +45,6 @@ def test_sizes(size: int, text: str) -> None:
 def test_durations(seconds: float, text: str) -> None:
     """A duration has at most two units and never sixty of one."""
     assert human_duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-61, "in the future"),
-        (-5, "just now"),
-        (59, "just now"),
-        (300, "5 min ago"),
-        (7199, "1 h ago"),
-        (86400, "1 day ago"),
-        (86400 * 12, "12 days ago"),
-    ],
-)
-def test_ages(seconds: float, text: str) -> None:
-    """An age has one unit; a time ahead of ours is called that."""
-    assert human_age(seconds) == text
 
 
 def test_counts() -> None:
