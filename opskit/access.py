@@ -42,8 +42,8 @@ PASSPHRASE_ATTEMPTS = 3
 class Access:
     """Opened copies and what it takes to judge them. `cache` and `heads` only on a host with a config.
 
-    `recipients` are fingerprints from the config; `notes` tell what this host's state could not give. Without
-    `judges_signatures` manifests are believed as they stand, whoever made them: good for comparing hashes alone.
+    `notes` tell what this host's state could not give. Without `judges_signatures` manifests are taken as they stand,
+    whoever made them: good for comparing hashes alone.
     """
 
     copies: list[Copy]
@@ -54,7 +54,6 @@ class Access:
     cache: Cache | None = None
     heads: Heads | None = None
     recover_sha256: str | None = None
-    recipients: Sequence[str] = ()
     notes: list[str] = field(default_factory=list)
     judges_signatures: bool = True
 
@@ -83,13 +82,15 @@ def by_config(config: Config, destinations: Sequence[str] = ()) -> Iterator[Acce
     host = host_of(config)
     copies, absent = open_copies(stores_of(config, destinations), host.repository)
     if not copies:
-        raise none_opened(absent)
+        error = none_opened(absent)
+        if isinstance(error, RepositoryNotFound):  # somebody who wants to read wants no new copy
+            error.hint = "are the right disks mounted there? --repository DIR --key FILE reads a copy at another place"
+        raise error
     identity, notes = host.identity, list[str]()
     cache, heads = _cache_of(host, notes), _heads_of(host, notes)
     try:
         yield Access(
-            copies, absent, host.repository, identity.signers, identity.trusted, cache, heads,
-            recipients=identity.recipients, notes=notes,
+            copies, absent, host.repository, identity.signers, identity.trusted, cache, heads, notes=notes
         )  # fmt: skip
     finally:
         if cache is not None:

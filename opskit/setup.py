@@ -1,12 +1,14 @@
 """What `opskit init` does, from wishes to a working host: the config side of it, over operations.
 
-Invariants: the config is written last, whole or not at all; an existing one is only added to, keeping its
-comments. Safe to repeat at any point where it was interrupted.
+Invariants: every wish is checked before anything is made. The config is written last, whole or not at all; an
+existing one is only added to, keeping its comments. Safe to repeat at any point where it was interrupted.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,12 +17,13 @@ from typing import Any
 
 from opskit import access, wiring
 from opskit.config import load as configs
-from opskit.config.model import Config, Keys
-from opskit.errors import ConfigError, UsageError
+from opskit.config.model import LABEL_PATTERN, MEANINGS, Config, Keys
+from opskit.config.syntax import compose, read
+from opskit.errors import ConfigError, NoKey, UsageError
 from opskit.gpg import Keyring, check_programs
 from opskit.operations import initialise as operations
-from opskit.operations.initialise import Made
-from opskit.operations.rebuild import find_host, learn
+from opskit.operations.initialise import LOST_STATE_HINT, Made, Past, Recipient
+from opskit.operations.rebuild import Found, find_host, learn
 from opskit.repository import copy as copies
 from opskit.repository import names
 from opskit.repository.cache import open_or_replace
@@ -78,6 +81,8 @@ class Rebuilt:
     host_key: str
     snapshots: int
     packs: int
+    beside: Path | None = None
+    """The existing config, where it could not be edited: then `config` is a new file to be compared with it."""
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -87,6 +92,7 @@ class Rebuilt:
             "host_key": self.host_key,
             "snapshots": self.snapshots,
             "packs": self.packs,
+            "compare_with": str(self.beside) if self.beside else None,
         }
 
 
@@ -98,55 +104,126 @@ def config_path(explicit: Path | None, environ: Mapping[str, str], cwd: Path, ho
         return configs.SYSTEM_CONFIG if is_root else home / ".config" / "opskit" / "opskit.yaml"
 
 
+def state_path(home: Path, *, is_root: bool) -> Path:
+    """Where a new host's state goes: /var/lib for root, else below the home folder."""
+    return Path("/var/lib/opskit") if is_root else home / ".local" / "state" / "opskit"
+
+
+def expanded(option: str, text: str) -> Path:
+    """A path from the command line or an answer, absolute, `~` expanded; raises UsageError naming `option`."""
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise UsageError(f"{option}: expected a path, got {text!r}: no such user", hint="write ./~… for such a name")
+    return Path(path).absolute()
+
+
+def place(option: str, text: str) -> Path:
+    """The same of a path that the config will hold, which is UTF-8."""
+    path = expanded(option, text)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{option}: expected a path in UTF-8, for the config is UTF-8; got {str(path)!a}",
+            hint="name the folder above it, or rename it; names below it may be of any bytes",
+        ) from None
+    return path
+
+
+def check(path: Path, wishes: Wishes) -> None:
+    """Look at the wishes alone, before a person is asked for a passphrase; raises UsageError, ConfigError, NoKey."""
+    known = configs.load(path) if path.exists() else None
+    _check(wishes, known)
+    _draft(path, wishes, known)
+
+
 def initialise(path: Path, wishes: Wishes, passphrase: bytes | None) -> Done:
     """Carry out the wishes; raises UsageError, ConfigError, NoKey."""
     check_programs()
-    text = path.read_text() if path.exists() else None
-    known = configs.load(path) if text is not None else None
+    known = configs.load(path) if path.exists() else None
+    text = path.read_text("utf-8-sig") if known is not None else None
     _check(wishes, known)
     draft = _draft(path, wishes, known)
-    draft.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keyring = Keyring(wiring.keyring_folder(draft.state_dir))
-    keyring.create()
-    try:
-        host = operations.host_key(keyring, draft.keys.host, draft.host)
-        stores = {name: wiring.store_of(each) for name, each in draft.destinations.items()}
-        about = operations.repository_of(
-            draft.state_dir, stores, lambda: copies.identity(secrets.token_hex(16), wiring.now())
-        )
-        recipients = [operations.import_recipient(keyring, each) for each in wishes.recipients]
-        if wishes.new_recipient:
-            recipients.append(_make_recipient(keyring, wishes, passphrase, id_in(about), host))
-        keys = _keys(draft.keys, host, recipients)
-        operations.write_trusted(keyring, wiring.trusted_file(draft.state_dir), [*keys.signers, *keys.maintainers])
-    finally:
-        keyring.close()
-    config = draft.model_copy(update={"keys": keys})
-    _write(path, text, config, wishes, known)
+    recipients, doubts = operations.read_recipients(wishes.recipients, wiring.now().timestamp())
+    stores = {name: wiring.store_of(each) for name, each in draft.destinations.items()}
+    about = operations.repository_of(
+        draft.state_dir, stores, lambda: copies.identity(secrets.token_hex(16), wiring.now())
+    )
+    keys = _make_keys(draft, wishes, recipients, passphrase, id_in(about))
+    _write(path, text, draft.model_copy(update={"keys": keys}), wishes, known)
     made = operations.make_copies(
         stores,
         lambda name: stores[name].create(),
         about,
+        state=draft.state_dir,
+        again=wishes.destinations,
         new_id=lambda: secrets.token_hex(16),
         now=wiring.now(),
     )
     written = wishes.recovery_key if wishes.new_recipient else None
-    return Done(path, made, written, configs.warnings(configs.load(path)))
+    warnings = [f"no snapshot will be readable by recipient {doubt}" for doubt in doubts]
+    return Done(path, made, written, warnings + configs.warnings(configs.load(path)))
+
+
+def _make_keys(
+    draft: Config, wishes: Wishes, recipients: list[Recipient], passphrase: bytes | None, repository: str
+) -> Keys:
+    """The host's key ring with all it needs, and the keys section that names it."""
+    with Keyring(wiring.keyring_folder(draft.state_dir)) as keyring:
+        keyring.create()
+        host = operations.host_key(keyring, draft.keys.host, draft.host)
+        for each in recipients:
+            keyring.import_keys(each.public)
+        fingerprints = [each.fingerprint for each in recipients]
+        if wishes.new_recipient:
+            fingerprints.append(_make_recipient(keyring, wishes, passphrase, repository, host))
+        keys = _keys(draft.keys, host, fingerprints)
+        operations.write_trusted(keyring, wiring.trusted_file(draft.state_dir), [*keys.signers, *keys.maintainers])
+    return keys
 
 
 def _check(wishes: Wishes, known: Config | None) -> None:
     if wishes.new_recipient and wishes.recovery_key is None:
         raise UsageError("--new-recipient needs --recovery-key FILE: where shall the private half go?")
+    if wishes.new_recipient is not None and not (wishes.new_recipient.isprintable() and wishes.new_recipient.strip()):
+        raise UsageError("--new-recipient: expected one line, such as 'Name <mail@example.org>'")
+    if wishes.new_recipient and wishes.recovery_key is not None:
+        _require_absent(wishes.recovery_key)
     if known is None and not (wishes.recipients or wishes.new_recipient):
         raise UsageError("nobody could restore: expected --recipient or --new-recipient")
     if known is None and not wishes.destinations:
         raise UsageError("there is nowhere to back up to: expected --destination NAME=PATH")
-    if known is not None and (wishes.recipients or wishes.new_recipient):
+    if known is not None:
+        _check_known(wishes, known)
+
+
+def _check_known(wishes: Wishes, known: Config) -> None:
+    if wishes.recipients or wishes.new_recipient:
         raise UsageError(
             "the config exists, and init does not change who can restore", hint="edit keys.recipients in the config"
         )
-    if known is not None and wishes.state_dir not in (None, known.state_dir):
+    if wishes.state_dir not in (None, known.state_dir):
         raise UsageError(f"the config says state_dir {known.state_dir}, got --state-dir {wishes.state_dir}")
+    if known.keys.host is not None and read_repository(known.state_dir) is None:
+        raise NoKey(
+            f"the config names the host key {known.keys.host}, but {known.state_dir} holds no state of a host",
+            hint=LOST_STATE_HINT,
+        )
+    for name, text in wishes.destinations.items():
+        there = known.destinations.get(name)
+        if there is not None and there.path != Path(os.path.normpath(place(f"--destination {name}", text))):
+            raise UsageError(
+                f"--destination {name}: the config says {there.path}, got {text}",
+                hint="edit the path in the config, or choose another name",
+            )
+
+
+def _require_absent(recovery_key: Path) -> None:
+    if os.path.lexists(recovery_key):
+        raise UsageError(
+            f"the recovery-key file {recovery_key} exists; it is never overwritten",
+            hint="name another file, or move it away",
+        )
 
 
 def _draft(path: Path, wishes: Wishes, known: Config | None) -> Config:
@@ -155,14 +232,31 @@ def _draft(path: Path, wishes: Wishes, known: Config | None) -> Config:
     if known is not None:
         base = known.model_dump(mode="json", exclude_unset=True)
     elif wishes.state_dir is not None:
-        base["state_dir"] = str(wishes.state_dir.absolute())
-    for name, place in wishes.sources.items():
-        base["sources"].setdefault(name, {"paths": [str(Path(place).absolute())]})
-    for name, place in wishes.destinations.items():
-        if "://" in place:
-            raise UsageError(f"--destination {name}: expected a folder, got {place!r}")
-        base["destinations"].setdefault(name, {"path": str(Path(place).absolute())})
-    return configs.parse(json.dumps(base), str(path), path.absolute().parent)
+        base["state_dir"] = str(place("--state-dir", str(wishes.state_dir)))
+    for name, text in wishes.sources.items():
+        _require_label("--source", name)
+        base["sources"].setdefault(name, {"paths": [str(place(f"--source {name}", text))]})
+    for name, text in wishes.destinations.items():
+        _require_label("--destination", name)
+        if "://" in text:
+            raise UsageError(f"--destination {name}: expected a folder, got {text!r}")
+        base["destinations"].setdefault(name, {"path": str(place(f"--destination {name}", text))})
+    try:
+        return configs.parse(json.dumps(base), "draft", path.absolute().parent)
+    except ConfigError as error:
+        # Lines and columns of the draft mean nothing to a person: the option does.
+        raise UsageError("\n".join(map(_as_option, str(error).splitlines()))) from None
+
+
+def _require_label(option: str, name: str) -> None:
+    if not re.fullmatch(LABEL_PATTERN, name):
+        raise UsageError(f"{option}: not a name, expected {MEANINGS[LABEL_PATTERN]}, got {name!r}")
+
+
+def _as_option(line: str) -> str:
+    text = re.sub(r"^draft:\d+:\d+: ", "", line)
+    text = re.sub(r"^(source|destination)s\.([a-z0-9_-]+)\.paths?(\[0\])?: ", r"--\1 \2: ", text)
+    return re.sub(r"^state_dir: ", "--state-dir: ", text)
 
 
 def _make_recipient(keyring: Keyring, wishes: Wishes, passphrase: bytes | None, repository: str, host: str) -> str:
@@ -214,43 +308,91 @@ def rebuild(
 ) -> Rebuilt:
     """Bring a lost host back; with `recovery_key` also write the key file anew, naming the new host key as signer.
 
-    Raises UsageError where a config or state is in the way, NoKey, SnapshotNotFound.
+    A config that is still there is kept, and gets the new key. Raises UsageError where a state is in the way, NoKey,
+    SnapshotNotFound.
     """
-    if path.exists():
-        raise UsageError(f"{path} exists; this host is not lost", hint="move it away first, or name another --config")
+    known = configs.load(path) if path.exists() else None
+    text = path.read_text("utf-8-sig") if known is not None else None
+    if recovery_key is not None:
+        _require_absent(recovery_key)
+    if known is not None:
+        _require_lost(state_dir or known.state_dir)
     with access.by_key_file(location, key) as opened, access.private_key(key, ask) as decrypt:
-        found = find_host(opened.history(), opened.copies, decrypt, opened.trusted, host)
-        old = configs.parse(found.config, f"the config in {location}", Path("/"))
-        state = state_dir.absolute() if state_dir else old.state_dir
-        if read_repository(state) is not None:
-            raise UsageError(f"{state} holds the state of a host; this host is not lost", hint="move it away first")
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with Keyring(wiring.keyring_folder(state)) as keyring:
-            keyring.create()
-            keyring.import_keys(found.keys.encode())
-            new = operations.host_key(keyring, None, found.host)
-            keys = old.keys.model_copy(
-                update={
-                    "host": new,
-                    "signers": (*old.keys.signers, new),
-                    "maintainers": (*old.keys.maintainers, new),
-                }
-            )
-            everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
-            operations.write_trusted(keyring, wiring.trusted_file(state), everyone)
-            if recovery_key is not None:
-                known = access.read_key_file(key)
-                public = keyring.export_public(everyone)
-                operations.write_recovery_key(
-                    recovery_key, replace(known, signers=keys.signers, maintainers=keys.maintainers, public=public)
-                )
+        wanted = host or (known.host if known else None)
+        found = find_host(opened.history(), opened.copies, decrypt, opened.trusted, wanted)
+        old = known or configs.parse(found.config, f"the config in {location}", Path("/"))
+        state = (state_dir or old.state_dir).absolute()
+        _require_lost(state)
+        operations.make_private_folder(state)
+        keys = _new_keys(found, old.keys, state, key, recovery_key)
         cache = open_or_replace(state / "cache" / f"{opened.repository}.sqlite", opened.repository)
         heads = Heads(state / "heads" / f"{opened.repository}.json")
         try:
             packs = learn(cache, heads, opened.copies, found.snapshots, decrypt, opened.trusted)
         finally:
             cache.close()
-        write_repository(state, opened.copies[0].store.get(names.REPOSITORY))
         config = old.model_copy(update={"keys": keys, "state_dir": state, "host": found.host})
+        # They were made once: one whose medium is absent must not be made anew on the bare mount point.
+        operations.write_past(state, {name: Past("", wiring.now().date().isoformat()) for name in config.destinations})
+        write_repository(state, opened.copies[0].store.get(names.REPOSITORY))
+        written = _write_rebuilt(path, text, known, config)
+    return Rebuilt(written, found.host, keys.host or "", len(found.snapshots), packs, None if written == path else path)
+
+
+def _require_lost(state: Path) -> None:
+    if read_repository(state) is not None:
+        raise UsageError(f"{state} holds the state of a host; this host is not lost", hint="move it away first")
+
+
+def _new_keys(found: Found, old: Keys, state: Path, key: Path, recovery_key: Path | None) -> Keys:
+    """Make the host's new key beside the old public ones, and the recovery-key file that names it."""
+    with Keyring(wiring.keyring_folder(state)) as keyring:
+        keyring.create()
+        keyring.import_keys(found.keys.encode())
+        new = operations.host_key(keyring, None, found.host)
+        keys = old.model_copy(
+            update={
+                "host": new,
+                "signers": tuple(dict.fromkeys((*old.signers, new))),
+                "maintainers": tuple(dict.fromkeys((*old.maintainers, new))),
+            }
+        )
+        everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
+        operations.write_trusted(keyring, wiring.trusted_file(state), everyone)
+        if recovery_key is not None:
+            known = access.read_key_file(key)
+            public = keyring.export_public(everyone)
+            operations.write_recovery_key(
+                recovery_key, replace(known, signers=keys.signers, maintainers=keys.maintainers, public=public)
+            )
+    return keys
+
+
+def _write_rebuilt(path: Path, text: str | None, known: Config | None, config: Config) -> Path:
+    """Write the config of a host that came back; where an existing one cannot be edited, beside it. Returns where."""
+    if text is None or known is None:
         write_durably(path, configs.render(config).encode())
-    return Rebuilt(path, found.host, new, len(found.snapshots), packs)
+        return path
+    if (known.host, known.state_dir) == (config.host, config.state_dir):
+        edited = _with_keys(text, config.keys)
+        if edited is not None:
+            write_durably(path, edited.encode())
+            return path
+    beside = path.with_name(path.name + ".restored")
+    write_durably(beside, configs.render(config).encode())
+    return beside
+
+
+def _with_keys(text: str, keys: Keys) -> str | None:
+    """A config's text with other host, signers and maintainers; None where its layout does not allow that."""
+    wanted: dict[str, Any] = {"host": keys.host, "signers": [*keys.signers], "maintainers": [*keys.maintainers]}
+    before = read(text).value
+    expected = {**before, "keys": {**before["keys"], **wanted}}
+    section = next(value for name, value in compose(text).value if name.value == "keys")  # type: ignore[union-attr]
+    spots = [(name.value, value) for name, value in section.value if name.value in wanted]
+    for name, node in reversed(spots):
+        block = not isinstance(node.value, str) and node.value and not node.flow_style
+        end = (node.value[-1] if block else node).end_mark.index
+        text = text[: node.start_mark.index] + json.dumps(wanted[name]) + text[end:]
+    after = read(text)
+    return None if after.problems or after.value != expected else text

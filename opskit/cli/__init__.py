@@ -7,6 +7,7 @@ only. This module imports nothing heavy: signals and core dumps are taken care o
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -17,11 +18,15 @@ from opskit.errors import OpskitError
 
 __all__ = ["main"]
 
+_GARBAGE_THRESHOLD = 100_000
+"""Objects between two searches for cycles: hot loops make many tuples and no cycles, and the search took 5 %."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` is without the program's name, the process's own arguments by default."""
     process.open_standard_descriptors()
     process.forbid_core_dumps()
+    gc.set_threshold(_GARBAGE_THRESHOLD)
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Only as a whole process may the handlers stay: nobody else needs them afterwards.
     with process.signals(restore=argv is not None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,10 @@ from opskit.cli.options import noun
 
 if TYPE_CHECKING:
     from opskit.config.model import Config
+    from opskit.errors import OpskitError
     from opskit.operations.backup import Job, Result
-    from opskit.operations.session import Host
+    from opskit.operations.session import Host, Session
+    from opskit.stores.base import Store
 
 app = noun()
 
@@ -34,7 +37,7 @@ def backup(
     ] = None,
 ) -> int | None:
     """Back up the sources to every destination, in one read."""
-    from opskit import wiring
+    from opskit import gpg, wiring
     from opskit.errors import CacheError
     from opskit.operations.lock import exclusive
     from opskit.operations.session import remove_cache
@@ -48,6 +51,7 @@ def backup(
         _yield_to_others()
     with exclusive(wiring.lock_file(config)):
         host = wiring.host_of(config)
+        gpg.remove_stale_keyrings()
         host.identity.keyring.start_agent()
         try:
             try:
@@ -76,9 +80,7 @@ def _jobs(config: Config, names: list[str], tags: list[str], stdin: str | None) 
     if not chosen:
         raise UsageError("the config has no sources", hint="opskit init --source NAME=PATH adds one")
     return [
-        Job(name, wiring.source_of(name, config), (*config.sources[name].tags, *tags))
-        for name in dict.fromkeys(chosen)
-        if wiring.source_of(name, config)
+        Job(name, wiring.source_of(name, config), (*config.sources[name].tags, *tags)) for name in dict.fromkeys(chosen)
     ]
 
 
@@ -87,7 +89,6 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force
     from opskit.cli.backup_progress import Shown
     from opskit.operations.backup import Options, backup
     from opskit.operations.initialise import kit_digests
-    from opskit.operations.session import open_session
 
     keys = config.keys
     known = {key.fingerprint for key in host.identity.keyring.keys()}
@@ -100,16 +101,33 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force
         kit=kit_digests(),
     )
     results = []
-    with closing(open_session(host, wiring.stores_of(config))) as session, Shown(context) as shown:
+    told: set[str] = set()
+    with closing(_opened(host, wiring.stores_of(config))) as session, Shown(context, config) as shown:
         for result in backup(session, jobs, options, clock_ns=wiring.clock_ns, watch=shown.watch):
             shown.end()
             results.append(result)
             if not context.json:
-                _tell(context, result, config)
+                _tell(context, result, told)
     if context.json:
         context.write_json([_as_json(result) for result in results])
     failures = [result.failure.exit_code for result in results if result.failure is not None]
     return max(failures, default=0 if all(result.is_good for result in results) else 3)
+
+
+def _opened(host: Host, stores: Mapping[str, Store]) -> Session:
+    """The session; where no destination can be opened, the error names all of them."""
+    from opskit.errors import Damaged, RepositoryNotFound, StoreError
+    from opskit.operations.session import open_session
+
+    try:
+        return open_session(host, stores)
+    except (StoreError, RepositoryNotFound, Damaged) as error:
+        from opskit.access import why_none_opens
+
+        whole = why_none_opens(stores, host.repository)
+        if whole is None:
+            raise
+        raise whole from error
 
 
 def _as_json(result: Result) -> dict[str, object]:
@@ -126,7 +144,8 @@ def _as_json(result: Result) -> dict[str, object]:
     }
 
 
-def _tell(context: Context, result: Result, config: Config) -> None:
+def _tell(context: Context, result: Result, told: set[str]) -> None:
+    """Tell what became of a source; what `told` has was told of a source before."""
     from opskit.cli.render import counted, human_bytes, human_duration, printable, table
 
     if context.quiet and result.is_good:
@@ -142,7 +161,7 @@ def _tell(context: Context, result: Result, config: Config) -> None:
     rows = []
     for name, state in result.destinations.items():
         reason = result.reasons.get(name)
-        note = printable(str(reason)) if reason else f"{human_bytes(result.stored_bytes)} new"
+        note = _reason(name, reason, told) if reason else f"{human_bytes(result.put_bytes.get(name, 0))} new"
         rows.append((f"  {name}", context.styled(state, colour[state]), note))
     for line in table(rows):
         context.write(line)
@@ -150,12 +169,41 @@ def _tell(context: Context, result: Result, config: Config) -> None:
         f"snapshot {result.snapshot[:8]} · {human_bytes(result.stored_bytes)} added · "
         f"{human_duration(result.seconds)} · on {good} of {len(result.destinations)} destinations"
     )
-    for error in result.errors[:20]:
+    errors = [error for error in result.errors if error not in told]
+    told.update(errors)
+    for error in errors[:20]:
         context.warning(printable(error))
-    if len(result.errors) > 20:
-        context.warning(f"{len(result.errors) - 20} more like these; --json lists them all")
-    if good < len(result.destinations):
-        context.hint("the next backup brings copies that are behind up to date when their destination is there")
+    if len(errors) > 20:
+        context.warning(f"{len(errors) - 20} more like these; --json lists them all")
+    _advise(context, result, told)
+
+
+def _reason(name: str, reason: OpskitError, told: set[str]) -> str:
+    """Why a copy is not current, once a run; the names of objects in it are shortened to what tells them apart."""
+    import re
+
+    from opskit.cli.render import printable
+
+    text = printable(re.sub(r"[0-9a-f]{64}", lambda found: f"{found[0][:8]}…", str(reason)))
+    if f"{name} {text}" in told:
+        return "as above"
+    told.add(f"{name} {text}")
+    return text
+
+
+def _advise(context: Context, result: Result, told: set[str]) -> None:
+    from opskit.errors import StoreFull
+
+    hints = []
+    for name, state in result.destinations.items():
+        if isinstance(result.reasons.get(name), StoreFull):
+            hints.append(f"free space at {name}; the next backup then brings it up to date")
+        elif state != "ok":
+            hints.append("the next backup brings copies that are behind up to date when their destination is there")
+    for hint in dict.fromkeys(hints):
+        if hint not in told:
+            context.hint(hint)
+    told.update(hints)
 
 
 def _plan(context: Context, config: Config, jobs: list[Job]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -40,8 +41,11 @@ def init(
     ] = None,
     recovery_key: Annotated[
         Path | None,
-        typer.Option("--recovery-key", metavar="FILE", help="Where the new key's private half goes (mode 0600)."),
+        typer.Option("--recovery-key", metavar="FILE", help="Where the new recovery-key file goes (mode 0600)."),
     ] = None,
+    no_recovery_key: Annotated[
+        bool, typer.Option("--no-recovery-key", help="With --from: write no recovery-key file that knows the new key.")
+    ] = False,
     no_passphrase: Annotated[
         bool, typer.Option("--no-passphrase", help="Do not protect the new private key by a passphrase.")
     ] = False,
@@ -57,29 +61,47 @@ def init(
 ) -> int | None:
     """Make config, host key and repositories; safe to repeat."""
     from opskit import setup
-    from opskit.cli.wizard import ask_all
+    from opskit.cli.wizard import Answers
 
-    context = Context.of(typer_context)
-    path = setup.config_path(context.config_option, context.environ, Path.cwd(), Path.home(), is_root=os.geteuid() == 0)
+    context, is_root = Context.of(typer_context), os.geteuid() == 0
+    path = setup.config_path(context.config_option, context.environ, Path.cwd(), Path.home(), is_root=is_root)
+    state_dir = state_dir and setup.place("--state-dir", str(state_dir))
+    recovery_key = recovery_key and setup.expanded("--recovery-key", str(recovery_key))
     if from_location is not None:
+        _require_new_recovery_key(recovery_key, no_recovery_key)
         return _rebuild(context, path, from_location, key, host, state_dir, recovery_key)
     wishes = setup.Wishes(
         state_dir=state_dir,
         sources=_pairs(source, "--source"),
         destinations=_pairs(destination, "--destination"),
-        recipients=tuple(recipient or ()),
+        recipients=tuple(map(os.path.expanduser, recipient or ())),
         new_recipient=new_recipient,
         recovery_key=recovery_key,
     )
-    if wishes == setup.Wishes() and not path.exists():
-        wishes = ask_all(context, path)
-    passphrase = None
-    if wishes.new_recipient and not no_passphrase:
-        from opskit.cli.wizard import new_passphrase
+    with Answers(context) as answers:
+        if wishes == setup.Wishes() and not path.exists():
+            wishes = answers.ask_all(path)
+        if wishes.state_dir is None and not path.exists():
+            wishes = replace(wishes, state_dir=setup.state_path(Path.home(), is_root=is_root))
+        passphrase = None
+        if wishes.new_recipient and not no_passphrase:
+            setup.check(path, wishes)
+            passphrase = answers.new_passphrase()
+    return _tell(context, setup.initialise(path, wishes, passphrase))
 
-        passphrase = new_passphrase(context)
-    done = setup.initialise(path, wishes, passphrase)
-    return _tell(context, done)
+
+def _require_new_recovery_key(recovery_key: Path | None, no_recovery_key: bool) -> None:
+    from opskit.errors import UsageError
+
+    if recovery_key is None and not no_recovery_key:
+        raise UsageError(
+            "--from needs --recovery-key NEWFILE: this host gets a new signing key, which the present key file does "
+            "not know, and no such file can be written later",
+            hint="put the new file into the safe beside the old one; --no-recovery-key does without, and restores with "
+            "the old file alone then stop at the snapshots made so far",
+        )
+    if recovery_key is not None and no_recovery_key:
+        raise UsageError("--recovery-key and --no-recovery-key exclude each other")
 
 
 def _pairs(values: Sequence[str] | None, option: str) -> dict[str, str]:
@@ -105,14 +127,14 @@ def _tell(context: Context, done: object) -> int:
         context.write_json(done.as_json())
         return done.exit_code
     for name in done.made.created:
-        context.write(f"{printable(name)}: repository made")
+        _say(context, f"{printable(name)}: repository made")
     for name in done.made.present:
-        context.write(f"{printable(name)}: repository is there")
+        _say(context, f"{printable(name)}: repository is there")
     for name, error in done.made.failed.items():
         context.warning(f"{printable(name)}: {printable(str(error))}")
-    context.write(f"config: {printable(str(done.config))}")
+    _say(context, f"config: {printable(str(done.config))}")
     if done.recovery_key is not None:
-        context.write(f"recovery key: {printable(str(done.recovery_key))}")
+        _say(context, f"recovery key: {printable(str(done.recovery_key))}")
         context.warning("move the recovery key off this host, and keep a copy on paper: without it no backup opens")
     for warning in done.warnings:
         context.warning(printable(warning))
@@ -121,6 +143,12 @@ def _tell(context: Context, done: object) -> int:
     else:
         context.hint("next: opskit backup")
     return done.exit_code
+
+
+def _say(context: Context, text: str) -> None:
+    """What was done is news, not a result that somebody asked for: silent with --quiet."""
+    if not context.quiet:
+        context.write(text)
 
 
 def _rebuild(
@@ -139,21 +167,27 @@ def _rebuild(
 
     if key is None:
         raise UsageError("--from needs --key FILE, the recovery-key file")
+    place, key = str(setup.expanded("--from", location)), setup.expanded("--key", str(key))
     found = setup.rebuild(
-        path, location, key, host=host, state_dir=state_dir, recovery_key=recovery_key, ask=asker(context)
+        path, place, key, host=host, state_dir=state_dir, recovery_key=recovery_key, ask=asker(context)
     )
     if context.json:
         context.write_json(found.as_json())
         return 0
-    context.write(
-        f"host {found.host} is back: {counted(found.snapshots, 'snapshot')}, {counted(found.packs, 'pack')} known"
-    )
-    context.write(f"config: {printable(str(found.config))}")
+    known = f"{counted(found.snapshots, 'snapshot')}, {counted(found.packs, 'pack')} known"
+    _say(context, f"host {found.host} is back: {known}")
+    _say(context, f"config: {printable(str(found.config))}")
+    if recovery_key is not None:
+        _say(context, f"recovery key: {printable(str(recovery_key))}")
+    if found.beside is not None:
+        context.warning(
+            f"{printable(str(found.beside))} is as it was, and does not fit: compare it with "
+            f"{printable(str(found.config))}, then move the new one into its place"
+        )
     context.warning(f"this host has a new signing key {found.host_key}; other hosts must add it to keys.signers")
     if recovery_key is None:
-        context.warning(
-            "the recovery-key file does not know that key: restores with the file alone stop at older snapshots"
-        )
-        context.hint("say --recovery-key NEWFILE with --from, and put that file into the safe")
+        context.warning("no recovery-key file knows that key: restores with the old file alone stop at older snapshots")
+    else:
+        context.warning("put the new recovery-key file into the safe, beside the old one")
     context.hint("next: opskit backup, which uploads only what changed")
     return 0

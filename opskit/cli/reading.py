@@ -18,13 +18,14 @@ from opskit.cli.context import Context
 
 if TYPE_CHECKING:
     from opskit.access import Access, Ask
+    from opskit.errors import NoKey
     from opskit.repository.history import History
     from opskit.repository.manifest import Snapshot
     from opskit.repository.reader import Decrypt, SnapshotReader
 
 RepositoryOption = Annotated[
     str | None,
-    typer.Option("--repository", metavar="LOCATION", help="Read this copy, without any config; needs --key."),
+    typer.Option("--repository", metavar="LOCATION", help="Read this copy, without any config; with --key."),
 ]
 KeyOption = Annotated[
     Path | None, typer.Option("--key", metavar="FILE", help="The recovery-key file; else your own gpg.")
@@ -48,27 +49,39 @@ SnapshotArgument = Annotated[
 
 @contextmanager
 def opened_for_reading(
-    context: Context, repository: str | None, key: Path | None, destinations: Sequence[str] | None = None
+    context: Context,
+    repository: str | None,
+    key: Path | None,
+    destinations: Sequence[str] | None = None,
+    *,
+    keyless: bool = False,
 ) -> Iterator[Access]:
     """Open the copies of the config (or those named), or with `repository` that one copy by the key file alone.
 
+    With `keyless` the key file may be left out; signatures are not judged then. What runs that were killed left of
+    private keys in memory is removed first.
+
     Raises UsageError, ConfigError, NoKey, RepositoryNotFound, StoreError.
     """
-    from opskit import access
+    from opskit import access, gpg
+    from opskit.cli.render import printable
     from opskit.errors import UsageError
 
+    gpg.remove_stale_keyrings()
     if repository is None:
         with access.by_config(context.load_config(), destinations or ()) as opened:
+            for note in opened.notes:
+                context.warning(printable(note))
             yield opened
         return
-    if key is None:
+    if key is None and not keyless:
         raise UsageError(
             "--repository needs --key FILE, the recovery-key file: it says whose signatures to believe",
             hint="with a config, leave out --repository",
         )
     if destinations:
         raise UsageError("--repository names one copy already: expected no destination beside it")
-    with access.by_key_file(repository, key) as opened:
+    with access.by_key_file(repository, key) if key else access.by_location(repository) as opened:
         yield opened
 
 
@@ -94,10 +107,6 @@ def decrypting(context: Context, key: Path | None, passphrase: str | None) -> It
     from opskit import access
     from opskit.errors import NoKey
 
-    if key is None:
-        advice = "say --key FILE, the recovery-key file, or put the private key into your own gpg"
-    else:
-        advice = f"{key} opens other backups than these, or its passphrase is another one"
     with access.private_key(key, asker(context), _resolved(context, passphrase)) as decrypt:
 
         @lru_cache(maxsize=4096)
@@ -105,9 +114,29 @@ def decrypting(context: Context, key: Path | None, passphrase: str | None) -> It
             try:
                 return decrypt(data)
             except NoKey as error:
-                raise NoKey(str(error), hint=error.hint or advice) from error
+                raise error if error.hint else _explained(context, key, error) from error
 
         yield opened
+
+
+def _explained(context: Context, key: Path | None, error: NoKey) -> NoKey:
+    """What is missing in terms of keys that people know: gpg names a subkey, or nothing at all."""
+    from opskit.errors import NoKey, OpskitError
+
+    said = str(error)
+    if "bad passphrase" in said.lower():
+        return NoKey("the passphrase is wrong", hint="try again; in the gpg-agent too it may be a wrong one")
+    if key is not None:
+        what = f"the private key in {key} does not open this backup" if "No secret key" in said else said
+        return NoKey(what, hint="it is for other backups than these: look for the recovery-key file of this repository")
+    advice = "say --key FILE, the recovery-key file, or put the private key into your own gpg"
+    try:
+        recipients: Sequence[str] = context.load_config().keys.recipients
+    except OpskitError:
+        recipients = ()
+    if recipients and "No secret key" in said:
+        said = f"your own gpg has no private key that opens this backup: expected one of {', '.join(recipients)}"
+    return NoKey(said, hint=advice)
 
 
 @contextmanager

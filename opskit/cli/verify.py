@@ -1,6 +1,7 @@
 """`opskit verify`: read the copies back and tell a tired person what is wrong, for whom, and what to do.
 
-Needs no private key and changes nothing.
+Needs no private key and changes nothing. Without any key (`--repository` alone) it compares hashes, and says that
+signatures were not judged.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def verify(
     from opskit.cli.render import printable
 
     context = Context.of(typer_context)
-    with opened_for_reading(context, repository, key, destination) as opened:
+    with opened_for_reading(context, repository, key, destination, keyless=True) as opened:
         if opened.heads is not None and opened.heads.lost:
             context.warning(printable(opened.heads.lost))
         reports = _read_back(context, opened, key)
@@ -46,7 +47,10 @@ def verify(
             context.write_json(_as_json(opened, reports))
         else:
             _tell(context, opened, reports)
-    if any(report.is_forged for report in reports.values()):
+        if not opened.judges_signatures:
+            context.warning("SIGNATURES WERE NOT JUDGED: hashes show what is damaged, and not who made it")
+            context.hint("--key FILE, the recovery-key file, checks who made the snapshots as well")
+    if opened.judges_signatures and any(report.is_forged for report in reports.values()):
         return 13
     return 0 if not opened.absent and all(report.is_good for report in reports.values()) else 3
 

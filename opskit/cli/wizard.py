@@ -1,55 +1,124 @@
-"""Questions to a person at a terminal: the wizard of `opskit init`, and passphrases."""
+"""Questions to a person at a terminal: the wizard of `opskit init`, and passphrases.
+
+Invariants: nothing is written here, and whoever breaks off is told so. Each answer is judged when it is given, and
+asked for again where it cannot be meant.
+"""
 
 from __future__ import annotations
 
 import getpass
+import os
+import re
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 from opskit.cli.context import Context
 from opskit.errors import UsageError
-from opskit.setup import Wishes
+from opskit.setup import Wishes, expanded, place
 
 
-def ask_all(context: Context, config: Path) -> Wishes:
-    """Ask for what a first `init` needs; raises UsageError where nobody is there to answer."""
-    if not context.stdin.isatty():
-        raise UsageError(
-            "nothing to do: expected --source, --destination and --recipient or --new-recipient",
-            hint="on a terminal, opskit init without arguments asks for them",
+class Answers:
+    """What a person answers; a context manager that says "nothing was written" when they break off."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_details: object) -> None:
+        if kind is KeyboardInterrupt:
+            self._context.diagnose("\nnothing was written")
+
+    def ask_all(self, config: Path) -> Wishes:
+        """Ask for what a first `init` needs; raises UsageError where nobody is there to answer."""
+        if not self._context.stdin.isatty():
+            raise UsageError(
+                "nothing to do: expected --source, --destination and --recipient or --new-recipient",
+                hint="on a terminal, opskit init without arguments asks for them",
+            )
+        self._context.message(
+            f"This makes {config}. Four questions, then a passphrase; nothing is written before the last answer."
         )
-    context.message(f"This makes {config}. Three questions; nothing is written before the last answer.")
-    source = _ask(context, "What must not be lost (a folder)?", "/srv")
-    destination = _ask(context, "Where does its first copy go (a folder on another disk)?", "/backup/opskit")
-    name = _ask(context, "Who will restore (NAME <MAIL>)?", f"{getpass.getuser()} <{getpass.getuser()}@localhost>")
-    recovery = _ask(context, "Where does the recovery key go (best a USB stick)?", "./recovery-key.asc")
-    label = "".join(letter if letter.isalnum() else "-" for letter in Path(source).name.lower()).strip("-") or "data"
-    return Wishes(
-        sources={label[:32]: source},
-        destinations={"disk": destination},
-        new_recipient=name,
-        recovery_key=Path(recovery),
-    )
-
-
-def _ask(context: Context, question: str, default: str) -> str:
-    context.stderr.write(f"{question} [{default}] ")
-    context.stderr.flush()
-    answer = context.stdin.readline()
-    if not answer:
-        raise UsageError("the answers ended early; nothing was written")
-    return answer.strip() or default
-
-
-def new_passphrase(context: Context) -> bytes:
-    """A new passphrase, typed twice; raises UsageError without a terminal."""
-    if not context.stdin.isatty():
-        raise UsageError(
-            "a new recovery key needs a passphrase, and there is no terminal to ask for one",
-            hint="say --no-passphrase and keep the file in a safe, or run this on a terminal",
+        user = getpass.getuser()
+        source = self._ask("What must not be lost (a folder)?", "/srv", _source)
+        destination = self._ask(
+            "Where does its first copy go (a folder on another disk)?",
+            "/backup/opskit",
+            lambda text: _destination(text, Path(source)),
         )
-    first = getpass.getpass("passphrase for the new recovery key: ")
-    if first != getpass.getpass("the same again: "):
-        raise UsageError("the two passphrases differ; nothing was written")
-    if not first:
-        raise UsageError("an empty passphrase protects nothing", hint="say --no-passphrase if that is what you mean")
-    return first.encode()
+        name = self._ask("Who will restore (NAME <MAIL>)?", f"{user} <{user}@localhost>", _name)
+        recovery = self._ask("Where does the recovery key go (best a USB stick)?", "./recovery-key.asc", _recovery)
+        return Wishes(
+            sources={label_of(source): source},
+            destinations={"disk": destination},
+            new_recipient=name,
+            recovery_key=Path(recovery),
+        )
+
+    def _ask(self, question: str, default: str, judged: Callable[[str], str]) -> str:
+        """The first answer that `judged` does not raise UsageError for, in the form that it returns."""
+        while True:
+            self._context.stderr.write(f"{question} [{default}] ")
+            self._context.stderr.flush()
+            answer = self._context.stdin.readline()
+            if not answer:
+                raise UsageError("the answers ended early; nothing was written")
+            try:
+                return judged(answer.strip() or default)
+            except UsageError as error:
+                self._context.warning(str(error))
+
+    def new_passphrase(self) -> bytes:
+        """A new passphrase, typed twice; raises UsageError without a terminal."""
+        if not self._context.stdin.isatty():
+            raise UsageError(
+                "a new recovery key needs a passphrase, and there is no terminal to ask for one",
+                hint="say --no-passphrase and keep the file in a safe, or run this on a terminal",
+            )
+        first = getpass.getpass("passphrase for the new recovery key: ")
+        if first != getpass.getpass("the same again: "):
+            raise UsageError("the two passphrases differ; nothing was written")
+        if not first:
+            raise UsageError(
+                "an empty passphrase protects nothing", hint="say --no-passphrase if that is what you mean"
+            )
+        return first.encode()
+
+
+def label_of(path: str) -> str:
+    """A name for a source, from the last part of its path: 1 to 32 of a-z, 0-9, _ and -."""
+    plain = unicodedata.normalize("NFKD", Path(path).name.lower()).encode("ascii", "ignore").decode()
+    return re.sub("[^a-z0-9_-]+", "-", plain).strip("-")[:32] or "data"
+
+
+def _source(text: str) -> str:
+    path = place("the answer", text)
+    if not path.exists():
+        raise UsageError(f"{path} is not there")
+    return str(path)
+
+
+def _destination(text: str, source: Path) -> str:
+    path = place("the answer", text)
+    if "://" in text:
+        raise UsageError(f"expected a folder, got {text!r}")
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is not a folder")
+    if Path(os.path.normpath(path)).is_relative_to(os.path.normpath(source)):
+        raise UsageError(f"{path} lies inside {source}, which would back itself up; expected a folder outside it")
+    return str(path)
+
+
+def _name(text: str) -> str:
+    if not text.isprintable():
+        raise UsageError("expected one line, such as 'Name <mail@example.org>'")
+    return text
+
+
+def _recovery(text: str) -> str:
+    path = expanded("the answer", text)
+    if os.path.lexists(path):
+        raise UsageError(f"{path} exists; a recovery key is never written over another file")
+    return str(path)

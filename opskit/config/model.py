@@ -111,7 +111,7 @@ def _path(value: object, info: ValidationInfo) -> Path:
 
 def _is_encodable(text: str) -> bool:
     try:
-        os.fsencode(text)
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -141,12 +141,12 @@ def _objection(key: KeyInfo | None, now: float) -> str | None:
         return "no such public key on this host"
     if key.revoked:
         return "revoked by its owner"
+    if key.created > now:  # gpg, too, takes nothing of such a key for usable
+        return f"made in the future, on {_day(key.created)}: check the clock of this host"
     if not key.can_encrypt:
         return "has no key to encrypt to"
     if key.expires is not None and key.expires <= now:
         return f"expired on {_day(key.expires)}"
-    if key.created > now:
-        return f"made in the future, on {_day(key.created)}: check the clock of this host"
     return None
 
 

@@ -67,7 +67,10 @@ class Options:
 
 @dataclass(slots=True)
 class Result:
-    """What became of one source. `destinations`: "ok", "behind" or "failed"; sizes in bytes."""
+    """What became of one source. `destinations`: "ok", "behind" or "failed"; sizes in bytes.
+
+    `put_bytes` tells per destination what was put there since the result before, catching up included.
+    """
 
     source: str
     snapshot: str = ""
@@ -80,6 +83,7 @@ class Result:
     errors: list[str] = field(default_factory=list)
     destinations: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, OpskitError] = field(default_factory=dict)
+    put_bytes: dict[str, int] = field(default_factory=dict)
     failure: OpskitError | None = None
 
     @property
@@ -300,8 +304,10 @@ class _Run:
         if session.heads.lost is not None:
             result.errors.append(session.heads.lost)
         result.errors += [f"recipient {reason}" for reason in self._rejected]
-        result.errors += [f"{name}: {error}" for _, name, error in session.rejected]
+        rejected = {(place, name): _rejection(place, name, error) for place, name, error in session.rejected}
+        result.errors += rejected.values()
         for copy in session.copies:
+            result.put_bytes[copy.destination], copy.put_bytes = copy.put_bytes, 0
             missing = [each for each in older if each.name not in copy.objects]
             if copy.failed is not None:
                 result.destinations[copy.destination], result.reasons[copy.destination] = "failed", copy.failed
@@ -315,13 +321,20 @@ class _Run:
         result.errors += self._rolled_back
 
 
+def _rejection(destination: str, name: str, error: OpskitError) -> str:
+    text, place = str(error), f"{destination}: " if destination else ""
+    return text if name in text and text.startswith(place) else f"{place}{name}: {text.removeprefix(place)}"
+
+
 def _recipients(session: Session) -> tuple[list[str], list[str]]:
     identity = session.host.identity
     valid, rejected = usable_recipients(identity.keyring.keys(), identity.recipients, session.host.now().timestamp())
     if not valid:
         raise NoKey(
             "no recipient can be encrypted to: " + "; ".join(rejected or ["none is configured"]),
-            hint="opskit keys list shows the recipients; import a renewed public key or add another recipient",
+            hint="check the clock of this host: it is behind the day on which the keys were made"
+            if all("the clock" in reason for reason in rejected) and rejected
+            else "opskit keys list shows the recipients; import a renewed public key or add another recipient",
         )
     return valid, rejected
 

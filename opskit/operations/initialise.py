@@ -2,26 +2,42 @@
 
 Invariants: safe to repeat; what exists is kept and never changed. Nothing that a person must keep (a
 recovery key) is overwritten, and it is on disk before anything refers to it. The new recipient's private
-half exists in memory and in the file that was asked for, nowhere else.
+half exists in memory and in the file that was asked for, nowhere else. A destination that was made once is
+remembered in the state, and made again only where that is asked for: its medium may just be absent, and a
+repository on the bare mount point would look like a copy.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from opskit import gpg
-from opskit.errors import ConfigError, NoKey, OpskitError, UsageError
+from opskit.errors import (
+    ConfigError,
+    Damaged,
+    NoKey,
+    NotMounted,
+    ObjectNotFound,
+    OpskitError,
+    RepositoryNotFound,
+    StoreError,
+    UsageError,
+)
 from opskit.gpg import Keyring
 from opskit.repository import copy as copies
-from opskit.repository import names
+from opskit.repository import encoding, names
+from opskit.repository.durable import write_durably
 from opskit.repository.identity import read_repository, write_repository
 from opskit.repository.recovery import keyfile, kit
 from opskit.repository.recovery.keyfile import KeyFile
 from opskit.stores.base import Store
+
+_PAST = "destinations.json"
 
 
 @dataclass(slots=True)
@@ -33,6 +49,33 @@ class Made:
     failed: dict[str, OpskitError] = field(default_factory=dict)
 
 
+class Past(NamedTuple):
+    """That a destination was made: its copy id ("" if nobody saw it), and the day (UTC, YYYY-MM-DD)."""
+
+    copy: str
+    made: str
+
+
+class Recipient(NamedTuple):
+    """A public key that was asked for: primary fingerprint, and the key itself, armored."""
+
+    fingerprint: str
+    public: bytes
+
+
+LOST_STATE_HINT = "opskit init --from LOCATION --key FILE --recovery-key NEWFILE brings a host back whose state is lost"
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder (0700) and its parents (0755 at most, whatever the umask); raises OpskitError."""
+    try:
+        for each in (*reversed(path.parents), path):
+            if not each.exists():
+                each.mkdir(mode=0o700 if each == path else 0o755, exist_ok=True)
+    except OSError as error:
+        raise OpskitError(f"the folder {path} cannot be made: {(error.strerror or 'error').lower()}") from error
+
+
 def host_key(keyring: Keyring, wanted: str | None, label: str) -> str:
     """The fingerprint of this host's key, made when there is none; raises NoKey when a configured one is gone."""
     own = [key.fingerprint for key in keyring.keys() if key.has_secret]
@@ -42,28 +85,53 @@ def host_key(keyring: Keyring, wanted: str | None, label: str) -> str:
     if wanted not in own:
         raise NoKey(
             f"the host key {wanted} has no private half in {keyring.home}",
-            hint="if this host's state was lost, opskit init --from LOCATION --key FILE brings it back",
+            hint=LOST_STATE_HINT,
         )
     return wanted
+
+
+def read_recipients(texts: Sequence[str], now: float) -> tuple[list[Recipient], list[str]]:
+    """Look at recipients before anything is made: the keys, and what speaks against some of them.
+
+    `now` is in epoch seconds. Raises UsageError where a key is not there, or where none can be encrypted to.
+    """
+    if not texts:
+        return [], []
+    with gpg.ephemeral_keyring(None) as scratch:
+        fingerprints = list(dict.fromkeys(import_recipient(scratch, text) for text in texts))
+        valid, rejected = gpg.usable_recipients(scratch.keys(), fingerprints, now)
+        if not valid:
+            raise UsageError(f"--recipient: nobody could restore: {'; '.join(rejected)}")
+        return [Recipient(each, scratch.export_public([each])) for each in fingerprints], rejected
 
 
 def import_recipient(keyring: Keyring, text: str) -> str:
     """Take in a recipient: a file with a public key, or the fingerprint of one the user's own gpg knows."""
     path = Path(text)
-    if path.is_file():
-        data = path.read_bytes()
-        if b"PRIVATE KEY BLOCK" in data:
-            raise UsageError(
-                f"{path} holds a private key: this host must not see one of a recipient",
-                hint="export the public half: gpg --armor --export FINGERPRINT",
-            )
-    else:
-        with Keyring(None) as own:
-            data = own.export_public([text])
-    found = keyring.import_keys(data)
+    data = path.read_bytes() if path.is_file() else _from_own_gpg(text)
+    if b"PRIVATE KEY BLOCK" in data:
+        raise UsageError(
+            f"--recipient: {path} holds a private key: this host must not see one of a recipient",
+            hint="export the public half: gpg --armor --export FINGERPRINT",
+        )
+    try:
+        found = keyring.import_keys(data)
+    except Damaged as error:
+        raise UsageError(f"--recipient: {path} holds no OpenPGP public key") from error
     if len(found) != 1:
-        raise UsageError(f"expected one key in {path}, found {len(found)}")
+        raise UsageError(f"--recipient: expected one key in {path}, found {len(found)}")
     return found[0]
+
+
+def _from_own_gpg(text: str) -> bytes:
+    try:
+        with Keyring(None) as own:
+            return own.export_public([text])
+    except OpskitError as error:  # also a gpg that has no home folder yet
+        raise UsageError(
+            f"--recipient: {text!r}: no such file, and no such key in your gpg",
+            hint="name a file with a public key, or all 40 digits of a fingerprint that gpg --list-keys shows",
+        ) from error
 
 
 def new_recipient(keyring: Keyring, user_id: str, passphrase: bytes | None, write: Callable[[str, bytes], None]) -> str:
@@ -78,7 +146,9 @@ def new_recipient(keyring: Keyring, user_id: str, passphrase: bytes | None, writ
 def write_recovery_key(path: Path, known: KeyFile) -> None:
     """Write a recovery-key file, mode 0600, durably; raises UsageError when the file exists."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for parent in reversed(path.parents):
+            if not parent.exists():
+                parent.mkdir(mode=0o755, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
         raise UsageError(
@@ -119,11 +189,33 @@ def repository_of(state: Path, stores: Mapping[str, Store], new: Callable[[], by
             continue
         raise ConfigError(
             f"{destination}: {store.location} already holds repository {found.repository}",
-            hint="to take it over: opskit init --from LOCATION --key RECOVERY-KEY-FILE; else choose an empty folder",
+            hint="to take it over: opskit init --from LOCATION --key FILE --recovery-key NEWFILE; "
+            "else choose an empty folder",
         )
     about = new()
+    make_private_folder(state)
     write_repository(state, about)
     return about
+
+
+def read_past(state: Path) -> dict[str, Past]:
+    """Which destinations were made before, by name; raises Damaged."""
+    path = state / _PAST
+    try:
+        value = encoding.decode_object(path.read_bytes(), what=str(path))
+        return {name: Past(str(copy), str(made)) for name, (copy, made) in value.items()}
+    except FileNotFoundError:
+        return {}
+    except (Damaged, TypeError, ValueError) as error:
+        raise Damaged(
+            f"{path} is damaged: it says which destinations were made",
+            hint="see that every medium is mounted, then move this file away and run opskit init again",
+        ) from error
+
+
+def write_past(state: Path, past: Mapping[str, Past]) -> None:
+    """Remember which destinations were made, durably."""
+    write_durably(state / _PAST, encoding.encode({name: [*each] for name, each in past.items()}))
 
 
 def make_copies(
@@ -131,20 +223,53 @@ def make_copies(
     prepare: Callable[[str], None],
     about: bytes,
     *,
+    state: Path,
+    again: Collection[str] = (),
     new_id: Callable[[], str],
     now: datetime,
 ) -> Made:
-    """Make the repository at every destination; `prepare` makes a destination's folder."""
-    made, fixed = Made(), kit()
+    """Make the repository at every destination; `prepare` makes a destination's folder.
+
+    One that was made before and is not there fails, unless it is among `again`: its medium may be absent.
+    """
+    made, fixed, past = Made(), kit(), read_past(state)
     for destination, store in stores.items():
         try:
+            if destination in past and destination not in again:
+                _require_present(destination, store, past[destination])
             prepare(destination)
             is_new = copies.create(store, about, copy_id=new_id(), kit=fixed, now=now)
+            copy_id = _copy_id(store)
         except OpskitError as error:
             made.failed[destination] = error
             continue
         (made.created if is_new else made.present).append(destination)
+        if destination not in past or past[destination].copy != copy_id:
+            past[destination] = Past(copy_id, now.date().isoformat())
+            write_past(state, past)
     return made
+
+
+def _require_present(destination: str, store: Store, past: Past) -> None:
+    try:
+        store.get(names.REPOSITORY)
+    except NotMounted:
+        raise
+    except StoreError as error:
+        # A half-made repository is known by its copy id, so the medium is there and the rest may be made.
+        if isinstance(error, ObjectNotFound) and past.copy and _copy_id(store) == past.copy:
+            return
+        raise RepositoryNotFound(
+            f"was made {'on' if past.copy else 'before'} {past.made} and is not there now: is it mounted? "
+            f"to make it anew: opskit init --destination {destination}={store.location}"
+        ) from error
+
+
+def _copy_id(store: Store) -> str:
+    try:
+        return str(encoding.decode_object(store.get(names.COPY), what=names.COPY).get("copy", ""))
+    except (ObjectNotFound, Damaged):
+        return ""
 
 
 def write_trusted(keyring: Keyring, path: Path, fingerprints: Sequence[str]) -> None:

@@ -15,15 +15,17 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from opskit.errors import Damaged, OpskitError, SnapshotNotFound, StoreError, UsageError
 from opskit.log import logger
+from opskit.operations.restoring.entries import with_parents
+from opskit.operations.restoring.place import FULL, check_target, full, open_target
 from opskit.operations.restoring.plan import Plan, Want, pieces, spans
 from opskit.operations.restoring.target import Owners, Target, write_all
 from opskit.repository import pack
@@ -70,23 +72,22 @@ class Restored:
 def restore(
     reader: SnapshotReader, target: Path, options: RestoreOptions, progress: Restored | None = None
 ) -> Restored:
-    """Restore into `target`; raises UsageError for a target in use, OSError for one that cannot be written."""
-    root = open_target(target, options.overwrite)
+    """Restore into `target`, which is made once there is something to restore.
+
+    Raises UsageError, StoreRefused or StoreError for a target that cannot be used.
+    """
+    result = progress or Restored()
+    empty = options.overwrite == "never"
+    check_target(target, empty=empty)
+    entries = with_parents(reader, options.below, options.wanted)
+    first = next(entries, None)
+    if first is None:
+        return result
+    root = open_target(target, empty=empty)
     try:
-        return _Restore(reader, root, options, progress or Restored()).run()
+        return _Restore(reader, root, options, result).run(chain([first], entries))
     finally:
         os.close(root)
-
-
-def open_target(target: Path, overwrite: Overwrite) -> int:
-    """Open (and make) the target folder; with "never" it must be empty."""
-    target.mkdir(parents=True, exist_ok=True)
-    if overwrite == "never" and any(target.iterdir()):
-        raise UsageError(
-            f"the target {target} is not empty",
-            hint="choose an empty folder, or say --overwrite if-changed or --overwrite always",
-        )
-    return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def files_of(reader: SnapshotReader, options: RestoreOptions) -> Iterator[Node]:
@@ -115,10 +116,10 @@ class _Restore:
     def _new_target(self) -> Target:
         return Target(self._root, self._owners, replace=self._replace)
 
-    def run(self) -> Restored:
+    def run(self, entries: Iterable[tuple[Node, bool]]) -> Restored:
         try:
-            for node in files_of(self._reader, self._options):
-                self._guard(node, self._prepare)
+            for node, is_wanted in entries:
+                self._guard(node, self._prepare if is_wanted else self._prepare_parent)
             if self._result.planned_files:
                 self._plan.locate(self._reader.indexed_packs())
                 self._fetch()
@@ -151,18 +152,28 @@ class _Restore:
             self._result.complain(node.path, str(error))
 
     def _complain(self, path: bytes, error: OSError) -> None:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise StoreError(
-                f"the target cannot be written: {error.strerror}", hint="free space there, then restore again"
-            ) from error
+        if error.errno in FULL:
+            raise full(error) from error
+        if error.errno == errno.EROFS:
+            raise StoreError(f"the target cannot be written: {error.strerror}", hint="make it writable") from error
         with self._lock:
             self._result.complain(path, error.strerror or str(error))
+
+    def _prepare_parent(self, node: Node) -> None:
+        """A folder above what is wanted: as it was if this restore makes it, else not touched."""
+        if not self._make_folder(node):
+            self._folders.append((node, True))
+
+    def _make_folder(self, node: Node) -> bool:
+        """Make sure a folder is there; returns whether it was before."""
+        existed = self._replace and self._target.existing(node.path) is not None
+        self._target.make_folder(node)
+        return existed
 
     def _prepare(self, node: Node) -> None:
         self._result.entries += 1
         if node.type == "dir":
-            existed = self._replace and self._target.existing(node.path) is not None
-            self._target.make_folder(node)
+            existed = self._make_folder(node)
             self._folders.append((node, not (existed and node.mtime is None)))
             return
         if node.hardlink is not None:
@@ -180,8 +191,10 @@ class _Restore:
         if node.error is not None:
             self._result.complain(node.path, f"its content was not backed up: {node.error}")
             return
-        if self._options.overwrite == "if-changed" and self._is_same(node):
+        if self._options.overwrite == "if-changed" and (found := self._target.same_file(node)) is not None:
             self._result.skipped += 1
+            for message in self._target.mend_file(node, found):
+                self._result.complain(node.path, message)
             return
         self._result.planned_files += 1
         self._result.planned_bytes += node.size
@@ -200,10 +213,6 @@ class _Restore:
             finally:
                 os.close(descriptor)
             node.chunks = []  # planned; a long list would stay in memory for nothing
-
-    def _is_same(self, node: Node) -> bool:
-        found = self._target.existing(node.path)
-        return found is not None and (found.st_size, found.st_mtime_ns) == (node.size, node.mtime)
 
     def _fetch(self) -> None:
         """Open packs in threads, a few ahead of what is written; rows are read by this thread alone."""

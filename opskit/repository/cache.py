@@ -258,10 +258,12 @@ def _open(path: Path, repository: str) -> sqlite3.Connection:
 
 
 def open_or_replace(path: Path, repository: str) -> Cache:
-    """Open the cache; one that is corrupt or foreign is deleted and starts empty."""
+    """Open the cache; one that is corrupt or foreign is deleted and starts empty, one in use is neither."""
     try:
         return Cache(path, repository)
-    except CacheError:
+    except CacheError as error:
+        if isinstance(error.__cause__, sqlite3.OperationalError) and "locked" in str(error.__cause__):
+            raise
         remove(path)
         return Cache(path, repository)
 

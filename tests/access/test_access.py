@@ -10,7 +10,7 @@ import pytest
 
 from opskit import access, gpg
 from opskit.config.load import load
-from opskit.errors import Damaged, NoKey, RepositoryNotFound
+from opskit.errors import NoKey, RepositoryNotFound
 from opskit.gpg import Keyring
 from opskit.repository.recovery import keyfile
 from tests.cli.labs import HostLab, lab
@@ -56,9 +56,10 @@ def test_signers_come_from_the_key_file_not_from_the_copy(lab: HostLab, tmp_shor
 
 
 def test_a_copy_of_another_repository_is_refused(lab: HostLab) -> None:
-    """A key file says which repository it belongs to; another one at that place is not opened."""
+    """A key file says which repository it belongs to; another one at that place is NoKey, and both are named."""
     rewrite(lab.key, repository="0" * 32)
-    with pytest.raises(Damaged, match="expected repository 0"), access.by_key_file(str(lab.root / "a"), lab.key):
+    told = "is for repository 0+, this is repository [0-9a-f]{32}"
+    with pytest.raises(NoKey, match=told), access.by_key_file(str(lab.root / "a"), lab.key):
         pass
 
 
@@ -122,6 +123,26 @@ def test_the_passphrase_is_asked_for_once(tmp_short: Path) -> None:
     with access.private_key(key, ask, b"battery staple") as decrypt, pytest.raises(NoKey):
         decrypt(message)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("wrong", [2, 3])
+def test_a_wrong_passphrase_is_called_that(tmp_short: Path, wrong: int) -> None:
+    """A wrong answer is told and asked for again, three times in all; then it is NoKey, in these words."""
+    key, message = protected(tmp_short)
+    answers = [*[b"battery staple"] * wrong, b"correct horse"]
+    asked: list[str] = []
+
+    def ask(question: str) -> bytes:
+        asked.append(question)
+        return answers.pop(0)
+
+    with access.private_key(key, ask) as decrypt:
+        if wrong < 3:
+            assert decrypt(message) == b"run keys"
+        else:
+            with pytest.raises(NoKey, match="the passphrase is wrong"):
+                decrypt(message)
+    assert len(asked) == 3 and "wrong" not in asked[0] and "is wrong" in asked[1]
 
 
 def test_nobody_is_asked_for_a_key_without_passphrase(lab: HostLab, tmp_short: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit.cli.render import human_bytes
 from opskit.gpg import Keyring
 from opskit.gpg.program import find_program
 from tests.cli.hosts import Machine, objects, run, snapshot_of
@@ -184,6 +186,44 @@ def test_a_full_destination(machine: Machine) -> None:
         shutil.copytree(machine.a, place / "copy")
         assert machine.run("backup").code == 21
         assert not objects(place / "copy", "snapshots")
+
+
+@needs_root
+def test_a_full_destination_among_two(machine: Machine) -> None:
+    """One of two is full: 3, with the advice to free space there, and its reason is told for one source only."""
+    (machine.folder / "more").mkdir()
+    (machine.folder / "more" / "file").write_bytes(noise(9, 100_000))
+    machine.edit_config("sources:\n", f"sources:\n  more: {{paths: [{machine.folder / 'more'}]}}\n")
+    with mounted("tmpfs", machine.folder, size=1024 * 1024) as place:
+        machine.edit_config(str(machine.b), str(place / "copy"))
+        shutil.copytree(machine.b, place / "copy")
+        answer = machine.run("backup", "data", "more")
+    assert answer.code == 3 and "free space at b" in answer.err and "as above" in answer.out
+    assert not re.search("[0-9a-f]{64}", answer.out + answer.err)
+
+
+def test_what_was_put_is_counted_where_it_was_put(machine: Machine) -> None:
+    """A destination that is caught up shows the bytes it was given, beside one that was given a manifest only."""
+    machine.b.rename(machine.folder / "drawer")
+    assert machine.run("backup").code == 3
+    (machine.folder / "drawer").rename(machine.b)
+    before = sum(path.stat().st_size for path in machine.b.rglob("*") if path.is_file())
+    answer = machine.run("backup")
+    grown = sum(path.stat().st_size for path in machine.b.rglob("*") if path.is_file()) - before
+    assert grown > 1_000_000 and re.search(rf"b +ok +{re.escape(human_bytes(grown))} new", answer.out), answer.out
+    assert re.search(r"a +ok +[0-9]+ B new", answer.out), answer.out
+
+
+def test_a_rejected_manifest_is_told_once_a_copy(used: Machine, tmp_short: Path) -> None:
+    """A manifest by a stranger is one warning, which names the destination, however many sources are backed up."""
+    (used.folder / "more").mkdir()
+    used.edit_config("sources:\n", f"sources:\n  more: {{paths: [{used.folder / 'more'}]}}\n")
+    with Keyring(tmp_short / "g") as stranger:
+        data = stranger.sign(b"{}", stranger.generate("stranger"))
+    name = f"snapshots/20261121T020000Z-data-{hashlib.sha256(data).hexdigest()}.gpg"
+    (used.b / name).write_bytes(data)
+    answer = used.run("backup", "data", "more")
+    assert answer.code == 3 and answer.err.count(name) == 1 and f"warning: b: {name}: signed by" in answer.err
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from opskit.access import read_key_file
+from opskit.cli.wizard import label_of
+from opskit.config.load import load
 from opskit.gpg import Keyring
 from tests.cli.hosts import Machine, fill, objects, run, snapshot_of
 from tests.cli.running import OPSKIT, clean
@@ -109,6 +112,12 @@ def test_an_existing_recovery_key_file(fresh: Machine) -> None:
         ["--source", "no-path"],
         ["--source", "=x"],
         ["--source", "A B=/x"],
+        ["--source", "odd=/srv/\udcff"],
+        ["--destination", "odd=/srv/\udcff"],
+        ["--destination", "c=~nobody-of-this-name/x"],
+        ["--recipient", "/nonexistent"],
+        ["--recipient", "ABCD"],
+        ["--recipient", "0" * 40],
         ["--source", "x=/x", "--source", "x=/y"],
         ["--destination", "c=ftp://x/y"],
     ],
@@ -196,7 +205,126 @@ def test_an_unreachable_destination(fresh: Machine) -> None:
     assert fresh.run("backup").code == 0
 
 
+def test_a_destination_that_is_not_mounted(machine: Machine) -> None:
+    """A destination that was made and is gone is not made again by init alone, but by naming it."""
+    machine.b.rename(machine.folder / "unplugged")
+    for _ in range(2):
+        answer = machine.run("init")
+        assert answer.code == 3 and "is it mounted?" in answer.err, answer
+        assert f"opskit init --destination b={machine.b}" in answer.err
+        assert not machine.b.exists()
+    machine.b.mkdir()
+    assert machine.run("init").code == 3 and not list(machine.b.iterdir())
+    assert machine.run("backup", "--quiet").code == 3
+    assert machine.run("init", "--destination", f"b={machine.folder / 'c'}").code == 2
+    answer = machine.run("init", "--destination", f"b={machine.b}")
+    assert answer.code == 0 and "b: repository made" in answer.out
+    (machine.b / "RECOVER.md").unlink()
+    (machine.b / "copy.json").unlink()
+    assert machine.run("init").code == 0
+    assert (machine.b / "RECOVER.md").exists() and (machine.b / "copy.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipient", "/nonexistent"], "no such file, and no such key in your gpg"),
+        (["--recipient", "ABCD"], "no such file, and no such key in your gpg"),
+        (["--source", "odd=/srv/\udcff"], "--source odd: expected a path in UTF-8"),
+        (["--source", "A B=/x"], "--source: not a name"),
+        (["--destination", "c={folder}/a/c"], "opskit: error: --destination c: shares its folder"),
+    ],
+)
+def test_errors_name_the_option(fresh: Machine, arguments: list[str], message: str) -> None:
+    """What is wrong with an argument is said of the option, not of a line in a file nobody wrote."""
+    answer = fresh.init(*[word.format(folder=fresh.folder) for word in arguments])
+    assert answer.code == 2 and message in answer.err, answer.err
+    assert "opskit.yaml:" not in answer.err and not fresh.state.exists()
+
+
+def test_the_home_folder(fresh: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` in arguments is the home folder, and no folder is made of that name."""
+    monkeypatch.setenv("HOME", str(fresh.folder))
+    monkeypatch.chdir(fresh.source)
+    answer = fresh.run(
+        "init", "--state-dir", "~/state", "--source", "data=~/data", "--destination", "a=~/a",
+        "--new-recipient", "Safe", "--recovery-key", "~/key.asc", "--no-passphrase",
+    )  # fmt: skip
+    assert answer.code == 0, answer
+    assert fresh.state.is_dir() and fresh.key.exists() and (fresh.a / "opskit.json").exists()
+    assert not list(fresh.source.glob("~*")) and f"{fresh.source}" in fresh.config.read_text()
+
+
+def test_the_state_of_a_user(fresh: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --state-dir a user who is not root gets it below the home folder, and the config says so."""
+    monkeypatch.setenv("HOME", str(fresh.folder))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    answer = fresh.run(
+        "init", "--source", f"data={fresh.source}", "--destination", f"a={fresh.a}",
+        "--new-recipient", "Safe", "--recovery-key", fresh.key, "--no-passphrase",
+    )  # fmt: skip
+    assert answer.code == 0, answer
+    state = fresh.folder / ".local" / "state" / "opskit"
+    assert f"state_dir: {state}\n" in fresh.config.read_text() and (state / "opskit.json").exists()
+
+
+def test_quiet(fresh: Machine) -> None:
+    """With --quiet init says nothing but warnings."""
+    answer = fresh.init("--quiet")
+    assert answer.code == 0 and answer.out == ""
+    assert all(line.startswith("opskit: warning:") for line in answer.err.splitlines())
+
+
 # A host that was lost
+
+
+def test_a_new_recovery_key_is_not_forgotten(used: Machine, backed_up: Machine) -> None:
+    """init --from without --recovery-key is refused before anything is made, unless one says that none is wanted."""
+    shutil.rmtree(used.state)
+    used.config.unlink()
+    lost = ["init", "--from", used.a, "--key", used.key, "--state-dir", used.state]
+    answer = used.run(*lost)
+    assert answer.code == 2 and "--recovery-key NEWFILE" in answer.err
+    assert used.run(*lost, "--recovery-key", used.key).code == 2, "never over the old one"
+    assert not used.state.exists() and not used.config.exists()
+    answer = used.run(*lost, "--no-recovery-key")
+    assert answer.code == 0 and "no recovery-key file knows" in answer.err
+
+
+def test_a_lost_state(used: Machine, backed_up: Machine) -> None:
+    """Only the state gone: init says what to do, and init --from keeps the config's text but for the keys."""
+    used.edit_config("version: 1", "version: 1  # my comment")
+    before = used.config.read_text()
+    shutil.rmtree(used.state)
+    for command in ("backup", "init"):
+        answer = used.run(command)
+        assert answer.code != 0 and "init --from LOCATION" in answer.err, answer
+    used.b.rename(used.folder / "unplugged")
+    new_key = used.folder / "new-key.asc"
+    answer = used.run("init", "--from", used.a, "--key", used.key, "--recovery-key", new_key)
+    assert answer.code == 0, answer
+    after = used.config.read_text()
+    assert "# my comment" in after and len(load(used.config).keys.signers) == 2
+    changed = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert all("host" in line or "signers" in line or "maintainers" in line or "[" in line for line in changed)
+    assert used.run("init").code == 3 and not used.b.exists(), "it may only be absent"
+    (used.folder / "unplugged").rename(used.b)
+    assert used.run("init").code == 0
+    assert used.run("backup", "--quiet").code == 0
+
+
+def test_a_config_that_cannot_be_edited(used: Machine, backed_up: Machine) -> None:
+    """Where the keys cannot be put into the config, it stays as it was, and the new one lies beside it."""
+    text = used.config.read_text()
+    used.config.write_text("".join(line for line in text.splitlines(True) if "maintainers:" not in line))
+    before = used.config.read_text()
+    shutil.rmtree(used.state)
+    answer = used.run("init", "--from", used.a, "--key", used.key, "--no-recovery-key")
+    beside = used.folder / "opskit.yaml.restored"
+    assert answer.code == 0 and "compare it with" in answer.err and str(beside) in answer.err
+    assert used.config.read_text() == before
+    beside.rename(used.config)
+    assert used.run("backup", "--quiet").code == 0
 
 
 def test_a_lost_host_comes_back(used: Machine, backed_up: Machine, tmp_path: Path) -> None:
@@ -230,11 +358,13 @@ def test_a_lost_host_comes_back(used: Machine, backed_up: Machine, tmp_path: Pat
 def test_a_host_that_is_not_lost(machine: Machine) -> None:
     """init --from refuses where a config or a state is in the way, without a key, and with another's key."""
     machine.run("backup")
-    assert machine.run("init", "--from", machine.a, "--key", machine.key).code == 2
-    assert run("--config", machine.folder / "new.yaml", "init", "--from", machine.a, "--key", machine.key).code == 2
-    assert run("--config", machine.folder / "new.yaml", "init", "--from", machine.a).code == 2
+    assert machine.run("init", "--from", machine.a, "--key", machine.key, "--no-recovery-key").code == 2
+    new = ["--config", machine.folder / "new.yaml", "init", "--state-dir", machine.state, "--no-recovery-key"]
+    assert "holds the state of a host" in run(*new, "--from", machine.a, "--key", machine.key).err
+    assert "--key FILE" in run(*new, "--from", machine.a).err
     assert not (machine.folder / "new.yaml").exists()
     elsewhere = ["--from", machine.folder / "nothing", "--key", machine.key, "--state-dir", machine.folder / "s"]
+    elsewhere.append("--no-recovery-key")
     assert run("--config", machine.folder / "new.yaml", "init", *elsewhere).code in (10, 20)
     assert not (machine.folder / "s").exists()
 
@@ -242,13 +372,15 @@ def test_a_host_that_is_not_lost(machine: Machine) -> None:
 # Questions
 
 
-def converse(command: list[str], folder: Path, script: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
-    """Run a program on a terminal of its own and answer its questions; returns exit code and what was shown."""
+def converse(
+    command: list[str], folder: Path, script: list[tuple[bytes, bytes]], environ: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Run a program on a terminal of its own and answer its questions (\\x03 is Ctrl-C); returns code and output."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env=clean({"TERM": "dumb"}),
+        env=clean({"TERM": "dumb", **(environ or {})}),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -263,7 +395,10 @@ def converse(command: list[str], folder: Path, script: list[tuple[bytes, bytes]]
                 shown += os.read(ours, 4096)
             start = len(shown)
             time.sleep(0.05)  # getpass drops what was typed before it asked
-            os.write(ours, reply + b"\n")
+            if reply == b"\x03":
+                process.send_signal(signal.SIGINT)  # the terminal is not a controlling one
+            else:
+                os.write(ours, reply + b"\n")
         while True:
             try:
                 shown += os.read(ours, 4096)
@@ -304,6 +439,34 @@ def test_the_wizard(fresh: Machine) -> None:
     fresh.edit_config("/var/lib/opskit", str(fresh.state))
     answer = fresh.run("backup", "--json")
     assert answer.code == 0 and answer.json[0]["source"] == "data"
+
+
+def test_the_wizard_asks_again(fresh: Machine) -> None:
+    """An answer that cannot be meant is asked for again at once; breaking off says that nothing was written."""
+    command = [*OPSKIT, "--config", str(fresh.config), "init"]
+    script = [
+        (b"must not be lost", bytes(fresh.folder / "nothing")),
+        (b"is not there", b"~"),
+        (b"first copy", bytes(fresh.folder / "a")),
+        (b"lies inside", bytes(fresh.folder.parent / "copy")),
+        (b"restore", b""),
+        (b"recovery key go", bytes(fresh.source / "large.bin")),
+        (b"never written over", bytes(fresh.folder / "fresh-key")),
+        (b"passphrase for", b"\x03"),
+    ]
+    before = snapshot_of(fresh.folder)
+    code, shown = converse(command, fresh.folder, script, {"HOME": str(fresh.folder)})
+    assert code == 130 and b"Four questions" in shown and b"nothing was written" in shown, shown
+    assert snapshot_of(fresh.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [("/srv/Tökens x", "tokens-x"), ("/", "data"), ("/x/" + "Ab" * 40, "ab" * 16), ("/x/日本", "data")],
+)
+def test_the_wizards_name_for_a_source(path: str, label: str) -> None:
+    """The last part of a path becomes a label that the config takes."""
+    assert label_of(path) == label
 
 
 def test_the_wizard_gives_up_cleanly(fresh: Machine) -> None:

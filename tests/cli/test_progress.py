@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -9,11 +10,16 @@ import select
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from opskit.cli.backup_progress import Shown
 from opskit.cli.context import Context
 from opskit.cli.progress import ProgressSample
+from opskit.operations.reading import Reading
+from opskit.repository.writer import ChunkWriter
+from tests.cli.hosts import Machine
 from tests.cli.running import clean
 
 # Works in steps that this test steers through stdin, one line a step.
@@ -38,6 +44,13 @@ with context.progress("tok\\x1b[ens", sample) as line:
     sys.stdin.readline()
 context.write("result")
 """
+
+
+class Screen(io.StringIO):
+    """What says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Terminal:
@@ -142,3 +155,31 @@ def test_a_failing_sample_does_not_fail_the_work(monkeypatch: pytest.MonkeyPatch
     out, shown = terminal.finish()
     assert out == "result\n"
     assert "Traceback" not in shown
+
+
+def test_a_first_backup_is_counted_beside(machine: Machine) -> None:
+    """On a terminal the bytes of a source without a snapshot become known while it is read, excluded files apart."""
+    machine.edit_config(f"paths: [{machine.source}]", f"paths: [{machine.source}], exclude: [large.bin]")
+    context = Context(sys.stdin, sys.stdout, Screen(), {"TERM": "xterm"}, config_option=machine.config)
+    reading = Reading()
+    with Shown(context, context.load_config()) as shown:
+        shown.watch("data", reading, cast(ChunkWriter, None))
+        counting = shown._counting
+        assert counting is not None
+        counting._thread.join(60)
+        assert reading.expected_bytes == 3_000_000 + 2 * 7
+        shown.watch("data", reading, cast(ChunkWriter, None))
+        assert shown._counting is None, "what is known is not counted"
+
+
+def test_counting_ends_with_the_line(machine: Machine) -> None:
+    """A count that is not wanted any more is stopped; off a terminal none begins."""
+    context = Context(sys.stdin, sys.stdout, Screen(), {"TERM": "xterm"}, config_option=machine.config)
+    with Shown(context, context.load_config()) as shown:
+        shown.watch("data", Reading(), cast(ChunkWriter, None))
+        counting = shown._counting
+    assert counting is not None and counting._process.returncode is not None
+    context.stderr = io.StringIO()
+    with Shown(context, context.load_config()) as shown:
+        shown.watch("data", Reading(), cast(ChunkWriter, None))
+        assert shown._counting is None

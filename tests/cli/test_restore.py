@@ -16,6 +16,7 @@ from tests.cli.hosts import Machine, objects, run, snapshot_of
 from tests.cli.running import OPSKIT, clean
 from tests.operations.judging import assert_equal
 from tests.repositories import noise
+from tests.stores.mounts import MEBIBYTE, mounted
 
 
 def place(machine: Machine, target: Path) -> Path:
@@ -55,7 +56,7 @@ def test_no_such_thing(backed_up: Machine, tmp_path: Path, what: str) -> None:
     """A snapshot, source, date or path that is not there is exit 10 with a hint, and no file appears."""
     answer = backed_up.run("restore", what, "--target", tmp_path / "r", "--key", backed_up.key)
     assert answer.code == 10 and "hint" in answer.err
-    assert not [path for path in (tmp_path / "r").rglob("*") if path.is_file()]
+    assert not (tmp_path / "r").exists()
 
 
 def test_one_file_by_path(backed_up: Machine, tmp_path: Path) -> None:
@@ -102,6 +103,7 @@ def test_include_and_exclude(backed_up: Machine, tmp_path: Path) -> None:
         "twin",
     ]
     assert backed_up.run("restore", "latest", "--target", tmp_path / "n", "--include", "*.no", *common).code == 10
+    assert not (tmp_path / "n").exists()
 
 
 def test_a_target_in_use(backed_up: Machine, tmp_path: Path) -> None:
@@ -112,6 +114,20 @@ def test_a_target_in_use(backed_up: Machine, tmp_path: Path) -> None:
     answer = backed_up.run("restore", "latest", "--target", tmp_path / "r", "--key", backed_up.key)
     assert answer.code == 2 and "not empty" in answer.err
     assert snapshot_of(tmp_path / "r") == before
+
+
+@pytest.mark.parametrize(("target", "code"), [("file", 2), ("file/below", 2), ("full/r", 20)])
+def test_a_target_that_cannot_be_used(backed_up: Machine, tmp_path: Path, target: str, code: int) -> None:
+    """A file as target is exit 2, no space for it is 20 and says how to go on; neither is called a fault of opskit."""
+    (tmp_path / "file").write_text("x")
+    arguments = ["restore", "latest", "--target", tmp_path / target, "--key", backed_up.key]
+    if code == 2:
+        answer = backed_up.run(*arguments)
+    else:
+        with mounted("tmpfs", tmp_path, size=MEBIBYTE) as full:
+            answer = backed_up.run(*arguments[:3], full / "r", *arguments[4:])
+        assert "--overwrite if-changed" in answer.err
+    assert answer.code == code and "hint:" in answer.err and "fault" not in answer.err
 
 
 @pytest.mark.parametrize("overwrite", ["if-changed", "always"])

@@ -376,6 +376,8 @@ def test_a_key_of_the_future_is_named_as_such(host: Owner) -> None:
     """With a clock set before the key's birth the reason names the clock."""
     good, bad = usable_recipients(host.keyring.keys(), [host.fingerprint], 1_000_000_000)
     assert good == [] and "clock" in bad[0]
+    unready = host.keyring.keys()[0]._replace(can_encrypt=False)  # as gpg shows it when its own clock is behind
+    assert "clock" in usable_recipients([unready], [host.fingerprint], 1_000_000_000)[1][0]
 
 
 def test_too_much_to_verify_is_too_much_to_sign(host: Owner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -321,6 +321,15 @@ def test_only_expired_recipients(with_expired: tuple[Keys, str], source: Path, t
     assert not stored_names(lab, "packs") | stored_names(lab, "keys") | stored_names(lab, "snapshots")
 
 
+def test_a_clock_that_is_behind(throwaway_keys: Keys, source: Path, tmp_path: Path) -> None:
+    """Where all keys seem made in the future nothing is stored, and the hint is about the clock, not about keys."""
+    (source / "file").write_bytes(b"x")
+    lab = replace(lab_in(throwaway_keys, tmp_path), minutes=-60 * 24 * 365 * 40)
+    with pytest.raises(NoKey, match="in the future") as caught:
+        run(lab, FileSource([source]))
+    assert "check the clock" in (caught.value.hint or "") and not stored_names(lab, "packs")
+
+
 def test_every_recipient_can_restore(throwaway_keys: Keys, source: Path, tmp_path: Path) -> None:
     """Each recipient alone opens the snapshot; the host that made it does not."""
     (source / "file").write_bytes(b"x")

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from opskit.errors import ConfigError, NoKey, SnapshotNotFound, StoreRefused, UsageError
+from opskit.errors import (
+    ConfigError,
+    Damaged,
+    NoKey,
+    RepositoryNotFound,
+    SnapshotNotFound,
+    StoreRefused,
+    UsageError,
+)
 from opskit.gpg import Keyring
 from opskit.operations.initialise import (
+    Past,
     host_key,
     import_recipient,
     kit_digests,
     make_copies,
+    make_private_folder,
     new_recipient,
+    read_past,
+    read_recipients,
     repository_of,
+    write_past,
     write_recovery_key,
 )
 from opskit.operations.rebuild import find_host, learn
@@ -25,7 +42,9 @@ from opskit.repository.cache import Cache
 from opskit.repository.heads import Heads
 from opskit.repository.recovery.keyfile import KeyFile
 from opskit.sources.files import FileSource
+from opskit.stores.base import Store
 from tests.fakes import Fault, FaultyStore
+from tests.gpg.keys import private_folder
 from tests.operations.judging import run
 from tests.repositories import HOST, REPOSITORY, Lab, memory_store
 
@@ -100,17 +119,74 @@ def test_the_repository_is_remembered(lab: Lab, tmp_path: Path) -> None:
     assert not (tmp_path / "t").exists()
 
 
-def test_copies_are_made_one_by_one(lab: Lab) -> None:
+def test_copies_are_made_one_by_one(lab: Lab, tmp_path: Path) -> None:
     """One destination that fails does not keep others from being made; repeated, what is there is present."""
     about = copies.identity("a" * 32, lab.now())
     refusing = FaultyStore(memory_store(), {n: Fault("before", StoreRefused("no")) for n in range(1, 20)})
-    stores = {"bad": refusing, "good": memory_store()}
-    arguments = {"prepare": lambda name: None, "about": about, "new_id": lambda: "1", "now": lab.now()}
+    stores: dict[str, Store] = {"bad": refusing, "good": memory_store()}
+    arguments: dict[str, Any] = {
+        "prepare": lambda name: None, "about": about, "state": tmp_path, "new_id": lambda: "1", "now": lab.now()
+    }  # fmt: skip
     made = make_copies(stores, **arguments)
     assert (made.created, list(made.failed)) == (["good"], ["bad"])
     assert make_copies(stores, **arguments).present == ["good"]
     for name, digest in kit_digests().items():
         assert names.sha256(stores["good"].get(name)) == digest
+    assert read_past(tmp_path) == {"good": Past("1", lab.now().date().isoformat())}
+
+
+def test_a_destination_is_made_once(lab: Lab, tmp_path: Path) -> None:
+    """One made before and empty now fails and stays empty, until it is asked for by name."""
+    about, prepared = copies.identity("a" * 32, lab.now()), list[str]()
+    arguments: dict[str, Any] = {"about": about, "state": tmp_path, "new_id": lambda: "1", "now": lab.now()}
+    assert make_copies({"d": memory_store()}, prepared.append, **arguments).created == ["d"]
+    prepared.clear()
+    bare = memory_store()
+    made = make_copies({"d": bare}, prepared.append, **arguments)
+    assert isinstance(made.failed["d"], RepositoryNotFound) and "is it mounted?" in str(made.failed["d"])
+    assert (prepared, list(bare.list())) == ([], [])
+    assert make_copies({"d": bare}, prepared.append, **arguments, again=["d"]).created == ["d"]
+
+
+def test_what_is_remembered_of_destinations(tmp_path: Path) -> None:
+    """The record reads back as it was written, and a damaged one is not taken for none."""
+    past = {"a": Past("1", "2026-11-21"), "b": Past("", "2026-11-21")}
+    write_past(tmp_path, past)
+    assert read_past(tmp_path) == past
+    (tmp_path / "destinations.json").write_text('{"a": 5}')
+    with pytest.raises(Damaged, match="which destinations were made"):
+        read_past(tmp_path)
+
+
+def test_folders_are_never_open_to_others(tmp_path: Path) -> None:
+    """Under umask 000 the folder is made 0700, and its parents 0755."""
+    before = os.umask(0)
+    try:
+        make_private_folder(tmp_path / "x" / "y" / "z")
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("x", "x/y", "x/y/z")]
+    assert modes == [0o755, 0o755, 0o700]
+
+
+def test_recipients_that_cannot_be_used(tmp_short: Path, tmp_path: Path) -> None:
+    """Only expired recipients are refused; one beside a good one is told."""
+    home = private_folder(tmp_short / "owner")
+    with Keyring(home) as owner:
+        good = owner.generate("good")
+        old = owner.generate("old")
+        subprocess.run(
+            ["gpg", "--homedir", home, "--batch", "--quick-set-expire", old, "seconds=60"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        for name in (good, old):
+            (tmp_path / name).write_bytes(owner.export_public([name]))
+    later = time.time() + 3600
+    with pytest.raises(UsageError, match=r"nobody could restore: .*expired on"):
+        read_recipients([str(tmp_path / old)], later)
+    found, doubts = read_recipients([str(tmp_path / old), str(tmp_path / good)], later)
+    assert [each.fingerprint for each in found] == [old, good]
+    assert len(doubts) == 1 and old in doubts[0]
 
 
 # Bringing back

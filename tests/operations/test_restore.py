@@ -4,20 +4,43 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import suppress
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
-from opskit.errors import OpskitError, SnapshotNotFound, StoreError, UsageError
-from opskit.operations.restore import RestoreOptions, files_of, restore, write_file
+from opskit.errors import OpskitError, SnapshotNotFound, StoreError, StoreRefused, UsageError
+from opskit.operations.restore import Overwrite, RestoreOptions, files_of, restore, write_file
+from opskit.operations.restoring.place import open_target
 from opskit.operations.restoring.plan import Plan, pieces, spans
+from opskit.operations.restoring.target import Owners, Target
 from opskit.repository.index import IndexedPack
 from opskit.repository.tree import Node
 from opskit.sources.files import FileSource
 from tests.fakes import Fault, FaultyStore
-from tests.operations.judging import assert_equal, found, lab_in, restored, run
+from tests.operations.judging import assert_equal, found, is_root, lab_in, restored, run
 from tests.repositories import Keys, Lab, make_source, noise, restored_below
+
+OVERWRITES: tuple[Overwrite, ...] = ("never", "if-changed", "always")
+CHANGED = RestoreOptions(overwrite="if-changed")
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root, if they were there."""
+    if not is_root():
+        yield
+        return
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
 
 
 def test_round_trip(lab: Lab, tmp_path: Path) -> None:
@@ -32,25 +55,224 @@ def test_round_trip(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_a_target_that_is_a_file(lab: Lab, source: Path, tmp_path: Path) -> None:
-    """A target that is no folder is refused before anything is read."""
+    """A target that is no folder, or lies below a file, is the caller's mistake; nothing is touched."""
     result = run(lab, FileSource([source]))
     (tmp_path / "file").write_text("x")
-    with pytest.raises((OSError, OpskitError)):
-        restored(lab, result, tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "x"
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for target in ("file", "file/below", "dangling"):
+        for overwrite in OVERWRITES:
+            with pytest.raises(UsageError, match="not a folder") as caught:
+                restored(lab, result, tmp_path / target, RestoreOptions(overwrite=overwrite))
+            assert caught.value.hint
+    assert (tmp_path / "file").read_text() == "x" and not (tmp_path / "nowhere").exists()
+
+
+def test_a_target_that_cannot_be_made(tmp_path: Path) -> None:
+    """Where no folder may be made the target is refused with a hint, as any other failure of a place."""
+    closed = tmp_path / "closed"
+    closed.mkdir(0o500)
+    with as_nobody(), pytest.raises(StoreRefused) as caught:
+        open_target(closed / "r", empty=True)
+    assert caught.value.hint and "permission denied" in str(caught.value).lower()
+    with pytest.raises(UsageError):
+        open_target(tmp_path / ("n" * 300), empty=True)
+
+
+def test_nothing_wanted_makes_nothing(lab: Lab, source: Path, tmp_path: Path) -> None:
+    """When no entry is wanted the target is not made; one that is not empty is refused all the same."""
+    result = run(lab, FileSource([source]))
+    options = RestoreOptions(wanted=lambda node: False)
+    assert restored(lab, result, tmp_path / "new" / "r", options).entries == 0
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UsageError, match="not empty"):
+        restored(lab, result, tmp_path, options)
+
+
+# What lies in the target already
+
+
+def test_hard_links_twice(lab: Lab, source: Path, tmp_path: Path) -> None:
+    """Over links that are there already, restore leaves nothing of its own; changed content reaches every name."""
+    (source / "a").write_text("old")
+    for name in ("b", "c"):
+        os.link(source / "a", source / name)
+    result = run(lab, FileSource([source]))
+    there = restored_below(tmp_path / "r", source)
+    for overwrite in OVERWRITES:
+        assert restored(lab, result, tmp_path / "r", RestoreOptions(overwrite=overwrite)).problems == []
+        assert_equal(source, there)
+    (source / "a").write_text("new content")
+    result = run(lab, FileSource([source]))
+    assert restored(lab, result, tmp_path / "r", CHANGED).problems == []
+    assert_equal(source, there)
+
+
+def test_a_link_left_half_way(lab: Lab, source: Path, tmp_path: Path) -> None:
+    """What a killed restore left under temporary names is in nobody's way; names with old content become links."""
+    (source / "a").write_text("new")
+    os.link(source / "a", source / "b")
+    (source / "s").symlink_to("a")
+    result = run(lab, FileSource([source]))
+    there = restored_below(tmp_path / "r", source)
+    assert restored(lab, result, tmp_path / "r").problems == []
+    for name in ("b", "s"):
+        (there / f".opskit-restore-{crc32(name.encode()):08x}-{name}").write_text("left")
+    (there / "b").unlink()
+    (there / "b").write_text("an old file")
+    assert restored(lab, result, tmp_path / "r", CHANGED).problems == []
+    os.utime(there, ns=(0, source.stat().st_mtime_ns))
+    assert_equal(source, there)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "folder"])
+def test_another_type_is_a_change(lab: Lab, source: Path, tmp_path: Path, kind: str) -> None:
+    """Something else of a file's size and time is not the file: a link is replaced, a folder is told of and stays."""
+    there = restored_below(tmp_path / "r", source)
+    there.mkdir(parents=True)
+    if kind == "symlink":
+        (there / "f").symlink_to("x" * 8)
+    else:
+        (there / "f").mkdir()
+    status = (there / "f").lstat()
+    (source / "f").write_bytes(bytes(status.st_size))
+    os.utime(source / "f", ns=(0, status.st_mtime_ns))
+    done = restored(lab, run(lab, FileSource([source])), tmp_path / "r", CHANGED)
+    assert bool(done.problems) is (there / "f").is_dir() is (kind == "folder")
+    assert [path.name for path in there.iterdir()] == ["f"]
+    assert kind == "folder" or not (there / "f").is_symlink()
+
+
+def test_equal_content_is_mended(lab: Lab, source: Path, tmp_path: Path) -> None:
+    """Of a file whose content is as it was, if-changed sets owner, mode and attributes right without writing it."""
+    (source / "f").write_text("content")
+    os.setxattr(source / "f", "user.kept", b"1")
+    if is_root():
+        os.chown(source / "f", 1234, 4321)
+    (source / "f").chmod(0o640)
+    result = run(lab, FileSource([source]))
+    assert restored(lab, result, tmp_path / "r").problems == []
+    file = restored_below(tmp_path / "r", source) / "f"
+    number = file.stat().st_ino
+    file.chmod(0o777)
+    os.setxattr(file, "user.kept", b"2")
+    if is_root():
+        os.chown(file, 1, 1)
+    done = restored(lab, result, tmp_path / "r", CHANGED)
+    assert (done.problems, done.skipped, file.stat().st_ino) == ([], 1, number)
+    assert_equal(source, file.parent)
+
+
+@pytest.mark.skipif(not is_root(), reason="only root can give files away")
+def test_privileges_are_for_restored_content(lab: Lab, source: Path, tmp_path: Path) -> None:
+    """Somebody's own file of the right size and time does not become setuid: its content is replaced."""
+    (source / "f").write_text("program")
+    (source / "f").chmod(0o4755)
+    result = run(lab, FileSource([source]))
+    there = restored_below(tmp_path / "r", source)
+    there.mkdir(parents=True)
+    (there / "f").write_text("exploit")
+    os.utime(there / "f", ns=(0, (source / "f").stat().st_mtime_ns))
+    os.chown(there / "f", 65534, 65534)
+    assert restored(lab, result, tmp_path / "r", CHANGED).problems == []
+    assert (there / "f").read_text() == "program"
+    assert restored(lab, result, tmp_path / "r", CHANGED).skipped == 1
+
+
+@pytest.mark.skipif(not is_root(), reason="only root can become nobody")
+@pytest.mark.parametrize("kind", ["file", "dir", "fifo"])
+def test_no_setuid_of_another(tmp_path: Path, kind: str) -> None:
+    """Whoever cannot give an entry its owner does not give it setuid and setgid either, but all other bits."""
+    os.chown(tmp_path, 65534, 65534)
+    root = os.open(tmp_path, os.O_RDONLY)
+    node = Node(b"f", kind, 0o7755, 1, 1, mtime=0)
+    with as_nobody():
+        target = Target(root, Owners(by_name=False), replace=False)
+        if kind == "file":
+            descriptor = target.create_file(b"f")
+            target.finish_file(node, descriptor)
+            os.close(descriptor)
+        elif kind == "dir":
+            target.make_folder(node)
+            target.finish_folder(node, touch=True)
+        else:
+            target.make_other(node)
+        target.close()
+    os.close(root)
+    status = (tmp_path / "f").stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (65534, 0o1755)
+
+
+def test_a_device_exchanged_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody puts in a new FIFO's place, a link or a file, gets neither its mode nor its owner."""
+    outside = tmp_path / "outside"
+    outside.write_text("x")
+    outside.chmod(0o600)
+    (tmp_path / "r").mkdir()
+    root = os.open(tmp_path / "r", os.O_RDONLY)
+    target = Target(root, Owners(by_name=False), replace=True)
+    make = os.mknod
+
+    def exchanged(name: bytes, *arguments: int, dir_fd: int) -> None:
+        make(name, *arguments, dir_fd=dir_fd)
+        os.unlink(name, dir_fd=dir_fd)
+        if name == b"s":
+            os.symlink(outside, name, dir_fd=dir_fd)
+        else:
+            os.link(outside, name, dst_dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mknod", exchanged)
+    for name in (b"s", b"h"):
+        with pytest.raises(OSError, match="replaced"):
+            target.make_other(Node(name, "fifo", 0o666, os.geteuid(), os.getegid(), mtime=0))
+    target.close()
+    os.close(root)
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("part", ["below", "wanted"])
+def test_folders_above_a_part(lab: Lab, source: Path, tmp_path: Path, part: str) -> None:
+    """Folders made on the way to a part are as they were; those that were there are not touched."""
+    deep = source / "one" / "two" / "three"
+    deep.mkdir(parents=True)
+    (deep / "f").write_text("x")
+    (source / "other").mkdir()
+    for number, folder in enumerate((deep, deep.parent, deep.parent.parent, source)):
+        folder.chmod(0o751 + number)
+        if is_root():
+            os.chown(folder, 1000 + number, 2000)
+        os.utime(folder, ns=(0, 10**18 + number))
+    result = run(lab, FileSource([source]))
+    there = restored_below(tmp_path / "r", source)
+    (there / "one").mkdir(parents=True)
+    before = [(each.stat().st_mode, each.stat().st_uid) for each in (there, there / "one")]
+    below = os.fsencode(deep / "f")[1:]
+    chosen = {
+        "below": RestoreOptions(below=below, overwrite="if-changed"),
+        "wanted": RestoreOptions(wanted=lambda node: node.path == below, overwrite="if-changed"),
+    }
+    done = restored(lab, result, tmp_path / "r", chosen[part])
+    assert (done.problems, done.entries, (there / "other").exists()) == ([], 1, False)
+    assert before == [(each.stat().st_mode, each.stat().st_uid) for each in (there, there / "one")]
+    assert_equal(deep.parent, there / "one" / "two")
 
 
 def test_a_folder_stands_where_a_file_belongs(lab: Lab, source: Path, tmp_path: Path) -> None:
-    """With overwrite, a folder in a file's place is that entry's problem; it stays, and the rest is restored."""
+    """With overwrite, a folder in an entry's place is that entry's problem; it stays alone, the rest is restored."""
     for name in ("a", "b"):
         (source / name).write_text(name)
+    (source / "long").write_bytes(noise(1, 3_000_000))
+    (source / "symlink").symlink_to("a")
+    os.link(source / "b", source / "twin")
     result = run(lab, FileSource([source]))
     there = restored_below(tmp_path / "r", source)
-    (there / "a").mkdir(parents=True)
-    (there / "a" / "keep").write_text("keep")
+    in_the_way = ["a", "long", "symlink", "twin"]
+    for name in in_the_way:
+        (there / name).mkdir(parents=True)
+        (there / name / "keep").write_text("keep")
     done = restored(lab, result, tmp_path / "r", RestoreOptions(overwrite="always", workers=1))
-    assert [path.rpartition(b"/")[2] for path, _ in done.problems] == [b"a"]
-    assert (there / "a" / "keep").read_text() == "keep" and (there / "b").read_text() == "b"
+    assert [os.fsdecode(path.rpartition(b"/")[2]) for path, _ in done.problems] == in_the_way
+    assert all((there / name / "keep").read_text() == "keep" for name in in_the_way)
+    assert (there / "b").read_text() == "b" and len(list(there.iterdir())) == 5
 
 
 def test_a_copy_that_fails_while_read(throwaway_keys: Keys, source: Path, tmp_path: Path) -> None:

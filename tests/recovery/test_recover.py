@@ -132,6 +132,7 @@ def test_missing_tree(made: Made, tmp_path: Path) -> None:
     (copy / "packs" / root[:2] / root).unlink()
     done = made.lab.restore(tmp_path / "target", copy=copy)
     assert done.returncode == 3 and "its tree is missing or damaged" in done.stderr
+    assert "1 PROBLEM WAS MET" in done.stderr
 
 
 def test_truncated_key_object(made: Made, tmp_path: Path) -> None:
@@ -170,6 +171,13 @@ def test_key_file_without_private_key(made: Made, tmp_path: Path) -> None:
     (tmp_path / "public.asc").write_bytes(made.lab.public)
     done = made.lab.recover("--key", tmp_path / "public.asc", "--target", tmp_path / "target")
     assert done.returncode == 12 and "no private key" in done.stderr
+
+
+def test_files_that_are_not_there(made: Made, tmp_path: Path) -> None:
+    """A key file or a signers' file that is absent is said to be, with 12."""
+    for option in ("--key", "--signers"):
+        done = made.lab.recover(option, tmp_path / "none.asc", "--list")
+        assert done.returncode == 12 and f"there is no file {tmp_path / 'none.asc'}" in done.stderr
 
 
 def test_bare_key_trusts_nobody(made: Made, tmp_path: Path) -> None:

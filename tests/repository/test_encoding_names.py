@@ -72,7 +72,7 @@ def test_what_is_no_name(name: str) -> None:
 def test_times_are_utc(seconds: int, hours: int) -> None:
     """A time is written in UTC to the second, whatever zone it came in."""
     local = datetime.fromtimestamp(seconds, timezone(timedelta(hours=hours)))
-    assert datetime.strptime(names.utc(local), "%Y-%m-%dT%H:%M:%S%z") == local
+    assert datetime.strptime(names.utc(local), "%Y%m%dT%H%M%S%z") == local
 
 
 def test_sha256_is_the_one_everybody_has() -> None:

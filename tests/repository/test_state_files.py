@@ -190,3 +190,19 @@ def test_a_durable_write_replaces_whole(tmp_path: Path) -> None:
     with pytest.raises(OpskitError):
         write_durably(path, b"three")
     assert not (tmp_path / "elsewhere").exists() and path.read_bytes() == b"two"
+
+
+def test_a_cache_in_use_is_not_thrown_away(tmp_path: Path) -> None:
+    """A cache that another process holds locked is an error, and stays where it is."""
+    path = tmp_path / "cache.sqlite"
+    open_or_replace(path, "r").close()
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    before = path.stat().st_ino
+
+    with pytest.raises(CacheError, match="locked"):
+        open_or_replace(path, "r")
+
+    assert path.stat().st_ino == before
+    holder.close()

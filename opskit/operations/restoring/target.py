@@ -6,6 +6,7 @@ Invariants:
 - Nothing is deleted but what this restore itself put there under a temporary name; a file in the way is
   replaced by rename, whole and atomically, and only where the caller allowed it.
 - Owner before mode (chown clears setuid), mode before attributes (chown clears capabilities), times last.
+- setuid and setgid are only given to what has its recorded owner, and only to content this restore wrote.
 
 A Target is for one thread: it keeps folder descriptors open.
 """
@@ -13,13 +14,14 @@ A Target is for one thread: it keeps folder descriptors open.
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
 import stat
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from opskit.errors import Damaged
 from opskit.repository.tree import Node
@@ -30,6 +32,8 @@ _DEEP = 50
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = b".opskit-restore-"
+_KINDS = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
+_SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 
 class Owners:
@@ -128,9 +132,7 @@ class Target:
         """Open a new file for a path: under its own name, or a temporary one where it will replace something."""
         folder, name = self._place(path)
         if self._replace:
-            name = self._temporary_name(path)
-            with contextlib.suppress(FileNotFoundError):  # left by a restore that was killed
-                os.unlink(name, dir_fd=folder)
+            name = self._new_temporary(path, folder)
         return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
 
     def reopen_file(self, path: bytes) -> int:
@@ -142,14 +144,42 @@ class Target:
 
     def finish_file(self, node: Node, descriptor: int) -> list[str]:
         """Give a written file its owner, mode, attributes, times and final name; returns complaints."""
-        complaints = self._own(node, descriptor)
-        os.fchmod(descriptor, node.mode)
+        mode, complaints = self._own(node, descriptor)
+        os.fchmod(descriptor, mode)
         complaints += _set_attributes(node, descriptor)
         _set_times(node, descriptor)
         if self._replace:
-            folder, name = self._place(node.path)
-            os.rename(self._temporary_name(node.path), name, src_dir_fd=folder, dst_dir_fd=folder)
+            self._put_in_place(node.path)
         return complaints
+
+    def same_file(self, node: Node) -> os.stat_result | None:
+        """What lies at a file's path if it may keep its content: a file of this size and time.
+
+        Not where it would become privileged: somebody may have made it to be given setuid or capabilities.
+        """
+        found = self.existing(node.path)
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        if (found.st_size, found.st_mtime_ns) != (node.size, node.mtime):
+            return None
+        return found if self._is_owned(node, found) or not _is_privileged(node) else None
+
+    def mend_file(self, node: Node, found: os.stat_result) -> list[str]:
+        """Give what `same_file` found its owner, mode and attributes, where they differ; returns complaints."""
+        if self._is_owned(node, found) and not node.xattrs:
+            return []
+        folder, name = self._place(node.path)
+        with _pinned(folder, name, lambda status: os.path.samestat(status, found)) as place:
+            complaints: list[str] = []
+            if not self._is_owned(node, found):
+                mode, complaints = self._own(node, place)
+                if stat.S_IMODE(os.stat(place).st_mode) != mode:
+                    os.chmod(place, mode)
+            return complaints + _each_attribute(node.xattrs, lambda key, value: _mend_attribute(place, key, value))
+
+    def _is_owned(self, node: Node, found: os.stat_result) -> bool:
+        """Whether owner and mode are as recorded."""
+        return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (*self._owners.ids(node), node.mode)
 
     def abandon_file(self, path: bytes) -> None:
         """Remove a file this restore began and cannot complete."""
@@ -161,18 +191,35 @@ class Target:
         name = path.rpartition(b"/")[2]
         return _TEMPORARY + b"%08x-" % zlib.crc32(name) + name[:200]
 
-    def _own(self, node: Node, descriptor: int) -> list[str]:
+    def _new_temporary(self, path: bytes, folder: int) -> bytes:
+        """The temporary name for a path, free to be used."""
+        name = self._temporary_name(path)
+        with contextlib.suppress(FileNotFoundError):  # left by a restore that was killed
+            os.unlink(name, dir_fd=folder)
+        return name
+
+    def _put_in_place(self, path: bytes) -> None:
+        """Give what was made under the temporary name its own; a folder there stays and is an OSError."""
+        folder, name = self._place(path)
+        try:
+            os.rename(self._temporary_name(path), name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            self.abandon_file(path)
+            raise
+
+    def _own(self, node: Node, place: int | bytes, folder: int | None = None) -> tuple[int, list[str]]:
+        """Give an entry its owner; returns the mode it may then have, and complaints.
+
+        Only root can give files away; an ordinary user's restore keeps them, which is no complaint. But what
+        ran as its recorded owner must not run as another.
+        """
         uid, gid = self._owners.ids(node)
         try:
             if (uid, gid) != self._own_ids:
-                os.fchown(descriptor, uid, gid)
+                os.chown(place, uid, gid, dir_fd=folder, follow_symlinks=node.type != "symlink")
         except PermissionError:
-            return self._owner_complaint(uid, gid)
-        return []
-
-    def _owner_complaint(self, uid: int, gid: int) -> list[str]:
-        """Only root can give files away; an ordinary user's restore keeps them, which is no complaint."""
-        return [f"owner {uid}:{gid} could not be set"] if self._is_root else []
+            return node.mode & ~_SET_IDS, [f"owner {uid}:{gid} could not be set"] if self._is_root else []
+        return node.mode, []
 
     def make_folder(self, node: Node) -> None:
         """Make sure a folder is there."""
@@ -183,8 +230,8 @@ class Target:
         if not touch:
             return []
         descriptor = self.folder(node.path)
-        complaints = self._own(node, descriptor)
-        os.fchmod(descriptor, node.mode)
+        mode, complaints = self._own(node, descriptor)
+        os.fchmod(descriptor, mode)
         complaints += _set_attributes(node, descriptor)
         _set_times(node, descriptor)
         return complaints
@@ -195,22 +242,18 @@ class Target:
             return []
         folder, name = self._place(node.path)
         if self._replace and self.existing(node.path) is not None:
-            temporary = self._temporary_name(node.path)
-            self._make(node, folder, temporary)
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            self._make(node, folder, self._new_temporary(node.path, folder))
+            self._put_in_place(node.path)
         else:
             self._make(node, folder, name)
-        complaints = []
-        uid, gid = self._owners.ids(node)
-        try:
-            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
-        except PermissionError:
-            complaints = self._owner_complaint(uid, gid)
-        if node.type != "symlink":
-            os.chmod(name, node.mode, dir_fd=folder)
-        complaints += self._attributes_by_name(node, folder, name)
-        if node.mtime is not None:
-            os.utime(name, ns=(node.mtime, node.mtime), dir_fd=folder, follow_symlinks=False)
+        if node.type == "symlink":
+            return self._finish_symlink(node, folder, name)
+        with _pinned(folder, name, lambda status: stat.S_IFMT(status.st_mode) == _KINDS[node.type]) as place:
+            mode, complaints = self._own(node, place)
+            os.chmod(place, mode)
+            complaints += _each_attribute(node.xattrs, lambda key, value: os.setxattr(place, key, value))
+            if node.mtime is not None:
+                os.utime(place, ns=(node.mtime, node.mtime))
         return complaints
 
     def _make(self, node: Node, folder: int, name: bytes) -> None:
@@ -219,26 +262,57 @@ class Target:
                 raise Damaged("a symbolic link without a target")
             os.symlink(node.target, name, dir_fd=folder)
             return
-        kinds = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
         device = os.makedev(*node.device) if node.device else 0
-        os.mknod(name, kinds[node.type] | 0o600, device, dir_fd=folder)
+        os.mknod(name, _KINDS[node.type] | 0o600, device, dir_fd=folder)
 
-    def _attributes_by_name(self, node: Node, folder: int, name: bytes) -> list[str]:
-        if not node.xattrs:
-            return []
+    def _finish_symlink(self, node: Node, folder: int, name: bytes) -> list[str]:
         place = b"/proc/self/fd/%d/" % folder + name
-        return _each_attribute(node.xattrs, lambda key, value: os.setxattr(place, key, value, follow_symlinks=False))
+        _, complaints = self._own(node, name, folder)
+        complaints += _each_attribute(
+            node.xattrs, lambda key, value: os.setxattr(place, key, value, follow_symlinks=False)
+        )
+        if node.mtime is not None:
+            os.utime(name, ns=(node.mtime, node.mtime), dir_fd=folder, follow_symlinks=False)
+        return complaints
 
     def link(self, first: bytes, node: Node) -> None:
         """Make an entry a hard link to one restored before; raises OSError."""
         source, source_name = self._place(first)
         folder, name = self._place(node.path)
-        if self._replace and self.existing(node.path) is not None:
-            temporary = self._temporary_name(node.path)
-            os.link(source_name, temporary, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-            return
+        there = self.existing(node.path) if self._replace else None
+        if there is not None:
+            name = self._new_temporary(node.path, folder)
+            if os.path.samestat(there, os.stat(source_name, dir_fd=source, follow_symlinks=False)):
+                return  # rename does nothing between names of one inode
         os.link(source_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+        if there is not None:
+            self._put_in_place(node.path)
+
+
+@contextlib.contextmanager
+def _pinned(folder: int, name: bytes, is_it: Callable[[os.stat_result], bool]) -> Iterator[bytes]:
+    """A path that means this very entry, whatever gets its name meanwhile; raises OSError if that is another already.
+
+    By name, owner and mode would be given to what whoever owns the folder puts there in between.
+    """
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if not is_it(os.fstat(descriptor)):
+            raise OSError(errno.ESTALE, "another program replaced it meanwhile")
+        yield b"/proc/self/fd/%d" % descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_privileged(node: Node) -> bool:
+    return bool(node.mode & _SET_IDS) or any(key == b"security.capability" for key, _ in node.xattrs)
+
+
+def _mend_attribute(place: bytes, key: bytes, value: bytes) -> None:
+    with contextlib.suppress(OSError):
+        if os.getxattr(place, key) == value:
+            return
+    os.setxattr(place, key, value)
 
 
 def _set_times(node: Node, descriptor: int) -> None:

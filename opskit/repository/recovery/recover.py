@@ -751,6 +751,9 @@ def run(options: argparse.Namespace, problems: Problems) -> None:
     for program in ("gpg", "zstd"):
         if not shutil.which(program):
             raise Fail(2, f"the program {program} is needed and not here", "RECOVER.md tells how to get it")
+    for given in (options.key, options.signers):
+        if given and not os.path.exists(given):
+            raise Fail(12, f"there is no file {given}", "is the medium with the key mounted there?")
     gpg = Gpg(options.key, options.signers)
     try:
         repository = Repository(options.repository, gpg, problems)
@@ -791,7 +794,8 @@ def main() -> int:
         say("recover.py: interrupted; the target is not complete")
         return 130
     if problems.count:
-        banner(f"FINISHED, BUT {problems.count} PROBLEMS WERE MET: see the lines that begin with PROBLEM.",
+        met = "1 PROBLEM WAS MET" if problems.count == 1 else f"{problems.count} PROBLEMS WERE MET"
+        banner(f"FINISHED, BUT {met}: see the lines that begin with PROBLEM.",
                "Another copy of the repository, or an older snapshot (--snapshot), may hold it.")  # fmt: skip
         return 3
     say("done")
