@@ -95,7 +95,7 @@ def host_of(config: Config) -> Host:
     if repository is None:
         raise RepositoryNotFound(
             f"{config.state_dir} knows no repository",
-            hint="run opskit init; if this host was lost, opskit init --from LOCATION --key FILE --recovery-key NEWFILE",
+            hint="run opskit init; if this host was lost: opskit init --from LOCATION --key FILE --recovery-key NEW",
         )
     return Host(config.host, identity_of(config), config.state_dir, repository, now)
 

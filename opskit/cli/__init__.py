@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` is without the program's name, the process's own arguments by default."""
     process.open_standard_descriptors()
     process.forbid_core_dumps()
-    gc.set_threshold(_GARBAGE_THRESHOLD)
+    if argv is None:  # a process of its own, and nobody else's garbage
+        gc.set_threshold(_GARBAGE_THRESHOLD)
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Only as a whole process may the handlers stay: nobody else needs them afterwards.
     with process.signals(restore=argv is not None):

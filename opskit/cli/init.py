@@ -10,12 +10,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from opskit.cli.context import Context
 from opskit.cli.options import noun
+
+if TYPE_CHECKING:
+    from opskit.setup import Wishes
 
 app = noun()
 
@@ -61,7 +64,6 @@ def init(
 ) -> int | None:
     """Make config, host key and repositories; safe to repeat."""
     from opskit import setup
-    from opskit.cli.wizard import Answers
 
     context, is_root = Context.of(typer_context), os.geteuid() == 0
     path = setup.config_path(context.config_option, context.environ, Path.cwd(), Path.home(), is_root=is_root)
@@ -78,11 +80,20 @@ def init(
         new_recipient=new_recipient,
         recovery_key=recovery_key,
     )
+    default_state = setup.state_path(Path.home(), is_root=is_root)
+    return _initialise(context, path, wishes, default_state, no_passphrase=no_passphrase)
+
+
+def _initialise(context: Context, path: Path, wishes: Wishes, default_state: Path, *, no_passphrase: bool) -> int:
+    """Ask for what is not said, on a terminal, then carry it out."""
+    from opskit import setup
+    from opskit.cli.wizard import Answers
+
     with Answers(context) as answers:
         if wishes == setup.Wishes() and not path.exists():
             wishes = answers.ask_all(path)
         if wishes.state_dir is None and not path.exists():
-            wishes = replace(wishes, state_dir=setup.state_path(Path.home(), is_root=is_root))
+            wishes = replace(wishes, state_dir=default_state)
         passphrase = None
         if wishes.new_recipient and not no_passphrase:
             setup.check(path, wishes)

@@ -485,3 +485,16 @@ def test_damaged_configs_get_a_position(data: st.DataObject) -> None:
         config(text)
     except ConfigError as error:
         assert all(POSITION.match(line) for line in str(error).split("\n"))
+
+
+def test_a_path_that_is_no_text_is_refused() -> None:
+    """A lone surrogate, which stands for a byte that is not UTF-8, cannot be stored in a snapshot: the line says so."""
+    text = EXAMPLE_OF_SURROGATE
+    with pytest.raises(ConfigError, match="not a path"):
+        parse(text, "f", Path("/"))
+
+
+EXAMPLE_OF_SURROGATE = (
+    'version: 1\nsources: {x: {paths: ["/d/\\udcff"]}}\ndestinations: {a: {path: /b}}\n'
+    f'keys: {{recipients: ["{"A" * 40}"]}}\n'
+)

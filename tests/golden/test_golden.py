@@ -84,7 +84,7 @@ def test_recover_py_restores_the_golden_repository(tmp_path: Path) -> None:
 
 
 def test_opskit_restores_the_golden_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`opskit restore` brings the golden repository back from its files and its key alone, and verify has no complaint."""
+    """`opskit restore` brings the golden repository back from its files and its key alone."""
     opened = ["--repository", str(HERE / "repository-v1"), "--key", str(HERE / "repository-v1.key.asc")]
     code = main(["restore", "latest", *opened, "--target", str(tmp_path / "target"), "--json"])
     assert code == (0 if keeps_xattrs(tmp_path) else 3), capsys.readouterr().err
