@@ -14,7 +14,7 @@ import hashlib
 import secrets
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -222,7 +222,8 @@ class _Run:
         reader.reading.expected_bytes = expected_bytes
         if self._watch:
             self._watch(job.name, reader.reading, self._writer)
-        return reader.read()
+        with closing(job.source):  # it holds folders open, or a command that must not outlive a failed run
+            return reader.read()
 
     def _store_tree(self, job: Job, reading: Reading) -> tuple[tuple[int, int], dict[str, object]]:
         """Store the root, unless it is the last one again; returns its place and what to remember of it."""

@@ -352,3 +352,15 @@ def test_a_clock_that_went_back(lab: Lab, source: Path) -> None:
     second = run(lab, FileSource([source]))
     assert lab.history().snapshots[-1].id == second.snapshot
     assert found(lab, second).manifest.started < lab.history().snapshots[0].manifest.started
+
+
+def test_nothing_stays_open(lab: Lab, source: Path) -> None:
+    """A backup leaves no descriptor open, however the reading ended."""
+    (source / "folder").mkdir()
+    (source / "folder" / "file").write_bytes(b"x")
+    run(lab, FileSource([source]))
+    before = len(os.listdir("/proc/self/fd"))
+    (source / "folder" / "file").write_bytes(b"another")
+    run(lab, FileSource([source]))
+    run(lab, FileSource([source / "absent"]))
+    assert len(os.listdir("/proc/self/fd")) == before
