@@ -206,8 +206,7 @@ class _Run:
         ]
         snapshots = history.of(source, self._host.label)
         if snapshots:
-            newest = snapshots[-1].manifest
-            sessions.retire_small_packs(session, [pack for run in newest.runs for pack in run.packs])
+            sessions.retire_small_packs(session, snapshots[-1].manifest)
         return snapshots
 
     def _read(self, job: Job, new_last: lasttree.Writer, expected_bytes: int | None) -> Reading:

@@ -23,6 +23,8 @@ from opskit.repository.cache import Cache, PackRow, open_or_replace, remove
 from opskit.repository.copy import Copy, open_copy
 from opskit.repository.heads import Heads
 from opskit.repository.identity import Identity
+from opskit.repository.locating import packs_of
+from opskit.repository.manifest import Manifest
 from opskit.stores.base import Store
 
 log = logger(__name__)
@@ -197,9 +199,16 @@ def _find_live(session: Session) -> None:
         session.live[row.no] = row
 
 
-def retire_small_packs(session: Session, packs: Sequence[str]) -> None:
-    """Treat the small packs of a snapshot as absent when they are many, so this run stores their chunks together."""
-    wanted = set(packs)
+def retire_small_packs(session: Session, newest: Manifest) -> None:
+    """Treat the small packs of a snapshot as absent when they are many, so this run stores their chunks together.
+
+    Packs that still want an index object stay: this run describes them. A pack list nobody has is no reason to stop.
+    """
+    wanted: set[str] = set()
+    for run in newest.runs:
+        with contextlib.suppress(Damaged, StoreError):
+            wanted.update(packs_of(run, session.get))
+    wanted.difference_update(session.live[number].name for number in session.unindexed)
     small = [no for no, row in session.live.items() if row.name in wanted and row.content < SMALL_PACK]
     if len(small) > MANY_SMALL_PACKS:
         for number in small:

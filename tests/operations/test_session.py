@@ -8,8 +8,9 @@ import pytest
 
 from opskit.errors import Damaged, NotMounted, RepositoryNotFound, StoreError
 from opskit.operations.catchup import catch_up, lacking
-from opskit.operations.session import get_from, open_copies, open_session
+from opskit.operations.session import get_from, open_copies, open_session, retire_small_packs
 from opskit.repository import copy as copies
+from opskit.repository.locating import packs_of
 from opskit.sources.files import FileSource
 from tests.fakes import Fault, FaultyStore
 from tests.operations.judging import found, lab_in, restored, run
@@ -124,3 +125,35 @@ def test_many_small_packs_are_stored_together(
     assert counts[counts.index(max(counts)) + 1] <= 3
     for number, result in enumerate(results):
         assert restored(lab, result, tmp_path / str(number)).problems == []
+
+
+def test_small_packs_behind_pack_lists_are_gathered_too(
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many small packs are stored together also where only pack lists name them."""
+    monkeypatch.setattr("opskit.operations.session.MANY_SMALL_PACKS", 5)
+    monkeypatch.setattr("opskit.repository.locating.MAX_INLINE_PACKS", 1)
+    counts = []
+    for number in range(7):
+        (source / f"file-{number}").write_bytes(noise(number, 5000))
+        run(lab, FileSource([source]))
+        newest = lab.history().snapshots[-1].manifest
+        counts.append(sum(len(list(packs_of(each, lab.stores["a"].get))) for each in newest.runs))
+    assert counts[counts.index(max(counts)) + 1] <= 3
+
+
+def test_small_packs_without_an_index_are_described_not_dropped(
+    lab: Lab, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packs whose index a crash kept from the copy are adopted by the next run, however many small ones there are."""
+    (source / "file").write_bytes(noise(1, 20_000))
+    run(lab, FileSource([source]))
+    monkeypatch.setattr("opskit.operations.session.MANY_SMALL_PACKS", 0)
+    with lab.session() as session:
+        newest = lab.history().snapshots[-1].manifest
+        session.unindexed = list(session.live)
+        retire_small_packs(session, newest)
+        assert session.unindexed and all(number in session.live for number in session.unindexed)
+        session.unindexed = []
+        retire_small_packs(session, newest)
+        assert not session.live
