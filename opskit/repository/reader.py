@@ -15,7 +15,7 @@ from pathlib import Path
 
 from opskit import gpg
 from opskit.errors import Damaged, Forged, NoKey, ObjectNotFound, OpskitError, StoreError
-from opskit.repository import encoding, names, pack, tree
+from opskit.repository import decoding, encoding, names, pack, tree
 from opskit.repository import index as indexes
 from opskit.repository.copy import Copy
 from opskit.repository.index import IndexedPack
@@ -77,9 +77,15 @@ class SnapshotReader:
 
     def nodes(self, root: Root, below: bytes = b"") -> Iterator[Node]:
         """Entries in tree order; only those at and below a path, if given. "more" lines are merged in."""
+        return (
+            (node for node in self._merged(root, below) if _is_below(node.path, below)) if below else self._merged(root)
+        )
+
+    def _merged(self, root: Root, below: bytes = b"") -> Iterator[Node]:
+        """The entries of the tree chunks that can hold a path and what is below it, each once."""
         held: Node | None = None
         for chunk in _chunks_for(root.chunks, below):
-            for node in tree.decode_lines(self._tree_chunk(chunk)):
+            for node in decoding.nodes(self._tree_chunk(chunk)):
                 if node.type == "more":
                     if held is None and below:
                         continue  # the end of an entry before those asked for
@@ -87,10 +93,10 @@ class SnapshotReader:
                         raise Damaged("a tree continues an entry that it does not have")
                     held.chunks += node.chunks
                     continue
-                if held is not None and _is_below(held.path, below):
+                if held is not None:
                     yield held
                 held = node
-        if held is not None and _is_below(held.path, below):
+        if held is not None:
             yield held
 
     def _tree_chunk(self, chunk: TreeChunk) -> bytes:
@@ -108,6 +114,16 @@ class SnapshotReader:
             raise Damaged(f"pack {digest[:16]} lacks a part of the tree")
         pack.check_chunk(chunk.chunk_id, content)
         return bytes(content)
+
+    def forget_tree(self) -> None:
+        """Give back the memory in which the tree was read, when no more is to be read of it."""
+        self._tars.clear()
+        self._tar_bytes = 0
+
+    def index_bytes(self) -> int:
+        """How large the index objects are, which is a little more than what they say takes in memory."""
+        digests = {names.index(digest) for run in self.manifest.runs for digest in run.indexes}
+        return sum(max((copy.objects.get(name, 0) for copy in self._copies), default=0) for name in digests)
 
     def indexed_packs(self) -> Iterator[IndexedPack]:
         """What the index objects say of this snapshot's packs; packs without a readable index are opened instead."""
@@ -176,4 +192,4 @@ def _chunks_for(chunks: Sequence[TreeChunk], below: bytes) -> Sequence[TreeChunk
 
 
 def _is_below(path: bytes, top: bytes) -> bool:
-    return not top or path == top or path.startswith(top + b"/")
+    return path == top or path.startswith(top + b"/")

@@ -14,8 +14,9 @@ import pytest
 
 from opskit.errors import OpskitError, SnapshotNotFound, StoreError, StoreRefused, UsageError
 from opskit.operations.restore import Overwrite, RestoreOptions, files_of, restore, write_file
+from opskit.operations.restoring.pieces import pieces, spans
 from opskit.operations.restoring.place import open_target
-from opskit.operations.restoring.plan import Plan, pieces, spans
+from opskit.operations.restoring.plan import Plan
 from opskit.operations.restoring.target import Owners, Target
 from opskit.repository.index import IndexedPack
 from opskit.repository.tree import Node

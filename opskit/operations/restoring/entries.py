@@ -25,8 +25,9 @@ def with_parents(reader: SnapshotReader, below: bytes, wanted: Callable[[Node], 
         while above and not node.path.startswith(above[-1].path + b"/"):
             above.pop()
         if wanted(node):
-            yield from ((parent, False) for parent in above)
-            above.clear()
+            if above:
+                yield from ((parent, False) for parent in above)
+                above.clear()
             yield node, True
         elif node.type == "dir":
             above.append(node)

@@ -1,153 +1,101 @@
 """The plan of a restore: which pack holds which piece of which file.
 
-It lives in a private temporary SQLite database that spills to a file already unlinked, so a million
-files do not need memory, and a killed restore leaves nothing behind. Packs come out in an order that
-reads each exactly once.
+Up to IN_MEMORY pieces it is lists in memory; of more, it keeps all but the latest in a file (module `stored`),
+so that memory does not grow with the number of files. Packs come out in an order that reads each exactly once.
 """
 
 from __future__ import annotations
 
-import marshal
-import sqlite3
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator
 
+from opskit.operations.restoring.pieces import Want, pieces
+from opskit.operations.restoring.stored import StoredPlan
 from opskit.repository.index import IndexedPack
 from opskit.repository.tree import Node
 
-_SCHEMA = """
-CREATE TABLE files (no INTEGER PRIMARY KEY, line BLOB NOT NULL, whole INTEGER NOT NULL);
-CREATE TABLE wants (id BLOB NOT NULL, file INTEGER NOT NULL, position INTEGER NOT NULL, length INTEGER NOT NULL);
-CREATE TABLE packs (no INTEGER PRIMARY KEY, name TEXT NOT NULL);
-CREATE TABLE chunks (id BLOB PRIMARY KEY, pack INTEGER NOT NULL) WITHOUT ROWID;
-"""
+IN_MEMORY = 75_000
+"""Pieces held in memory: about half a kilobyte each."""
 _BATCH = 10_000
-
-
-class Want(NamedTuple):
-    """A piece of a file: chunk id, its position and length in bytes, the file's number and entry.
-
-    `whole` means that this chunk is all of the file's content.
-    """
-
-    chunk_id: bytes
-    position: int
-    length: int
-    file: int
-    node: Node
-    whole: bool
 
 
 class Plan:
     """Collect files, then chunks' places, then walk pack by pack."""
 
-    def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("PRAGMA cache_size = -49152")
-        self._db.executescript(_SCHEMA)
-        self._db.execute("BEGIN")
-        self._files: list[tuple[int, bytes, bool]] = []
-        self._wants: list[tuple[bytes, int, int, int]] = []
+    def __init__(self, in_memory: int = IN_MEMORY) -> None:
+        self._wants: list[Want] = []
+        self._limit = in_memory
         self._count = 0
+        self._stored: StoredPlan | None = None
+        self._by_pack: dict[str, list[Want]] = {}
+        self._unlocated: list[Want] = []
 
     def close(self) -> None:
         """Drop the plan."""
-        self._db.close()
+        if self._stored is not None:
+            self._stored.close()
 
     def add(self, node: Node, *, whole: bool) -> int:
-        """Plan a file; returns its number."""
+        """Plan a file, whose entry loses its chunks to the plan; returns its number."""
         number = self._count
         self._count += 1
-        self._files.append((number, _packed(node), whole))
-        self._wants.extend((chunk_id, number, position, length) for chunk_id, position, length in pieces(node))
-        if len(self._wants) >= _BATCH or len(self._files) >= _BATCH:
-            self._flush()
+        if whole:
+            ((chunk_id, length),) = node.chunks
+            self._wants.append(Want(chunk_id, 0, length, number, node, True))
+        else:
+            self._wants += [Want(*piece, number, node, False) for piece in pieces(node)]
+        node.chunks.clear()
+        if len(self._wants) >= self._limit:
+            self._store()
         return number
 
-    def _flush(self) -> None:
-        self._db.executemany("INSERT INTO files VALUES (?, ?, ?)", self._files)
-        self._db.executemany("INSERT INTO wants VALUES (?, ?, ?, ?)", self._wants)
-        self._files, self._wants = [], []
+    def _store(self) -> None:
+        if self._stored is None:
+            self._stored = StoredPlan()
+            self._limit = _BATCH
+        self._stored.add(self._wants)
+        self._wants = []
+
+    def first_packs(self, packs: Iterable[IndexedPack], count: int) -> list[str]:
+        """At most `count` packs that hold the first pieces planned and still in memory."""
+        found: list[str] = []
+        held: set[bytes] = set()
+        for want in self._wants:
+            if want.chunk_id not in held:
+                pack = next((each for each in packs if each.ids.find(want.chunk_id) >= 0), None)
+                if pack is None or pack.pack in found or len(found) == count:
+                    break
+                held.update(pack.chunk_ids())
+                found.append(pack.pack)
+        return found
 
     def locate(self, packs: Iterable[IndexedPack]) -> None:
         """Take in where chunks lie; of several places the first is used."""
-        self._flush()
-        for number, pack in enumerate(packs):
-            self._db.execute("INSERT INTO packs VALUES (?, ?)", (number, pack.pack))
-            self._db.executemany(
-                "INSERT OR IGNORE INTO chunks VALUES (?, ?)", ((each, number) for each in pack.chunk_ids())
-            )
-        self._db.execute(
-            "CREATE TABLE plan AS SELECT chunks.pack, wants.id, wants.position, wants.length, wants.file "
-            "FROM wants LEFT JOIN chunks ON chunks.id = wants.id ORDER BY chunks.pack, wants.file"
-        )
-        self._db.execute("CREATE INDEX plan_pack ON plan (pack)")
-        self._db.execute("DROP TABLE wants")
-        self._db.execute("DROP TABLE chunks")
+        if self._stored is not None:
+            self._store()
+            self._stored.locate(packs)
+            return
+        places = dict.fromkeys((want.chunk_id for want in self._wants), "")
+        for pack in packs:
+            self._by_pack[pack.pack] = []
+            for chunk_id in pack.chunk_ids():
+                if places.get(chunk_id) == "":
+                    places[chunk_id] = pack.pack
+        for want in self._wants:
+            place = places[want.chunk_id]
+            (self._by_pack[place] if place else self._unlocated).append(want)
+        self._wants = []
 
-    def by_pack(self) -> Iterator[tuple[str, list[Want]]]:
-        """(pack, wanted pieces) for each pack needed."""
-        rows = self._db.execute("SELECT DISTINCT plan.pack, packs.name FROM plan JOIN packs ON packs.no = plan.pack")
-        for number, name in rows.fetchall():
-            yield name, self._wants_in("plan.pack = ?", (number,))
+    def by_pack(self, without: Collection[str] = ()) -> Iterator[tuple[str, list[Want]]]:
+        """(pack, wanted pieces) for each pack needed and not in `without`."""
+        if self._stored is not None:
+            yield from self._stored.by_pack(without)
+        for name in [name for name, wants in self._by_pack.items() if wants and name not in without]:
+            yield name, self._by_pack.pop(name)
+
+    def wants(self, name: str) -> list[Want]:
+        """The wanted pieces of one pack."""
+        return self._stored.wants(name) if self._stored is not None else self._by_pack.pop(name, [])
 
     def unlocated(self) -> list[Want]:
         """Pieces no readable pack holds."""
-        return self._wants_in("plan.pack IS NULL", ())
-
-    def _wants_in(self, condition: str, values: tuple[int, ...]) -> list[Want]:
-        query = (
-            "SELECT plan.id, plan.position, plan.length, plan.file, files.line, files.whole "
-            f"FROM plan JOIN files ON files.no = plan.file WHERE {condition} ORDER BY plan.file, plan.position"
-        )
-        return [
-            Want(chunk_id, position, length, file, _unpacked(line), bool(whole))
-            for chunk_id, position, length, file, line, whole in self._db.execute(query, values)
-        ]
-
-
-def _packed(node: Node) -> bytes:
-    """What writing a file still needs of its entry. Only this process reads it, so marshal is safe, and quick."""
-    owner = (node.uid, node.gid, node.user, node.group)
-    return marshal.dumps((node.path, node.mode, owner, node.mtime, node.size, node.holes, node.xattrs))
-
-
-def _unpacked(data: bytes) -> Node:
-    path, mode, (uid, gid, user, group), mtime, size, holes, xattrs = marshal.loads(data)
-    return Node(path, "file", mode, uid, gid, user, group, mtime, size, holes=holes, xattrs=xattrs)
-
-
-def pieces(node: Node) -> Iterator[tuple[bytes, int, int]]:
-    """(chunk id, position in the file, length) of a file's chunks, which lie between its holes."""
-    holes = iter(sorted(node.holes))
-    hole = next(holes, None)
-    position = 0
-    for chunk_id, length in node.chunks:
-        # a chunk may span several data regions: it is then written in pieces by the target
-        while hole is not None and hole[0] == position:
-            position += hole[1]
-            hole = next(holes, None)
-        yield chunk_id, position, length
-        rest = length
-        while hole is not None and hole[0] < position + rest:
-            rest -= hole[0] - position
-            position = hole[0] + hole[1]
-            hole = next(holes, None)
-        position += rest
-
-
-def spans(node: Node, position: int, length: int) -> Iterator[tuple[int, int]]:
-    """(position, length) of the parts of a chunk that starts at `position`, cut where holes lie between."""
-    for offset, size in sorted(node.holes):
-        if offset + size <= position or length == 0:
-            continue
-        if offset >= position + length:
-            break
-        if offset > position:
-            yield position, offset - position
-            length -= offset - position
-        position = offset + size
-    if length:
-        yield position, length
+        return self._stored.unlocated() if self._stored is not None else self._unlocated

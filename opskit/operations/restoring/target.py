@@ -33,6 +33,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = b".opskit-restore-"
 _KINDS = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
+_NOT_GIVEN = (errno.EPERM, errno.EACCES, errno.EINVAL)
+"""What chown says where an owner cannot be given: EINVAL for ids that a user namespace does not have."""
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 
@@ -67,8 +69,25 @@ def _open_folder(name: bytes, parent: int) -> int:
     try:
         return os.open(name, _FOLDER, dir_fd=parent)
     except FileNotFoundError:
-        os.mkdir(name, 0o700, dir_fd=parent)
+        with contextlib.suppress(FileExistsError):  # another thread was quicker, or something is there to be refused
+            os.mkdir(name, 0o700, dir_fd=parent)
         return os.open(name, _FOLDER, dir_fd=parent)
+
+
+def _creation_mask(root: int) -> int | None:
+    """The permission bits that files below `root` lose when they are made; None where that is not sure."""
+    try:
+        os.getxattr(root, "system.posix_acl_default")
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            return None
+    else:
+        return None
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line[6:], 8)
+    return None
 
 
 class Target:
@@ -81,20 +100,32 @@ class Target:
         is_setgid = os.fstat(root).st_mode & stat.S_ISGID  # folders below inherit it, and files their group
         self._own_ids = None if replace or is_setgid else (os.geteuid(), os.getegid())
         """Whom a new file belongs to by itself; None where that is not sure."""
+        mask = None if self._own_ids is None else _creation_mask(root)
+        self._given_at_birth = 0 if mask is None else 0o777 & ~mask
+        """The bits of a mode that a new file of its owner here can have from the start."""
+        self._latest: tuple[bytes, int] = b"", root
 
     def close(self) -> None:
         """Close the folders held open."""
+        self._latest = b"", self._root
         while self._folders:
             os.close(self._folders.popitem()[1])
 
     def folder(self, path: bytes) -> int:
         """A descriptor of a folder below the target; missing ones are made, mode 0700 until `finish`."""
+        if path == self._latest[0]:
+            return self._latest[1]
+        found = self._folders.get(path)
+        if found is None:
+            found = self._open(path)
+        else:
+            self._folders.move_to_end(path)
+        self._latest = path, found  # the last that would be closed to make room
+        return found
+
+    def _open(self, path: bytes) -> int:
         if not path:
             return self._root
-        found = self._folders.get(path)
-        if found is not None:
-            self._folders.move_to_end(path)
-            return found
         above, descriptor = self._deepest_open(path)
         for name in path[len(above) :].strip(b"/").split(b"/"):
             parent, descriptor = descriptor, _open_folder(name, descriptor)
@@ -128,12 +159,21 @@ class Target:
         except FileNotFoundError:
             return None
 
-    def create_file(self, path: bytes) -> int:
-        """Open a new file for a path: under its own name, or a temporary one where it will replace something."""
+    def create_file(self, path: bytes, mode: int | None = None) -> int:
+        """Open a new file (0600 until finished, if no mode is given) for a path.
+
+        It comes under its own name, or under a temporary one where it will replace something.
+        """
         folder, name = self._place(path)
         if self._replace:
             name = self._new_temporary(path, folder)
-        return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+        return os.open(name, _NEW_FILE, 0o600 if mode is None else mode, dir_fd=folder)
+
+    def first_mode(self, node: Node) -> int | None:
+        """The mode of a file that may have it from the start, as its owner will not change; None for any other."""
+        mode = node.mode
+        is_simple = mode & 0o600 == 0o600 and not mode & ~self._given_at_birth
+        return mode if is_simple and self._owners.ids(node) == self._own_ids else None
 
     def reopen_file(self, path: bytes) -> int:
         """Open a file that `create_file` made, to write another piece."""
@@ -142,10 +182,15 @@ class Target:
             name = self._temporary_name(path)
         return os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
-    def finish_file(self, node: Node, descriptor: int) -> list[str]:
-        """Give a written file its owner, mode, attributes, times and final name; returns complaints."""
-        mode, complaints = self._own(node, descriptor)
-        os.fchmod(descriptor, mode)
+    def finish_file(self, node: Node, descriptor: int, made: int | None = None) -> list[str]:
+        """Give a written file its owner, mode, attributes, times and final name; returns complaints.
+
+        `made` is what `first_mode` said and it was created with: with a mode, nothing is left to do about that.
+        """
+        complaints: list[str] = []
+        if made is None:
+            mode, complaints = self._own(node, descriptor)
+            os.fchmod(descriptor, mode)
         complaints += _set_attributes(node, descriptor)
         _set_times(node, descriptor)
         if self._replace:
@@ -211,13 +256,15 @@ class Target:
         """Give an entry its owner; returns the mode it may then have, and complaints.
 
         Only root can give files away; an ordinary user's restore keeps them, which is no complaint. But what
-        ran as its recorded owner must not run as another.
+        ran as its recorded owner must not run as another. In a user namespace root cannot give them to everybody.
         """
         uid, gid = self._owners.ids(node)
         try:
             if (uid, gid) != self._own_ids:
                 os.chown(place, uid, gid, dir_fd=folder, follow_symlinks=node.type != "symlink")
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in _NOT_GIVEN:
+                raise
             return node.mode & ~_SET_IDS, [f"owner {uid}:{gid} could not be set"] if self._is_root else []
         return node.mode, []
 
@@ -340,4 +387,6 @@ def write_all(descriptor: int, content: memoryview, position: int) -> None:
     """Write every byte at a position; raises OSError."""
     while content:
         count = os.pwrite(descriptor, content, position)
+        if count == len(content):
+            return
         content, position = content[count:], position + count
