@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from opskit import access, wiring
+from opskit.config import dangers
 from opskit.config import load as configs
 from opskit.config.model import LABEL_PATTERN, MEANINGS, Config, Keys
+from opskit.config.render import add_entries, render
 from opskit.config.syntax import compose, read
 from opskit.errors import ConfigError, NoKey, UsageError
 from opskit.gpg import Keyring, check_programs
@@ -150,7 +152,7 @@ def initialise(path: Path, wishes: Wishes, passphrase: bytes | None) -> Done:
         draft.state_dir, stores, lambda: copies.identity(secrets.token_hex(16), wiring.now())
     )
     keys = _make_keys(draft, wishes, recipients, passphrase, id_in(about))
-    _write(path, text, draft.model_copy(update={"keys": keys}), wishes, known)
+    _write(path, text, draft.but(keys=keys), wishes, known)
     made = operations.make_copies(
         stores,
         lambda name: stores[name].create(),
@@ -162,7 +164,7 @@ def initialise(path: Path, wishes: Wishes, passphrase: bytes | None) -> Done:
     )
     written = wishes.recovery_key if wishes.new_recipient else None
     warnings = [f"no snapshot will be readable by recipient {doubt}" for doubt in doubts]
-    return Done(path, made, written, warnings + configs.warnings(configs.load(path)))
+    return Done(path, made, written, warnings + dangers.warnings(configs.load(path)))
 
 
 def _make_keys(
@@ -230,7 +232,7 @@ def _draft(path: Path, wishes: Wishes, known: Config | None) -> Config:
     """The config to be, checked as if it had been read from a file (without recipients yet)."""
     base: dict[str, Any] = {"version": 1, "sources": {}, "destinations": {}, "keys": {"recipients": ["0" * 40]}}
     if known is not None:
-        base = known.model_dump(mode="json", exclude_unset=True)
+        base = json.loads(known.as_given())
     elif wishes.state_dir is not None:
         base["state_dir"] = str(place("--state-dir", str(wishes.state_dir)))
     for name, text in wishes.sources.items():
@@ -270,19 +272,17 @@ def _make_recipient(keyring: Keyring, wishes: Wishes, passphrase: bytes | None, 
 
 
 def _keys(keys: Keys, host: str, recipients: list[str]) -> Keys:
-    return keys.model_copy(
-        update={
-            "host": host,
-            "recipients": tuple(recipients) or keys.recipients,
-            "signers": keys.signers or (host,),
-            "maintainers": keys.maintainers or (host,),
-        }
+    return keys.but(
+        host=host,
+        recipients=tuple(recipients) or keys.recipients,
+        signers=keys.signers or (host,),
+        maintainers=keys.maintainers or (host,),
     )
 
 
 def _write(path: Path, text: str | None, config: Config, wishes: Wishes, known: Config | None) -> None:
     if text is None or known is None:
-        write_durably(path, configs.render(config).encode())
+        write_durably(path, render(config).encode())
         return
     sources: dict[str, Any] = {
         name: each for name, each in config.sources.items() if name in wishes.sources and name not in known.sources
@@ -293,7 +293,7 @@ def _write(path: Path, text: str | None, config: Config, wishes: Wishes, known: 
         if name in wishes.destinations and name not in known.destinations
     }
     if sources or destinations:
-        write_durably(path, configs.add_entries(text, sources, destinations).encode())
+        write_durably(path, add_entries(text, sources, destinations).encode())
 
 
 def rebuild(
@@ -331,7 +331,7 @@ def rebuild(
             packs = learn(cache, heads, opened.copies, found.snapshots, decrypt, opened.trusted)
         finally:
             cache.close()
-        config = old.model_copy(update={"keys": keys, "state_dir": state, "host": found.host})
+        config = old.but(keys=keys, state_dir=state, host=found.host)
         # They were made once: one whose medium is absent must not be made anew on the bare mount point.
         operations.write_past(state, {name: Past("", wiring.now().date().isoformat()) for name in config.destinations})
         write_repository(state, opened.copies[0].store.get(names.REPOSITORY))
@@ -350,12 +350,10 @@ def _new_keys(found: Found, old: Keys, state: Path, key: Path, recovery_key: Pat
         keyring.create()
         keyring.import_keys(found.keys.encode())
         new = operations.host_key(keyring, None, found.host)
-        keys = old.model_copy(
-            update={
-                "host": new,
-                "signers": tuple(dict.fromkeys((*old.signers, new))),
-                "maintainers": tuple(dict.fromkeys((*old.maintainers, new))),
-            }
+        keys = old.but(
+            host=new,
+            signers=tuple(dict.fromkeys((*old.signers, new))),
+            maintainers=tuple(dict.fromkeys((*old.maintainers, new))),
         )
         everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
         operations.write_trusted(keyring, wiring.trusted_file(state), everyone)
@@ -371,7 +369,7 @@ def _new_keys(found: Found, old: Keys, state: Path, key: Path, recovery_key: Pat
 def _write_rebuilt(path: Path, text: str | None, known: Config | None, config: Config) -> Path:
     """Write the config of a host that came back; where an existing one cannot be edited, beside it. Returns where."""
     if text is None or known is None:
-        write_durably(path, configs.render(config).encode())
+        write_durably(path, render(config).encode())
         return path
     if (known.host, known.state_dir) == (config.host, config.state_dir):
         edited = _with_keys(text, config.keys)
@@ -379,7 +377,7 @@ def _write_rebuilt(path: Path, text: str | None, known: Config | None, config: C
             write_durably(path, edited.encode())
             return path
     beside = path.with_name(path.name + ".restored")
-    write_durably(beside, configs.render(config).encode())
+    write_durably(beside, render(config).encode())
     return beside
 
 

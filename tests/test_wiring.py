@@ -70,8 +70,8 @@ def test_stores(config: Config) -> None:
 
 def test_a_source_that_is_gone(config: Config) -> None:
     """Building a source opens nothing; its absence shows when it is walked."""
-    gone = config.sources["data"].model_copy(update={"paths": (Path("/nonexistent/path"),)})
-    source = wiring.source_of("data", config.model_copy(update={"sources": {"data": gone}}))
+    gone = config.sources["data"].but(paths=(Path("/nonexistent/path"),))
+    source = wiring.source_of("data", config.but(sources={"data": gone}))
     with pytest.raises(SourceError):
         list(source.entries())
 
@@ -81,7 +81,7 @@ def test_before_init(config: Config) -> None:
     with pytest.raises(RepositoryNotFound) as caught:
         wiring.host_of(config)
     assert caught.value.hint and "init" in caught.value.hint
-    keyless = config.model_copy(update={"keys": config.keys.model_copy(update={"host": None})})
+    keyless = config.but(keys=config.keys.but(host=None))
     with pytest.raises(ConfigError) as missing:
         wiring.identity_of(keyless)
     assert missing.value.hint and "init" in missing.value.hint

@@ -23,7 +23,10 @@ _GARBAGE_THRESHOLD = 100_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; `argv` is without the program's name, the process's own arguments by default."""
+    """Run one command and give its exit code; `argv` is without the program's name.
+
+    Without `argv` the arguments are those of this process, which then ends with the command.
+    """
     process.open_standard_descriptors()
     process.forbid_core_dumps()
     if argv is None:  # a process of its own, and nobody else's garbage
@@ -33,12 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     with process.signals(restore=argv is not None):
         context = Context.of_process()
         try:
-            return _run(arguments, context)
+            code = _run(arguments, context)
         except OutputClosed:
             context.abandon_output()
-            return 1
+            code = 1
         except BaseException as error:  # also MemoryError and KeyboardInterrupt
-            return _failed(error, arguments, context)
+            code = _failed(error, arguments, context)
+    if argv is None:
+        process.leave(code)
+    return code
 
 
 def _run(arguments: list[str], context: Context) -> int:

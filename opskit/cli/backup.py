@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,7 @@ from opskit.cli.context import Context
 from opskit.cli.options import noun
 
 if TYPE_CHECKING:
+    from opskit.cli.backup_progress import Shown
     from opskit.config.model import Config
     from opskit.errors import OpskitError
     from opskit.operations.backup import Job, Result
@@ -37,23 +38,28 @@ def backup(
     ] = None,
 ) -> int | None:
     """Back up the sources to every destination, in one read."""
-    from opskit import gpg, wiring
+    from opskit import gpg
+
+    context = Context.of(typer_context)
+    config = context.load_config()
+    gpg.begin_check()  # answered while the rest is imported
+
+    from opskit import wiring
     from opskit.errors import CacheError
     from opskit.operations.lock import exclusive
     from opskit.operations.session import remove_cache
 
-    context = Context.of(typer_context)
-    config = context.load_config()
-    jobs = _jobs(config, sources or [], tag or [], stdin)
     if dry_run:
-        return _plan(context, config, jobs)
+        return _plan(context, config, _jobs(config, sources or [], tag or [], stdin))
     if config.performance.background:
         _yield_to_others()
     with exclusive(wiring.lock_file(config)):
         host = wiring.host_of(config)
         gpg.remove_stale_keyrings()
         host.identity.keyring.start_agent()
+        host.identity.keyring.begin_listing()
         try:
+            jobs = _jobs(config, sources or [], tag or [], stdin)
             try:
                 return _run(context, config, host, jobs, force_read=force_read)
             except CacheError:
@@ -86,9 +92,8 @@ def _jobs(config: Config, names: list[str], tags: list[str], stdin: str | None) 
 
 def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force_read: bool) -> int:
     from opskit import wiring
-    from opskit.cli.backup_progress import Shown
     from opskit.operations.backup import Options, backup
-    from opskit.operations.initialise import kit_digests
+    from opskit.repository import recovery
 
     keys = config.keys
     known = {key.fingerprint for key in host.identity.keyring.keys()}
@@ -96,15 +101,17 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force
     options = Options(
         workers=config.performance.workers,
         force_read=force_read,
-        config=config.model_dump_json(exclude_unset=True),
+        config=config.as_given(),
         keys=host.identity.keyring.export_public(list(dict.fromkeys(everyone))).decode(),
-        kit=kit_digests(),
+        kit=recovery.digests(),
     )
     results = []
     told: set[str] = set()
-    with closing(_opened(host, wiring.stores_of(config))) as session, Shown(context, config) as shown:
-        for result in backup(session, jobs, options, clock_ns=wiring.clock_ns, watch=shown.watch):
-            shown.end()
+    with closing(_opened(host, wiring.stores_of(config))) as session, _shown(context, config) as shown:
+        watch = shown.watch if shown is not None else None
+        for result in backup(session, jobs, options, clock_ns=wiring.clock_ns, watch=watch):
+            if shown is not None:
+                shown.end()
             results.append(result)
             if not context.json:
                 _tell(context, result, told)
@@ -112,6 +119,15 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force
         context.write_json([_as_json(result) for result in results])
     failures = [result.failure.exit_code for result in results if result.failure is not None]
     return max(failures, default=0 if all(result.is_good for result in results) else 3)
+
+
+def _shown(context: Context, config: Config) -> AbstractContextManager[Shown | None]:
+    """The progress line, where one is shown; elsewhere its import would be a fiftieth of a quiet backup."""
+    if not context.shows_progress():
+        return nullcontext()
+    from opskit.cli.backup_progress import Shown
+
+    return Shown(context, config)
 
 
 def _opened(host: Host, stores: Mapping[str, Store]) -> Session:

@@ -5,7 +5,7 @@ A first backup has no snapshot to tell how much there is: its files are counted 
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from opskit.cli.context import Context
 from opskit.cli.counting import Counting
@@ -20,7 +20,7 @@ class Shown:
 
     def __init__(self, context: Context, config: Config) -> None:
         self._context, self._config = context, config
-        self._line: Progress | None = None
+        self._line: AbstractContextManager[Progress | None] | None = None
         self._counting: Counting | None = None
 
     def __enter__(self) -> Shown:

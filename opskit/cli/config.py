@@ -19,7 +19,8 @@ app = noun("Check, show and explain the config.")
 @app.command()
 def validate(typer_context: typer.Context) -> None:
     """Check the config; all its errors are shown at once."""
-    from opskit.config.load import load, warnings
+    from opskit.config.dangers import warnings
+    from opskit.config.load import load
 
     context = Context.of(typer_context)
     path = context.find_config()
@@ -38,12 +39,12 @@ def validate(typer_context: typer.Context) -> None:
 @app.command()
 def show(typer_context: typer.Context) -> None:
     """Show the config in effect, with defaults filled in; secrets stay references."""
-    from opskit.config.load import render
+    from opskit.config.render import render, values
 
     context = Context.of(typer_context)
     config = context.load_config()
     if context.json:
-        context.write_json(config.model_dump(mode="json"))
+        context.write_json(values(config))
     else:
         context.write(render(config).rstrip("\n"))
 
@@ -51,7 +52,7 @@ def show(typer_context: typer.Context) -> None:
 @app.command()
 def schema(typer_context: typer.Context) -> None:
     """Write the JSON Schema of a config file, for editors."""
-    from opskit.config.load import schema as json_schema
+    from opskit.config.schema import json_schema
 
     Context.of(typer_context).write_json(json_schema())
 
@@ -62,7 +63,7 @@ def generate(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; stdout unless given.")] = None,
 ) -> None:
     """Write an example config with every key explained; never over an existing file."""
-    from opskit.config.load import example
+    from opskit.config.render import example
 
     context = Context.of(typer_context)
     if file is None:

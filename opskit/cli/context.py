@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
@@ -132,12 +133,17 @@ class Context:
         """Whether `stream` is a terminal that understands more than plain lines."""
         return stream.isatty() and self.environ.get("TERM") != "dumb"
 
-    def progress(self, label: str, sample: Sampler) -> Progress:
-        """A context manager that shows the progress of long work: on a terminal, without --quiet and --json."""
+    def shows_progress(self) -> bool:
+        """Whether the progress of long work is shown: on a terminal, without --quiet and --json."""
+        return self.is_terminal(self.stderr) and not self.quiet and not self.json
+
+    def progress(self, label: str, sample: Sampler) -> AbstractContextManager[Progress | None]:
+        """A context manager that shows the progress of long work, where it is shown at all."""
+        if not self.shows_progress():
+            return nullcontext()
         from opskit.cli.progress import Progress
 
-        shown = self.is_terminal(self.stderr) and not self.quiet and not self.json
-        return Progress(self, label, sample, shown=shown)
+        return Progress(self, label, sample)
 
     def find_config(self) -> Path:
         """The config file that this run uses. Raises ConfigError when there is none."""
@@ -148,9 +154,10 @@ class Context:
 
     def load_config(self) -> Config:
         """Read the config file that this run uses. Raises ConfigError."""
+        from opskit.config import kept
         from opskit.config.load import load
 
-        return load(self.find_config())
+        return load(self.find_config(), keep=kept.folder(self.environ, Path(os.path.expanduser("~"))))
 
     def flush(self) -> None:
         """Write out what is buffered: an output that is full or closed shows here, not at the interpreter's end."""

@@ -46,10 +46,12 @@ class Counting:
 def count(config: Path, source: str) -> int:
     """The bytes of all files of a source; raises ConfigError, SourceError, UsageError."""
     from opskit import wiring
+    from opskit.config import kept
     from opskit.config.load import load
     from opskit.sources.base import Entry
 
-    entries = wiring.source_of(source, load(config)).entries()
+    known = load(config, keep=kept.folder(os.environ, Path(os.path.expanduser("~"))))
+    entries = wiring.source_of(source, known).entries()
     return sum(each.stat.st_size for each in entries if isinstance(each, Entry) and each.kind == "file")
 
 

@@ -81,15 +81,20 @@ def program(
 
 
 def _process(parameter: Any, slowly: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    """The value that the command gets, without coercion where it is absent or text.
+    """The value that the command gets, without Typer's coercion where it is absent, text, texts or a path.
 
     Typer 0.29 coerces every value with pydantic, whose import costs as much as all else in `opskit restore --help`.
+    Whether a path is there and readable is told by whoever opens it, in our words.
     """
-    is_absent = value is None and not parameter.required
-    if not is_absent and not (parameter.type_descriptor.annotation is str and isinstance(value, str)):
+    wanted = parameter.type_descriptor.annotation
+    if value is None and not parameter.required:
+        value = () if parameter.multiple or parameter.nargs == -1 else None
+    elif wanted is Path and isinstance(value, str):
+        value = Path(value)
+    elif wanted == list[str] and isinstance(value, list | tuple) and (value or not parameter.required):
+        value = list(value)
+    elif not (wanted is str and isinstance(value, str)):
         return slowly(ctx, value)
-    if is_absent and (parameter.multiple or parameter.nargs == -1):
-        value = ()
     return parameter.callback(ctx, parameter, value) if parameter.callback else value
 
 

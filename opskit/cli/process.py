@@ -7,9 +7,11 @@ the parent ignores (nohup, background jobs) stays ignored. It deliberately knows
 
 from __future__ import annotations
 
+import atexit
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -72,6 +74,20 @@ def signals(*, restore: bool) -> Iterator[None]:
         for number, handler in former.items():
             # At the end of the process a late signal has nothing left to interrupt but the interpreter's own exit.
             signal.signal(number, handler if restore else signal.SIG_IGN)
+
+
+def leave(code: int) -> None:
+    """End the process now, with all it has written: to take the interpreter apart takes a tenth of a small backup.
+
+    Returns where another thread still runs: then Python has to end it.
+    """
+    if threading.active_count() > 1:
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, broken or absent: nobody is there to tell
+            stream.flush()
+    os._exit(code)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -2,8 +2,8 @@
 
 The work is not slowed and not asked to call back: a thread samples it ten times a second. Short work pays nothing, as
 rich loads and the line appears only after half a second. The line vanishes at the end; the result is the command's to
-tell. On a pipe, with --quiet or with --json nothing is ever drawn. `suspended` clears the line for a question
-(pinentry draws on the same terminal).
+tell. On a pipe, with --quiet or with --json there is none (`Context.progress`). `suspended` clears the line for a
+question (pinentry draws on the same terminal).
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ class Progress:
     `sample` is called from another thread and must be quick and free of side effects.
     """
 
-    def __init__(self, context: Context, label: str, sample: Sampler, *, shown: bool) -> None:
+    def __init__(self, context: Context, label: str, sample: Sampler) -> None:
         self._context = context
         self._label = printable(label)
         self._sample = sample
-        self._shown = shown
         # Guards the line: whoever holds it may write to the terminal. Reentrant: a warning may come while drawing.
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -57,18 +56,16 @@ class Progress:
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
-        if self._shown:
-            self._context.live = self
-            self._thread.start()
+        self._context.live = self
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._shown:
-            self._ended.set()
-            self._thread.join()
-            self._context.live = None
+        self._ended.set()
+        self._thread.join()
+        self._context.live = None
 
     @contextmanager
     def suspended(self) -> Iterator[None]:

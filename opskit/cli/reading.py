@@ -63,7 +63,10 @@ def opened_for_reading(
 
     Raises UsageError, ConfigError, NoKey, RepositoryNotFound, StoreError.
     """
-    from opskit import access, gpg
+    from opskit import gpg
+
+    gpg.begin_check()  # answered while the rest is imported
+    from opskit import access
     from opskit.cli.render import printable
     from opskit.errors import UsageError
 

@@ -28,6 +28,7 @@ from opskit.cli.reading import (
 
 if TYPE_CHECKING:
     from opskit.access import Access
+    from opskit.cli.progress import ProgressSample
     from opskit.operations.restore import Restored, RestoreOptions
     from opskit.repository.manifest import Snapshot
     from opskit.repository.reader import SnapshotReader
@@ -123,12 +124,13 @@ def _warn(context: Context, opened: Access, chosen: Snapshot) -> None:
 
 
 def _restore(context: Context, reader: SnapshotReader, chosen: Snapshot, place: Path, options: RestoreOptions) -> int:
-    from opskit.cli.progress import ProgressSample
     from opskit.operations.restore import Restored, restore
 
     restored = Restored()
 
     def sample() -> ProgressSample:
+        from opskit.cli.progress import ProgressSample  # here: called only where a line is shown
+
         return ProgressSample(restored.files, restored.total_bytes, restored.planned_bytes or None)
 
     with context.progress(chosen.manifest.source, sample):

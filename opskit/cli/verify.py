@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opskit.access import Access
+    from opskit.cli.progress import ProgressSample
     from opskit.operations.verify import CopyReport
 
 app = noun()
@@ -57,7 +58,6 @@ def verify(
 
 def _read_back(context: Context, opened: Access, key: Path | None) -> dict[str, CopyReport]:
     from opskit.access import read_key_file
-    from opskit.cli.progress import ProgressSample
     from opskit.operations.verify import verify
     from opskit.repository.names import RECOVER_PROGRAM
 
@@ -65,6 +65,8 @@ def _read_back(context: Context, opened: Access, key: Path | None) -> dict[str, 
     sizes: list[int] = [0, 0]
 
     def sample() -> ProgressSample:
+        from opskit.cli.progress import ProgressSample  # here: called only where a line is shown
+
         return ProgressSample(sizes[0], sizes[1], total)
 
     def progress(size: int) -> None:

@@ -1,51 +1,36 @@
-"""The only schema of opskit's configuration: strict, frozen pydantic models.
+"""The only schema of opskit's configuration: plain classes on the standard library alone.
 
-Unknown keys, wrong types and several kinds in one entry are errors; text is never taken for a number. Every
-field's description is its documentation: it appears in the JSON schema and in the files that `init` writes.
-Paths are made absolute against the validation context `base` (the config file's folder). A field typed
-`SecretReference` takes references only.
+Types, defaults and descriptions of all keys stand here and nowhere else; what a bare type leaves open stands beside it
+as a mark (`Matches`, `Between`, `Rule`). `schema` makes the strict pydantic models of it that judge a file, `build`
+makes objects of what was judged good: a run whose config is known to be good never loads pydantic.
 
-Another kind of source or destination is one model (with its `kind`, the key that announces it) and one member
-of the union below. What several entries say together is judged in `dangers`, not here.
+Every key's description is its documentation: it appears in the JSON schema and in the files that `init` writes. A field
+typed `Reference` takes references to secrets only. Making these objects by hand judges nothing.
+
+Another kind of source or destination is one class (with its `kind`, the key that announces it) and one member of
+the union below. What several entries say together is judged in `dangers`, not here.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path, PurePath
-from typing import Annotated, Any, ClassVar, Literal
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-# No plugin of whatever else is installed runs in opskit, and looking for them would cost 15 ms at every start.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    StringConstraints,
-    Tag,
-    ValidationInfo,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
-
-from opskit.errors import UnresolvedReference
-from opskit.secrets.reference import BUILT_IN_SCHEMES, Reference
+from opskit.config.entry import Entry, key
+from opskit.secrets.reference import Reference
 
 LABEL_PATTERN = r"^[a-z0-9_-]{1,32}$"
 TAG_PATTERN = r"^[A-Za-z0-9_.:=+-]{1,64}$"
 FINGERPRINT_PATTERN = r"^[0-9A-Fa-f]{40}$"
 FILENAME_PATTERN = r"^[^/\x00]{1,200}$"
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
-# What a pattern means to a person; `load` puts it after "expected".
+# What a pattern means to a person; `judging` puts it after "expected".
 MEANINGS = {
     LABEL_PATTERN: "1 to 32 of a-z, 0-9, _ and -",
     TAG_PATTERN: "1 to 64 of letters, digits and _ . : = + -",
@@ -80,145 +65,56 @@ class Duration(timedelta):
         return Duration.parse, (self.text,)
 
 
-def wrong(what: str, expected: str) -> PydanticCustomError:
-    """A validation error in opskit's form; `load` adds where it stands and what was found there."""
-    return PydanticCustomError("opskit", "{what}, expected {expected}", {"what": what, "expected": expected})
+class Matches(NamedTuple):
+    """A mark: the text matches this pattern."""
+
+    pattern: str
 
 
-def _duration(value: object) -> Duration:
-    if isinstance(value, Duration):
-        return value
-    try:
-        return Duration.parse(value if isinstance(value, str) else "")
-    except ValueError:
-        raise wrong("not a duration", DURATION_EXAMPLE) from None
+class Between(NamedTuple):
+    """A mark: the number lies between these two, both included."""
+
+    least: int
+    most: int
 
 
-def _path(value: object, info: ValidationInfo) -> Path:
-    text = str(value) if isinstance(value, PurePath) else value
-    if not isinstance(text, str):
-        raise wrong("wrong type", "a path as text")
-    if not text.strip() or "\x00" in text or not _is_encodable(text):
-        raise wrong("not a path", "a path")
-    if text.startswith("~"):
-        raise wrong("'~' is not expanded", "an absolute path")
-    base = (info.context or {}).get("base")
-    if base is None and not text.startswith("/"):
-        raise wrong("relative path", "an absolute path")
-    # normpath keeps a leading '//', which POSIX allows to mean something else.
-    return Path(re.sub("^//", "/", os.path.normpath(os.path.join(base or "/", text))))
+class Rule(Enum):
+    """Marks without parameters; `schema` says how each is judged."""
+
+    NOT_EMPTY = "at least one entry or character"
+    FILE_NAME = "neither '.' nor '..'"
+    FINGERPRINT = "blanks between the digits are dropped, letters become upper case"
+    PROGRAM = "words of a command, the first of which is a program"
+    PASSES_FILE = "a command with an argument that holds {file}"
+    VARIABLES = "a mapping whose keys are names of variables"
+    WHOLE_NUMBER = "a whole number, which true and 1.0 are not"
 
 
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+Values = Mapping[str, Any]
+"""What a file says, judged and normalised, as plain values of JSON: defaults are left out, paths are absolute."""
 
 
-def _reference(value: object, info: ValidationInfo) -> Reference:
-    if isinstance(value, Reference):
-        return value
-    schemes = (info.context or {}).get("schemes", BUILT_IN_SCHEMES)
-    try:
-        return Reference.parse(value if isinstance(value, str) else "", schemes)
-    except UnresolvedReference as error:
-        # `from None` and no input: what stands here may be the secret itself.
-        raise PydanticCustomError("opskit_secret", "{message}", {"message": str(error)}) from None
+Label = Annotated[str, Matches(LABEL_PATTERN)]
+TagLabel = Annotated[str, Matches(TAG_PATTERN)]
+FileName = Annotated[str, Matches(FILENAME_PATTERN), Rule.FILE_NAME]
+Pattern = Annotated[str, Rule.NOT_EMPTY]
+Fingerprint = Annotated[str, Rule.FINGERPRINT, Matches(FINGERPRINT_PATTERN)]
+Argv = Annotated[tuple[str, ...], Rule.PROGRAM]
+VariableName = Annotated[str, Matches(VARIABLE_PATTERN)]
 
 
-def _argv(words: tuple[str, ...]) -> tuple[str, ...]:
-    if not words or not words[0]:
-        raise wrong("no program", "a list whose first word is a program")
-    if any("\x00" in word for word in words):
-        raise wrong("NUL in an argument", "arguments without NUL")
-    return words
-
-
-def _argv_for_each(words: tuple[str, ...]) -> tuple[str, ...]:
-    if not any("{file}" in word for word in words):
-        raise wrong("the file is not passed on", "an argument that holds {file}")
-    return words
-
-
-def _without_blanks(value: object) -> object:
-    # gpg prints fingerprints in groups of four.
-    return value.replace(" ", "") if isinstance(value, str) else value
-
-
-def _whole_number(value: object) -> object:
-    # To Python True == 1 == 1.0, and Literal compares like Python.
-    if type(value) is not int:
-        raise wrong("wrong type", "a whole number")
-    return value
-
-
-def _variables(value: object) -> object:
-    # Judged here, not name by name: a name that is none (`NAME=value`) may hold the secret, so it is not repeated.
-    if isinstance(value, dict) and not all(re.fullmatch(VARIABLE_PATTERN, str(name)) for name in value):
-        raise wrong("a key is no name of a variable", MEANINGS[VARIABLE_PATTERN])
-    return value
-
-
-def _filename(value: str) -> str:
-    if value in {".", ".."}:
-        raise wrong("not a file name", "a file name")
-    return value
-
-
-# YAML knows lists only; the models hold tuples, which nobody can change.
-_LIST = Field(strict=False)
-
-Label = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
-TagLabel = Annotated[str, StringConstraints(pattern=TAG_PATTERN)]
-FileName = Annotated[str, StringConstraints(pattern=FILENAME_PATTERN), AfterValidator(_filename)]
-Pattern = Annotated[str, StringConstraints(min_length=1)]
-Fingerprint = Annotated[
-    str, BeforeValidator(_without_blanks), StringConstraints(pattern=FINGERPRINT_PATTERN, to_upper=True)
-]
-AbsolutePath = Annotated[
-    Path,
-    PlainValidator(_path),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "format": "path"}),
-]
-DurationField = Annotated[
-    Duration,
-    PlainValidator(_duration),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
-]
-SecretReference = Annotated[
-    Reference,
-    PlainValidator(_reference),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "format": "uri", "description": "a secret reference: env:, file: or cred:"}),
-]
-Argv = Annotated[tuple[str, ...], _LIST, AfterValidator(_argv)]
-VariableName = Annotated[str, StringConstraints(pattern=VARIABLE_PATTERN)]
-
-
-class Strict(BaseModel):
-    """Base of all models here: nothing unknown, nothing converted, nothing changed, no input in messages."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, defer_build=True, validate_default=False
-    )
-
-
-class Verify(Strict):
+class Verify(Entry):
     """Commands that judge restored data. They run in drills and after restores; exit 0 means good."""
 
-    each: Annotated[Argv | None, AfterValidator(lambda words: words and _argv_for_each(words))] = Field(
-        default=None, description="argv run once for each restored file; {file} is its path"
+    each: Annotated[Argv | None, Rule.PASSES_FILE] = key(
+        "argv run once for each restored file; {file} is its path", default=None
     )
-    all: Argv | None = Field(default=None, description="argv run once in the restored folder")
+    all: Argv | None = key("argv run once in the restored folder", default=None)
 
 
-class _Source(Strict):
-    verify: Verify | None = Field(default=None, description="commands that judge restored data; exit 0 means good")
-    tags: Annotated[tuple[TagLabel, ...], _LIST] = Field(default=(), description="tags of each snapshot of this source")
+class _Source(Entry):
+    verify: Verify | None = key("commands that judge restored data; exit 0 means good", default=None)
+    tags: tuple[TagLabel, ...] = key("tags of each snapshot of this source", default=())
 
 
 class PathsSource(_Source):
@@ -226,15 +122,13 @@ class PathsSource(_Source):
 
     kind: ClassVar[str] = "paths"
 
-    paths: Annotated[tuple[AbsolutePath, ...], _LIST, Field(min_length=1, description="files and folders to back up")]
-    exclude: Annotated[tuple[Pattern, ...], _LIST] = Field(
-        default=(), description="patterns as in .gitignore, relative to each of the paths"
+    paths: Annotated[tuple[Path, ...], Rule.NOT_EMPTY] = key("files and folders to back up")
+    exclude: tuple[Pattern, ...] = key("patterns as in .gitignore, relative to each of the paths", default=())
+    exclude_if_present: tuple[FileName, ...] = key(
+        "leave out folders that hold a file of one of these names", default=(".nobackup",)
     )
-    exclude_if_present: Annotated[tuple[FileName, ...], _LIST] = Field(
-        default=(".nobackup",), description="leave out folders that hold a file of one of these names"
-    )
-    exclude_caches: bool = Field(default=True, description="leave out folders tagged by a CACHEDIR.TAG")
-    one_file_system: bool = Field(default=False, description="stay on the file system of each path")
+    exclude_caches: bool = key("leave out folders tagged by a CACHEDIR.TAG", default=True)
+    one_file_system: bool = key("stay on the file system of each path", default=False)
 
 
 class CommandSource(_Source):
@@ -242,115 +136,78 @@ class CommandSource(_Source):
 
     kind: ClassVar[str] = "command"
 
-    command: Argv = Field(description="argv whose output is backed up; no shell")
-    filename: FileName = Field(description="name that the output gets in the snapshot")
-    env: Annotated[dict[VariableName, SecretReference], BeforeValidator(_variables)] = Field(
-        default_factory=dict,
-        description="environment of the command: names and secret references, resolved when it runs",
+    command: Argv = key("argv whose output is backed up; no shell")
+    filename: FileName = key("name that the output gets in the snapshot")
+    env: Annotated[dict[VariableName, Reference], Rule.VARIABLES] = key(
+        "environment of the command: names and secret references, resolved when it runs", default_factory=dict
     )
 
 
-class LocalDestination(Strict):
+class LocalDestination(Entry):
     """A folder on a mounted file system."""
 
     kind: ClassVar[str] = "path"
 
-    path: AbsolutePath = Field(description="folder that holds the repository")
-    medium: Label = Field(default="disk", description="label of the kind of medium, for the 3-2-1 rule")
-    offsite: bool = Field(default=False, description="whether this copy is at another place than the original")
-    must_be_mounted: bool = Field(
-        default=False,
-        description="refuse to write unless a medium is mounted there: an absent disk never fills the system disk",
+    path: Path = key("folder that holds the repository")
+    medium: Label = key("label of the kind of medium, for the 3-2-1 rule", default="disk")
+    offsite: bool = key("whether this copy is at another place than the original", default=False)
+    must_be_mounted: bool = key(
+        "refuse to write unless a medium is mounted there: an absent disk never fills the system disk", default=False
     )
 
 
-def _kind_of(*models: type[PathsSource] | type[CommandSource]) -> Discriminator:
-    """Choose a model by the one key that announces it. Tags are bracketed to tell them from keys in error locations."""
-    kinds = [model.kind for model in models]
-
-    def choose(value: object) -> str | None:
-        if isinstance(value, models):
-            return f"[{value.kind}]"
-        found = [kind for kind in kinds if isinstance(value, dict) and kind in value]
-        return f"[{found[0]}]" if len(found) == 1 else None
-
-    message = f"exactly one of the keys {', '.join(kinds)}"
-    return Discriminator(choose, custom_error_type="opskit_kind", custom_error_message=message)
-
-
-Source = Annotated[
-    Annotated[PathsSource, Tag("[paths]")] | Annotated[CommandSource, Tag("[command]")],
-    _kind_of(PathsSource, CommandSource),
-]
+Source = PathsSource | CommandSource
 Destination = LocalDestination
 
+_UpTo100 = Annotated[int, Between(1, 100)]
 
-class Policy(Strict):
+
+class Policy(Entry):
     """What `status` holds every source to."""
 
-    copies: int = Field(default=3, ge=1, le=100, description="copies in all, the original included")
-    media: int = Field(default=2, ge=1, le=100, description="different media")
-    offsite: int = Field(default=1, ge=0, le=100, description="copies elsewhere")
-    max_age: DurationField = Field(default=Duration.parse("26h"), description="greatest age of the newest snapshot")
-    verify_every: DurationField = Field(default=Duration.parse("30d"), description="each copy is read back this often")
-    drill_every: DurationField = Field(
-        default=Duration.parse("92d"), description="each copy is restored in a drill this often"
-    )
+    copies: _UpTo100 = key("copies in all, the original included", default=3)
+    media: _UpTo100 = key("different media", default=2)
+    offsite: Annotated[int, Between(0, 100)] = key("copies elsewhere", default=1)
+    max_age: Duration = key("greatest age of the newest snapshot", default=Duration.parse("26h"))
+    verify_every: Duration = key("each copy is read back this often", default=Duration.parse("30d"))
+    drill_every: Duration = key("each copy is restored in a drill this often", default=Duration.parse("92d"))
 
 
-_Kept = Annotated[int, Field(ge=0, le=100_000)]
+_Kept = Annotated[int, Between(0, 100_000)]
 
 
-class Retention(Strict):
+class Retention(Entry):
     """Which snapshots of each source `forget` keeps: those that any one rule keeps."""
 
-    keep_last: _Kept = Field(default=3, description="newest snapshots")
-    keep_hourly: _Kept = Field(default=0, description="newest of each of this many hours")
-    keep_daily: _Kept = Field(default=14, description="newest of each of this many days")
-    keep_weekly: _Kept = Field(default=8, description="newest of each of this many weeks")
-    keep_monthly: _Kept = Field(default=24, description="newest of each of this many months")
-    keep_yearly: _Kept = Field(default=7, description="newest of each of this many years")
-
-    @model_validator(mode="after")
-    def _keeps_something(self) -> Retention:
-        if not any(getattr(self, name) for name in Retention.model_fields):
-            raise wrong("keeps no snapshot at all", "at least one keep_… above 0")
-        return self
+    keep_last: _Kept = key("newest snapshots", default=3)
+    keep_hourly: _Kept = key("newest of each of this many hours", default=0)
+    keep_daily: _Kept = key("newest of each of this many days", default=14)
+    keep_weekly: _Kept = key("newest of each of this many weeks", default=8)
+    keep_monthly: _Kept = key("newest of each of this many months", default=24)
+    keep_yearly: _Kept = key("newest of each of this many years", default=7)
 
 
-_Fingerprints = Annotated[tuple[Fingerprint, ...], _LIST]
-
-
-class Keys(Strict):
+class Keys(Entry):
     """OpenPGP keys by full fingerprint. Signers and maintainers default to the host's own key."""
 
-    recipients: Annotated[
-        _Fingerprints, Field(min_length=1, description="who can restore; keep the private halves elsewhere")
-    ]
-    signers: _Fingerprints = Field(default=(), description="whose snapshots are believed; default: host")
-    maintainers: _Fingerprints = Field(default=(), description="who may forget and prune; default: host")
-    host: Fingerprint | None = Field(default=None, description="this host's own key, which signs what it makes")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _host_by_default(cls, value: Any) -> Any:
-        host = _without_blanks(value.get("host")) if isinstance(value, dict) else None
-        # A malformed host is reported once, where it stands.
-        if isinstance(host, str) and re.fullmatch(FINGERPRINT_PATTERN, host):
-            return {"signers": [host], "maintainers": [host], **value}
-        return value
+    recipients: Annotated[tuple[Fingerprint, ...], Rule.NOT_EMPTY] = key(
+        "who can restore; keep the private halves elsewhere"
+    )
+    signers: tuple[Fingerprint, ...] = key("whose snapshots are believed; default: host", default=())
+    maintainers: tuple[Fingerprint, ...] = key("who may forget and prune; default: host", default=())
+    host: Fingerprint | None = key("this host's own key, which signs what it makes", default=None)
 
 
 def _default_workers() -> int:
     return min(len(os.sched_getaffinity(0)), 4)
 
 
-class Performance(Strict):
+class Performance(Entry):
     """How much of the machine a backup takes."""
 
-    background: bool = Field(default=False, description="run at idle CPU and I/O priority")
-    workers: int = Field(
-        default_factory=_default_workers, ge=1, le=16, description="processes at once; default: CPUs, at most 4"
+    background: bool = key("run at idle CPU and I/O priority", default=False)
+    workers: Annotated[int, Between(1, 16)] = key(
+        "processes at once; default: CPUs, at most 4", default_factory=_default_workers
     )
 
 
@@ -360,24 +217,22 @@ def _default_host() -> str:
     return label[:32] or "host"
 
 
-class Config(Strict):
+class Config(Entry):
     """The whole configuration of one host."""
 
-    # `model_construct` takes the defaults without building a validator for each section at every start.
+    version: Annotated[Literal[1], Rule.WHOLE_NUMBER] = key("version of this file's format")
+    host: Label = key("label of this host in snapshots", default_factory=_default_host)
+    state_dir: Path = key("where opskit keeps its own state", default=Path("/var/lib/opskit"))
+    simulated: bool = key("a demonstration: labels of media and places are pretended", default=False)
+    sources: dict[Label, Source] = key("what is backed up, by name")
+    destinations: Annotated[dict[Label, Destination], Rule.NOT_EMPTY] = key("where copies go, by name")
+    policy: Policy = key("what `opskit status` demands of every source", default_factory=Policy)
+    retention: Retention = key("which snapshots `opskit forget` keeps", default_factory=Retention)
+    keys: Keys = key("OpenPGP keys, by full fingerprint")
+    performance: Performance = key("how much of the machine a backup takes", default_factory=Performance)
+    given: Values = key("", default_factory=dict)
+    """No key: what the file said. A copy with other values keeps what the file of the original said."""
 
-    version: Annotated[Literal[1], BeforeValidator(_whole_number)] = Field(description="version of this file's format")
-    host: Label = Field(default_factory=_default_host, description="label of this host in snapshots")
-    state_dir: AbsolutePath = Field(default=Path("/var/lib/opskit"), description="where opskit keeps its own state")
-    simulated: bool = Field(default=False, description="a demonstration: labels of media and places are pretended")
-    sources: dict[Label, Source] = Field(description="what is backed up, by name")
-    destinations: dict[Label, Destination] = Field(min_length=1, description="where copies go, by name")
-    policy: Policy = Field(
-        default_factory=Policy.model_construct, description="what `opskit status` demands of every source"
-    )
-    retention: Retention = Field(
-        default_factory=Retention.model_construct, description="which snapshots `opskit forget` keeps"
-    )
-    keys: Keys = Field(description="OpenPGP keys, by full fingerprint")
-    performance: Performance = Field(
-        default_factory=Performance.model_construct, description="how much of the machine a backup takes"
-    )
+    def as_given(self) -> str:
+        """What the file said, as JSON: judged, with absolute paths, and without defaults, which may be others later."""
+        return json.dumps(self.given, ensure_ascii=False, separators=(",", ":"))

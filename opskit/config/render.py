@@ -1,4 +1,4 @@
-"""Config → YAML: a whole commented file, entries added to an existing one, the JSON schema, the example.
+"""Config → YAML: a whole commented file, entries added to an existing one, the example; and as plain values.
 
 What is written here reads back as the same Config. `add_entries` edits text, so the user's comments and layout stay;
 it reads its own result and refuses rather than leave a file that says something else. Neither writes to disk.
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema
 from yaml.nodes import CollectionNode, MappingNode, Node
 
-from opskit.config.model import Config, Destination, Duration, Source
+from opskit.config.entry import Entry
+from opskit.config.model import Config, Destination, Source
 from opskit.config.syntax import compose, read
 from opskit.errors import ConfigError
 
@@ -26,35 +25,31 @@ _WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 WIDTH = 100  # longer entries are written on several lines
 
 
-class _Schema(GenerateJsonSchema):
-    """JSON Schema in which the default of a duration stands as it is written."""
-
-    def encode_default(self, dft: Any) -> Any:
-        return str(dft) if isinstance(dft, Duration) else super().encode_default(dft)
-
-
 def example() -> str:
     """The example config: every key, explained."""
     return Path(__file__).with_name("example.yaml").read_text("utf-8")
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a config file, for editors."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Config.model_json_schema(schema_generator=_Schema),
-    }
-
-
 def render(config: Config) -> str:
     """The config as commented YAML that `load.parse` reads back as an equal Config."""
     lines = ["# opskit configuration. `opskit config generate` explains every key; `opskit config validate` checks it."]
-    for name, field in Config.model_fields.items():
+    for name, key in config.known_keys().items():
         value = getattr(config, name)
-        if name in {"simulated", "performance"} and value == field.get_default(call_default_factory=True):
+        if name in {"simulated", "performance"} and value == key.value():
             continue
-        lines += ["", f"# {field.description}", *_section(name, value)]
+        lines += ["", f"# {key.description}", *_section(name, value)]
     return "\n".join(lines) + "\n"
+
+
+def values(config: Any) -> Any:
+    """The config with all its defaults as values of JSON; secrets stay references."""
+    if isinstance(config, Entry):
+        return {name: values(getattr(config, name)) for name in config.known_keys()}
+    if isinstance(config, dict):
+        return {name: values(each) for name, each in config.items()}
+    if isinstance(config, tuple):
+        return [values(each) for each in config]
+    return config if config is None or isinstance(config, bool | int) else str(config)
 
 
 def add_entries(text: str, sources: Mapping[str, Source], destinations: Mapping[str, Destination]) -> str:
@@ -81,9 +76,7 @@ def _section(name: str, value: object) -> list[str]:
 
 
 def _comments(value: object) -> dict[str, str]:
-    if not isinstance(value, BaseModel):
-        return {}
-    return {name: field.description or "" for name, field in type(value).model_fields.items()}
+    return {name: key.description for name, key in value.known_keys().items()} if isinstance(value, Entry) else {}
 
 
 def _entry(key: str, value: Any, indent: str, comment: str | None = None) -> list[str]:
@@ -99,16 +92,14 @@ def _entry(key: str, value: Any, indent: str, comment: str | None = None) -> lis
 
 
 def _plain(value: Any, *, with_defaults: bool = False) -> Any:
-    """A model as plain values; fields at their default are left out unless asked for, absent ones always."""
-    if isinstance(value, BaseModel):
+    """An entry as plain values; fields at their default are left out unless asked for, absent ones always."""
+    if isinstance(value, Entry):
         # What tells a kind of entry from the others comes before what it inherits.
         own = type(value).__annotations__
-        fields = sorted(type(value).model_fields.items(), key=lambda item: item[0] not in own)
         return {
             name: _plain(found, with_defaults=with_defaults)
-            for name, field in fields
-            if (found := getattr(value, name)) is not None
-            and (with_defaults or field.is_required() or found != field.get_default(call_default_factory=True))
+            for name, key in sorted(value.known_keys().items(), key=lambda item: item[0] not in own)
+            if (found := getattr(value, name)) is not None and (with_defaults or found != key.value())
         }
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

@@ -1,6 +1,6 @@
 """The one owner of gpg, gpgv and python-gnupg: encrypting, decrypting, signing, verifying, keeping keys.
 
-Importing it runs nothing and loads nothing heavy; python-gnupg is imported where keys are moved in or out.
+Importing it runs nothing and loads nothing heavy; python-gnupg is imported where keys are taken in.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from opskit.gpg.bulk import decrypt_symmetric, encrypt_symmetric, open_signed
 from opskit.gpg.ephemeral import ephemeral_keyring, remove_stale_keyrings
 from opskit.gpg.keyring import Decrypted, Keyring
 from opskit.gpg.listing import KeyInfo, usable_recipients
-from opskit.gpg.program import Buffer, Versions, check_programs
+from opskit.gpg.program import Buffer, MemoryFile, Versions, begin_check, check_programs
 from opskit.gpg.verify import NOBODY, Signed, UnknownSigner, unjudged, verify, write_public_keyring
 
 __all__ = [
@@ -18,9 +18,11 @@ __all__ = [
     "Decrypted",
     "KeyInfo",
     "Keyring",
+    "MemoryFile",
     "Signed",
     "UnknownSigner",
     "Versions",
+    "begin_check",
     "check_programs",
     "decrypt_symmetric",
     "encrypt_symmetric",

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import BinaryIO
 
 from opskit.errors import Damaged, NoKey, OpskitError, UsageError
-from opskit.gpg.program import NOWHERE, Buffer, Finished, run
+from opskit.gpg.program import NOWHERE, Buffer, Finished, MemoryFile, run
 from opskit.gpg.verify import Signed, verify
 
 CIPHER_OPTIONS = (
@@ -28,7 +27,9 @@ CIPHER_OPTIONS = (
 _BARE = (
     "--rfc4880", "--batch", "--no-options", "--homedir", NOWHERE, "--no-keyring", "--no-autostart",
     "--no-random-seed-file", "--no-permission-warning", "--no-symkey-cache",
+    "--enable-special-filenames", "--output", "-&1",
 )  # fmt: skip
+"""The output is descriptor 1 said as a file: to its standard output gpg decrypts in pieces of half the size."""
 _RUN_KEY = re.compile(rb"[0-9a-f]{64}")
 _AES256, _WITH_MDC, _BINARY = "9", "2", "62"
 _ROOM_FOR_LOGS = 1 << 20
@@ -36,17 +37,20 @@ _KEY_TROUBLE = ("Bad session key", "Bad passphrase", "No secret key", "public ke
 _MACHINE_TROUBLE = ("annot allocate memory", "out of memory", "out of core", "No space left")
 
 
-def encrypt_symmetric(data: Buffer, run_key: bytes) -> bytes:
-    """`data` as one binary OpenPGP message under `run_key`; nothing is compressed. Raises OpskitError."""
+def encrypt_symmetric(data: Buffer, run_key: bytes) -> MemoryFile:
+    """`data` as one binary OpenPGP message under `run_key`, in memory; the caller closes it. Raises OpskitError.
+
+    Nothing is compressed.
+    """
     options = [*_BARE, *CIPHER_OPTIONS, "-z", "0", "--symmetric"]
     finished = run("gpg", options, data=data, secret=require_run_key(run_key))
-    message = finished.read()
-    if finished.code != 0 or not message:
+    if finished.code != 0 or not finished.output.size():
+        finished.output.close()
         raise OpskitError(f"gpg could not encrypt: {finished.last_words()}")
-    return message
+    return finished.output
 
 
-def decrypt_symmetric(data: Buffer, run_key: bytes) -> BinaryIO:
+def decrypt_symmetric(data: Buffer | MemoryFile, run_key: bytes) -> MemoryFile:
     """The plaintext of a message under `run_key`, as a rewound file in memory that the caller closes.
 
     Raises NoKey when the run key does not fit (once in 65,536 wrong keys: Damaged), Damaged when the message does not
@@ -64,9 +68,10 @@ def open_signed(data: Buffer, run_key: bytes, keyring: Path) -> Signed:
         return verify(file.read(), keyring)
 
 
-def _decrypt(data: Buffer, run_key: bytes, command: str) -> BinaryIO:
+def _decrypt(data: Buffer | MemoryFile, run_key: bytes, command: str) -> MemoryFile:
     # Nothing here is compressed by OpenPGP, so a text longer than its message is a trap to fill the memory.
-    limit = max(memoryview(data).nbytes, _ROOM_FOR_LOGS)
+    size = data.size() if isinstance(data, MemoryFile) else memoryview(data).nbytes
+    limit = max(size, _ROOM_FOR_LOGS)
     finished = run("gpg", [*_BARE, command], data=data, secret=require_run_key(run_key), output_limit=limit)
     try:
         require_decrypted(finished, literals=1 if command == "--decrypt" else 0)

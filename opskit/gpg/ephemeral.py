@@ -32,6 +32,7 @@ def ephemeral_keyring(secret: bytes | None) -> Iterator[Keyring]:
     keyring = Keyring(path)
     try:
         (path / "gpg-agent.conf").write_text(_AGENT_SETTINGS)
+        keyring.start_agent()  # while the keys are made ready
         if secret is not None:
             keyring.import_keys(secret)
         yield keyring

@@ -1,7 +1,7 @@
 """A GnuPG home folder: its keys, and what is done with them.
 
-Signing, encrypting and decrypting run gpg directly, with every input and output in memory and the status lines
-checked. Moving keys in and out goes through python-gnupg, imported only there: its constructor alone runs gpg once.
+Whatever is asked of it runs gpg directly, with every input and output in memory and the status lines checked. Only
+taking keys in goes through python-gnupg, imported there: its constructor alone runs gpg once.
 
 Invariants: messages can be read by GnuPG 2.2 and 2.4 alike; the network is never asked; a passphrase goes through a
 pipe; nothing is written into the home but by `create`, `generate` and `import_keys`, so that a full disk does not
@@ -73,6 +73,9 @@ class Keyring:
         self._alias: tuple[Path, int] | None = None
         self._alias_lock = threading.Lock()
         self._starting: subprocess.Popen[bytes] | None = None
+        self._listing = threading.Lock()
+        self._ahead: threading.Thread | None = None
+        self._listed: tuple[tuple[int, ...] | None, list[KeyInfo]] | None = None
 
     def __enter__(self) -> Keyring:
         return self
@@ -96,6 +99,9 @@ class Keyring:
 
     def close(self) -> None:
         """End the agent of this home (never the user's own) and remove what was made for a long path."""
+        if self._ahead is not None:
+            self._ahead.join()
+            self._ahead = None
         if self._starting is not None:
             self._starting.wait()
             self._starting = None
@@ -113,6 +119,7 @@ class Keyring:
         if not user_id.isprintable() or not user_id.strip():
             raise UsageError("expected a user id of one line, such as 'Name <mail@example.org>'")
         self.create()
+        self._listed = None
         # --gnupg because 2.4 makes no Ed25519 key under --rfc4880; --yes because two keys may have one name here.
         options = ["--gnupg", "--pinentry-mode", "loopback", "--yes"]
         primary = ["--quick-generate-key", user_id, "ed25519", "cert,sign", "never"]
@@ -129,7 +136,10 @@ class Keyring:
         Raises Damaged when there is no whole key in `data`.
         """
         self.create()
-        result = self._python_gnupg().import_keys(data)
+        self._listed = None
+        transfer = self._python_gnupg()
+        self._await_agent()
+        result = transfer.import_keys(data)
         fingerprints = list(dict.fromkeys(found for found in result.fingerprints if found))
         if not fingerprints:
             raise Damaged("expected OpenPGP keys, got something else")
@@ -138,10 +148,12 @@ class Keyring:
     def export_public(self, fingerprints: Sequence[str]) -> bytes:
         """The public keys, ASCII-armored. Raises NoKey when one is not here."""
         wanted = [self._present(fingerprint) for fingerprint in fingerprints]
-        text = self._python_gnupg().export_keys(wanted)
+        if not wanted:
+            return b""  # gpg, given no name, would give out every key
+        text = self._gpg(["--armor", "--export", *wanted], extra=_READ_ONLY, agent=False).read()
         if not text:
             raise NoKey(f"gpg gave out no public key for {', '.join(wanted)}")
-        return text.encode() if isinstance(text, str) else bytes(text)
+        return text
 
     def export_secret(self, fingerprint: str, *, passphrase: bytes | None = None) -> bytes:
         """The private key, ASCII-armored, protected by its passphrase if it has one. Raises NoKey."""
@@ -163,8 +175,35 @@ class Keyring:
         """Every key of the home. A private half counts as present when its file is (a smartcard's stub too)."""
         if self.home is not None and not self.home.is_dir():
             return []
-        finished = self._gpg(["--with-colons", "--with-keygrip", "--list-keys"], extra=_READ_ONLY)
-        return parse_listing(finished.read().decode(errors="replace"), self._keygrips())
+        with self._listing:
+            state = self._state()
+            if state is None or self._listed is None or self._listed[0] != state:
+                finished = self._gpg(["--with-colons", "--with-keygrip", "--list-keys"], extra=_READ_ONLY, agent=False)
+                found = parse_listing(finished.read().decode(errors="replace"), self._keygrips())
+                self._listed = (state, found)
+            return list(self._listed[1])
+
+    def begin_listing(self) -> None:
+        """Begin to list the keys while other work goes on: `keys` then finds the answer there, or waits for it."""
+        self._ahead = threading.Thread(target=self._list_ahead, name="listing")
+        self._ahead.start()
+
+    def _list_ahead(self) -> None:
+        with contextlib.suppress(OpskitError, OSError):  # whoever needs the keys asks again, and is told
+            self.keys()
+
+    def _state(self) -> tuple[int, ...] | None:
+        """What tells whether a listing is still true: a backup asks for its keys four times. None: nothing does."""
+        if self.home is None:  # the user's own may lie elsewhere (keyboxd, smartcards)
+            return None
+        found: list[int] = []
+        try:
+            for path in (self._public_file(), self.home / "private-keys-v1.d"):
+                status = path.stat()
+                found += (status.st_ino, status.st_size, status.st_mtime_ns)
+        except OSError:
+            return None
+        return tuple(found)
 
     def encrypt(self, data: Buffer, recipients: Sequence[str]) -> bytes:
         """`data`, ASCII-armored, to every one of `recipients` (full primary fingerprints). Raises NoKey."""
@@ -205,9 +244,16 @@ class Keyring:
         return Decrypted(signed.payload, signed.fingerprint)
 
     def _gpg(
-        self, arguments: Sequence[str], *, data: Buffer = b"", extra: Sequence[str] = (), secret: bytes | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        data: Buffer = b"",
+        extra: Sequence[str] = (),
+        secret: bytes | None = None,
+        agent: bool = True,
     ) -> Finished:
-        finished = self._run([*extra, *arguments], data, secret)
+        """Run gpg and raise what went wrong. Without `agent` the call needs no private key."""
+        finished = self._run([*extra, *arguments], data, secret, agent=agent)
         if finished.code != 0:
             finished.output.close()
             if finished.count("INV_RECP") or finished.count("INV_SGNR") or "No secret key" in finished.log:
@@ -215,11 +261,10 @@ class Keyring:
             raise OpskitError(f"gpg failed: {finished.last_words()}")
         return finished
 
-    def _run(self, arguments: Sequence[str], data: Buffer, secret: bytes | None) -> Finished:
+    def _run(self, arguments: Sequence[str], data: Buffer, secret: bytes | None, *, agent: bool = True) -> Finished:
         home = [] if self.home is None else ["--homedir", str(self._short_home())]
-        if self._starting is not None:
-            # Returns when the agent listens: gpg, finding none, would start a second one.
-            self._starting.wait()
+        if agent:
+            self._await_agent()
         command = [*_QUIET_HOME, *home, *arguments]
         for _attempt in range(_AGENT_ATTEMPTS):
             finished = run("gpg", command, data=data, secret=secret)
@@ -228,6 +273,11 @@ class Keyring:
             # Another command of opskit has just ended the agent they shared: a new one starts by itself.
             finished.output.close()
         raise OpskitError(f"the gpg-agent of {self._place()} does not answer: {finished.last_words()}")
+
+    def _await_agent(self) -> None:
+        """Wait until an agent that was started listens: gpg, finding none, would start a second one."""
+        if self._starting is not None:
+            self._starting.wait()
 
     def _python_gnupg(self) -> gnupg.GPG:
         import gnupg

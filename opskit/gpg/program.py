@@ -1,8 +1,8 @@
 """Running gpg and gpgv: finding them, one call, and reading what they say about it.
 
-Every call has its output, log and status lines in memory files (memfd), and its input in a pipe: nothing touches a
-disk, nothing can deadlock on a full pipe, and a result is read only after the program has ended. Secrets reach a
-program through a pipe whose descriptor it inherits: never through argv, the environment or a file.
+Every call has its output, log and status lines in memory files (memfd), and its input in another or in a pipe:
+nothing touches a disk, nothing can deadlock on a full pipe, and a result is read only after the program has ended.
+Secrets reach a program through a pipe whose descriptor it inherits: never through argv, the environment or a file.
 
 Invariants: argv lists only; the child sees an environment of known names (never the caller's secrets), in the C
 locale; it has its own process group, so that Ctrl-C reaches opskit and not a half-written object.
@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import functools
 import io
+import mmap
 import os
 import re
 import resource
@@ -48,6 +49,11 @@ _CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal
 _INSTALL = "install it: apt-get install gpg gpgv gpg-agent (Debian, Ubuntu), dnf install gnupg2 (Fedora)"
 
 
+# Both by path: questions that wait for their answer to be read, and versions found.
+_asked: dict[str, subprocess.Popen[bytes]] = {}
+_versions: dict[str, Version] = {}
+
+
 class Versions(NamedTuple):
     """The versions of the programs in use."""
 
@@ -71,6 +77,14 @@ class MemoryFile(io.FileIO):
     def read(self, size: int | None = -1) -> bytes:
         """Up to `size` bytes; all that is left for None or a negative size."""
         return self.readall() if size is None or size < 0 else super().read(size)
+
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self.fileno()).st_size
+
+    def mapped(self) -> memoryview:
+        """The whole file without a copy; it stays when the file is closed."""
+        return memoryview(mmap.mmap(self.fileno(), 0, prot=mmap.PROT_READ)) if self.size() else memoryview(b"")
 
     def content(self) -> bytes:
         """The whole file."""
@@ -107,6 +121,7 @@ class Finished(NamedTuple):
 
 def check_programs() -> Versions:
     """Make sure that gpg and gpgv are there and new enough; asked once, then remembered. Raises ProgramMissing."""
+    begin_check()
     return Versions(_version(find_program("gpg")), _version(find_program("gpgv")))
 
 
@@ -119,15 +134,39 @@ def find_program(name: str) -> str:
     return os.path.abspath(path)
 
 
-@functools.cache
+def begin_check() -> None:
+    """Ask gpg and gpgv for their versions without waiting: `check_programs` then finds the answers there."""
+    for name in ("gpg", "gpgv"):
+        with contextlib.suppress(ProgramMissing, OSError):  # check_programs tells
+            path = find_program(name)
+            if path not in _versions and path not in _asked:
+                _asked[path] = _ask(path)
+
+
+def _ask(path: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [path, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=child_environment(),
+    )  # fmt: skip
+
+
 def _version(path: str) -> Version:
+    if path not in _versions:
+        _versions[path] = _answered(path)
+    return _versions[path]
+
+
+def _answered(path: str) -> Version:
     try:
-        answer = subprocess.run([path, "--version"], capture_output=True, check=True, env=child_environment())
+        process = _asked.pop(path, None) or _ask(path)
+        answer, _ = process.communicate()
+        if process.returncode != 0:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
     except (OSError, subprocess.CalledProcessError) as error:
         raise ProgramMissing(f"cannot run {path}: {error}", hint=_INSTALL) from error
-    match = re.match(rb"gpgv? \(GnuPG[^)]*\) (\d+)\.(\d+)\.(\d+)", answer.stdout)
+    match = re.match(rb"gpgv? \(GnuPG[^)]*\) (\d+)\.(\d+)\.(\d+)", answer)
     if match is None:
-        raise ProgramMissing(f"expected {path} to be GnuPG, got {answer.stdout[:60]!r}", hint=_INSTALL)
+        raise ProgramMissing(f"expected {path} to be GnuPG, got {answer[:60]!r}", hint=_INSTALL)
     found = (int(match[1]), int(match[2]), int(match[3]))
     if found < OLDEST:
         versions = f"expected at least {_dotted(OLDEST)}, got {_dotted(found)}"
@@ -161,11 +200,11 @@ def run(
     name: str,
     arguments: Sequence[str],
     *,
-    data: Buffer = b"",
+    data: Buffer | MemoryFile = b"",
     secret: bytes | None = None,
     output_limit: int | None = None,
 ) -> Finished:
-    """Run one GnuPG program to its end, with `data` as its input.
+    """Run one GnuPG program to its end, with `data` as its input (of a file: all of it).
 
     `secret` is handed over as `--passphrase-fd`. `output_limit` (bytes) bounds what a hostile, compressed message may
     grow to. A crash of the program is an answer (a negative exit code); being killed from outside is not. Raises
@@ -177,7 +216,9 @@ def run(
         raise OpskitError(f"cannot run {name}: {error}") from error
 
 
-def _run(name: str, arguments: Sequence[str], data: Buffer, secret: bytes | None, output_limit: int | None) -> Finished:
+def _run(
+    name: str, arguments: Sequence[str], data: Buffer | MemoryFile, secret: bytes | None, output_limit: int | None
+) -> Finished:
     with MemoryFile() as status, MemoryFile() as log:
         output = MemoryFile()
         try:
@@ -196,7 +237,7 @@ def _run(name: str, arguments: Sequence[str], data: Buffer, secret: bytes | None
 def _spawn(
     name: str,
     arguments: Sequence[str],
-    data: Buffer,
+    data: Buffer | MemoryFile,
     files: tuple[MemoryFile, MemoryFile, MemoryFile],
     secret: bytes | None,
     output_limit: int | None,
@@ -207,10 +248,12 @@ def _spawn(
     if secret is not None:
         passed.append(_secret_pipe(secret))
         command += ["--passphrase-fd", str(passed[-1])]
+    if isinstance(data, MemoryFile):
+        data.seek(0)
     try:
         process = subprocess.Popen(
             [*command, *arguments],
-            stdin=subprocess.PIPE, stdout=output, stderr=log, bufsize=0,
+            stdin=data if isinstance(data, MemoryFile) else subprocess.PIPE, stdout=output, stderr=log, bufsize=0,
             pass_fds=passed, env=child_environment(), process_group=0,
         )  # fmt: skip
     finally:
@@ -221,7 +264,8 @@ def _spawn(
             # The kernel ends the program with SIGXFSZ when its output passes the limit.
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (output_limit, output_limit))
-        _feed(process, data)
+        if not isinstance(data, MemoryFile):
+            _feed(process, data)
         return process.wait()
     except BaseException:
         process.kill()

@@ -275,8 +275,3 @@ def _copy_id(store: Store) -> str:
 def write_trusted(keyring: Keyring, path: Path, fingerprints: Sequence[str]) -> None:
     """The key ring file that signatures are checked against."""
     gpg.write_public_keyring(keyring.export_public(list(dict.fromkeys(fingerprints))), path)
-
-
-def kit_digests() -> dict[str, str]:
-    """SHA-256 of the recovery kit's objects, for manifests."""
-    return {name: names.sha256(data) for name, data in kit().items()}

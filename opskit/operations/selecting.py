@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from opskit.errors import UsageError
 from opskit.repository.tree import Node
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 
 def selection(include: Sequence[str], exclude: Sequence[str]) -> Callable[[Node], bool]:
@@ -30,6 +32,8 @@ def selection(include: Sequence[str], exclude: Sequence[str]) -> Callable[[Node]
 def _compile(patterns: Sequence[str]) -> GitIgnoreSpec | None:
     if not patterns:
         return None
+    from pathspec import GitIgnoreSpec  # here: 48 M instructions, and most restores are whole
+
     try:
         return GitIgnoreSpec.from_lines(patterns)
     except ValueError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from opskit.cli import commands, main
+from tests.cli.hosts import Machine
 from tests.cli.running import COMPLETE, OPSKIT, clean, opskit, python
 
 IMPORTED = """
@@ -46,6 +47,17 @@ def test_help_imports_nothing_heavy() -> None:
     """The help of every command loads no third-party package but Typer, or the promise of a quick start is broken."""
     loaded = imported("--help", "--version", *(f"{name} --help" for name in commands.COMMANDS))
     assert HEAVY & loaded == set()
+
+
+def test_everyday_commands_load_no_schema(machine: Machine, tmp_path: Path) -> None:
+    """Once a config is known to be good, backup and restore start without pydantic and YAML, whatever their options."""
+    home = tmp_path / "home"
+    home.mkdir()
+    config = f"--quiet --config {machine.config}"
+    restore = f"restore data@latest --target {tmp_path / 'out'} --key {machine.key} --destination a"
+    assert {"pydantic", "yaml"} <= imported(f"{config} backup", HOME=str(home))
+    loaded = imported(f"{config} backup data --tag one", f"{config} {restore}", HOME=str(home))
+    assert {"pydantic", "pydantic_core", "yaml", "rich", "structlog", "pathspec"} & loaded == set()
 
 
 def test_help_of_the_program_imports_no_command() -> None:

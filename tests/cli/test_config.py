@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from opskit.cli import main
-from opskit.config.load import example, parse
+from opskit.config.load import parse
+from opskit.config.render import example
 
 Capture = pytest.CaptureFixture[str]
 

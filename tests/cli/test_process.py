@@ -59,6 +59,24 @@ def waiting() -> subprocess.Popen[str]:
     return process
 
 
+LEAVING = """
+import atexit, sys, threading
+from opskit.cli import main
+atexit.register(print, "goodbye")
+if sys.argv.pop() == "busy":
+    threading.Thread(target=lambda: (threading.main_thread().join(), print("done"))).start()
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("others", "end"), [("idle", ["goodbye"]), ("busy", ["done", "goodbye"])])
+def test_a_process_ends_whole(others: str, end: list[str]) -> None:
+    """However quickly it leaves, what was printed arrives, what waits for the end runs, and no thread is cut off."""
+    run = python(LEAVING, "config", "generate", others)
+    assert run.returncode == 0 and run.stderr == ""
+    assert run.stdout.splitlines()[-len(end) :] == end and len(run.stdout) > 1000
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_cleans_up_and_exits_130(number: signal.Signals) -> None:
     """A first signal runs the cleaning, a second one does not disturb it; then exit 130 without traceback."""

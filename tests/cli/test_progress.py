@@ -24,7 +24,7 @@ from tests.cli.running import clean
 
 # Works in steps that this test steers through stdin, one line a step.
 WORK = """
-import sys, time
+import contextlib, sys, time
 from opskit.cli import progress
 from opskit.cli.context import Context
 from opskit.cli.progress import ProgressSample
@@ -36,7 +36,7 @@ def sample():
 with context.progress("tok\\x1b[ens", sample) as line:
     sys.stdin.readline()
     context.warning("look")
-    with line.suspended():
+    with line.suspended() if line else contextlib.nullcontext():
         context.stderr.write("<question>")
         context.stderr.flush()
         time.sleep(0.3)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opskit.config.load import parse, warnings
+from opskit.config.dangers import warnings
+from opskit.config.load import parse
 
 A, B, HOST, OTHER = "A" * 40, "B" * 40, "C" * 40, "D" * 40
 PRUDENT = f"""\

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from opskit.gpg import Keyring, write_public_keyring
+from opskit.gpg import Buffer, Keyring, encrypt_symmetric, write_public_keyring
 
 RUN_KEY = b"0123456789abcdef" * 4
 PLAIN_OPTIONS = ("--batch", "--no-options", "--yes", "--quiet", "--trust-model", "always", "--no-permission-warning")
@@ -81,3 +81,9 @@ def private_folder(path: Path) -> Path:
     path.mkdir(mode=0o700)
     (path / "gpg-agent.conf").write_text("s2k-count 65536\n")
     return path
+
+
+def encrypted(data: Buffer, run_key: bytes) -> bytes:
+    """A message under a run key, as bytes."""
+    with encrypt_symmetric(data, run_key) as message:
+        return message.read()

@@ -17,7 +17,7 @@ from opskit.errors import Damaged, Forged, NoKey, UsageError
 from opskit.gpg import decrypt_symmetric, encrypt_symmetric, open_signed
 from opskit.gpg.bulk import require_decrypted
 from opskit.gpg.program import Finished, MemoryFile
-from tests.gpg.keys import RUN_KEY, Owner, raw_gpg
+from tests.gpg.keys import RUN_KEY, Owner, encrypted, raw_gpg
 
 SMALL = b"eleven chunks of nothing much"
 
@@ -29,34 +29,34 @@ def decrypted(message: bytes, run_key: bytes = RUN_KEY) -> bytes:
 
 @pytest.fixture(scope="module")
 def message() -> bytes:
-    return encrypt_symmetric(SMALL, RUN_KEY)
+    return encrypted(SMALL, RUN_KEY)
 
 
 @settings(max_examples=12, deadline=None)
 @given(st.binary(max_size=70_000))
 def test_any_bytes_come_back(data: bytes) -> None:
     """What is encrypted under a run key decrypts to the same bytes, whatever they are."""
-    assert decrypted(encrypt_symmetric(data, RUN_KEY)) == data
+    assert decrypted(encrypted(data, RUN_KEY)) == data
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 8191, 8192, 65536])
 def test_sizes_at_the_edges_of_packets(size: int) -> None:
     """Sizes around the block and partial-length edges of OpenPGP come back whole."""
     data = os.urandom(size)
-    assert decrypted(encrypt_symmetric(data, RUN_KEY)) == data
+    assert decrypted(encrypted(data, RUN_KEY)) == data
 
 
 def test_forty_megabytes() -> None:
     """A message larger than any pipe or pack comes back whole."""
     data = os.urandom(1 << 20) * 40
-    assert decrypted(encrypt_symmetric(data, RUN_KEY)) == data
+    assert decrypted(encrypted(data, RUN_KEY)) == data
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview], ids=["bytearray", "memoryview"])
 def test_any_kind_of_buffer(kind: type[bytearray | memoryview]) -> None:
     """Buffers other than bytes are encrypted like bytes."""
     data = os.urandom(100_000)
-    assert decrypted(encrypt_symmetric(kind(data), RUN_KEY)) == data
+    assert decrypted(encrypted(kind(data), RUN_KEY)) == data
 
 
 def test_the_message_is_plain_salted_aes256_without_compression(message: bytes) -> None:
@@ -194,7 +194,7 @@ def test_the_run_key_is_nowhere_to_be_seen_while_gpg_runs() -> None:
     run_key = os.urandom(32).hex().encode()
     seen: list[bytes] = []
     children = 0
-    worker = threading.Thread(target=encrypt_symmetric, args=(bytes(64 << 20), run_key))
+    worker = threading.Thread(target=encrypted, args=(bytes(64 << 20), run_key))
     worker.start()
     while worker.is_alive():
         for process in _children():
@@ -243,7 +243,7 @@ def test_many_threads_at_once() -> None:
     def round_trip(number: int) -> bool:
         data = os.urandom(100_000 + number)
         run_key = os.urandom(32).hex().encode()
-        return decrypted(encrypt_symmetric(data, run_key), run_key) == data
+        return decrypted(encrypted(data, run_key), run_key) == data
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(round_trip, range(16)))
@@ -253,7 +253,7 @@ def test_nothing_is_made_in_the_home_of_the_user(tmp_path: Path, monkeypatch: py
     """Bulk work makes no ~/.gnupg and needs none."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("GNUPGHOME", raising=False)
-    assert decrypted(encrypt_symmetric(SMALL, RUN_KEY)) == SMALL
+    assert decrypted(encrypted(SMALL, RUN_KEY)) == SMALL
     assert list(tmp_path.iterdir()) == []
 
 

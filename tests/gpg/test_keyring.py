@@ -80,6 +80,49 @@ def test_junk_is_no_key(keyring: Keyring) -> None:
         keyring.import_keys(b"junk")
 
 
+def test_a_listing_is_never_stale(keyring: Keyring, host: Owner, recipient: Owner) -> None:
+    """Keys are listed once while nothing changes, and anew whoever changed them: opskit or another gpg."""
+
+    def listed() -> list[str]:
+        return [key.fingerprint for key in keyring.keys()]
+
+    assert listed() == []
+    keyring.import_keys(host.keyring.export_public([host.fingerprint]))
+    assert listed() == [host.fingerprint]
+    raw_gpg(keyring_home(keyring), "--import", data=recipient.keyring.export_public([recipient.fingerprint]))
+    assert listed() == [host.fingerprint, recipient.fingerprint]
+    raw_gpg(keyring_home(keyring), "--delete-keys", host.fingerprint)
+    assert listed() == [recipient.fingerprint]
+    own = keyring.generate("own <own@example.org>")
+    assert listed() == [recipient.fingerprint, own]
+    assert [key.has_secret for key in keyring.keys()] == [False, True]
+
+
+def test_keys_may_be_listed_ahead(host: Owner, tmp_path: Path) -> None:
+    """A listing begun early gives the same keys, and one that fails leaves the error to whoever needs the keys."""
+    with Keyring(host.home) as keyring:
+        keyring.begin_listing()
+        assert keyring.keys() == host.keyring.keys()
+    broken = Keyring(tmp_path / "home")
+    broken.create()
+    (tmp_path / "home" / "pubring.kbx").mkdir()
+    with broken:
+        broken.begin_listing()
+        with pytest.raises(OpskitError):
+            broken.keys()
+
+
+def test_no_name_exports_no_key(host: Owner) -> None:
+    """gpg takes no name for every name: then nothing is given out."""
+    assert host.keyring.export_public([]) == b""
+
+
+def keyring_home(keyring: Keyring) -> Path:
+    """Its folder, which it has."""
+    assert keyring.home is not None
+    return keyring.home
+
+
 def test_a_key_that_is_not_there_cannot_be_exported(host: Owner, recipient: Owner) -> None:
     """Exporting an unknown key is an error, not an empty file."""
     with pytest.raises(NoKey):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import OpskitError, ProgramMissing, UsageError
-from opskit.gpg import check_programs, decrypt_symmetric
+from opskit.gpg import begin_check, check_programs, decrypt_symmetric
 from opskit.gpg.program import OLDEST, child_environment, find_program, run
 from tests.gpg.keys import RUN_KEY
 
@@ -66,6 +66,27 @@ def test_a_gpg_that_cannot_run_is_missing(programs: Path) -> None:
     script(programs, "gpg", "exit 127")
     with pytest.raises(ProgramMissing):
         check_programs()
+
+
+def test_versions_are_asked_for_ahead(programs: Path) -> None:
+    """Both programs start with the first question, and the answer that is read later is theirs."""
+    for name in ("gpg", "gpgv"):
+        script(programs, name, f"echo asked >> {programs}/{name}.log; echo '{name} (GnuPG) 2.4.{len(name)}'")
+    begin_check()
+    begin_check()
+    assert check_programs() == check_programs() == ((2, 4, 3), (2, 4, 4))
+    assert [(programs / f"{name}.log").read_text() for name in ("gpg", "gpgv")] == ["asked\n"] * 2
+
+
+def test_a_bad_answer_is_not_remembered(programs: Path) -> None:
+    """A gpg that failed once is asked again, for it may have been installed meanwhile."""
+    script(programs, "gpg", "exit 1")
+    script(programs, "gpgv", "echo 'gpgv (GnuPG) 2.4.0'")
+    begin_check()
+    with pytest.raises(ProgramMissing):
+        check_programs()
+    script(programs, "gpg", "echo 'gpg (GnuPG) 2.4.1'")
+    assert check_programs().gpg == (2, 4, 1)
 
 
 def test_a_killed_gpg_is_not_damage(programs: Path) -> None:

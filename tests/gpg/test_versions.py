@@ -11,13 +11,12 @@ from opskit.gpg import (
     Keyring,
     check_programs,
     decrypt_symmetric,
-    encrypt_symmetric,
     open_signed,
     verify,
     write_public_keyring,
 )
 from opskit.gpg.program import find_program
-from tests.gpg.keys import RUN_KEY
+from tests.gpg.keys import RUN_KEY, encrypted
 
 TEXT = b"a text \x00\xff\r\n" * 5000
 Switch = Callable[[bool], None]
@@ -31,7 +30,11 @@ def test_every_kind_of_object_opens_with_the_other(gpg24: Switch, tmp_path: Path
     with Keyring(tmp_path / "writer") as writer:
         name = writer.generate("writer")
         secret, public = writer.export_secret(name), writer.export_public([name])
-        pack, key, manifest = encrypt_symmetric(TEXT, RUN_KEY), writer.encrypt(TEXT, [name]), writer.sign(TEXT, name)
+        pack, key, manifest = (
+            encrypted(TEXT, RUN_KEY),
+            writer.encrypt(TEXT, [name]),
+            writer.sign(TEXT, name),
+        )
         index = writer.sign_and_encrypt(TEXT, signer=name, recipient=name, run_key=RUN_KEY)
     gpg24(not new_writes)
     write_public_keyring(public, tmp_path / "signers.gpg")

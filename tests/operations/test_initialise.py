@@ -24,7 +24,6 @@ from opskit.operations.initialise import (
     Past,
     host_key,
     import_recipient,
-    kit_digests,
     make_copies,
     make_private_folder,
     new_recipient,
@@ -40,6 +39,7 @@ from opskit.repository import copy as copies
 from opskit.repository import names
 from opskit.repository.cache import Cache
 from opskit.repository.heads import Heads
+from opskit.repository.recovery import digests
 from opskit.repository.recovery.keyfile import KeyFile
 from opskit.sources.files import FileSource
 from opskit.stores.base import Store
@@ -130,7 +130,7 @@ def test_copies_are_made_one_by_one(lab: Lab, tmp_path: Path) -> None:
     made = make_copies(stores, **arguments)
     assert (made.created, list(made.failed)) == (["good"], ["bad"])
     assert make_copies(stores, **arguments).present == ["good"]
-    for name, digest in kit_digests().items():
+    for name, digest in digests().items():
         assert names.sha256(stores["good"].get(name)) == digest
     assert read_past(tmp_path) == {"good": Past("1", lab.now().date().isoformat())}
 

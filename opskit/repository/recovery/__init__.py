@@ -6,12 +6,18 @@ stand in the recovery-key file and on paper. The form of that file is in `keyfil
 
 from __future__ import annotations
 
-from importlib import resources
+import hashlib
+from pathlib import Path
 
 _FILES = ("RECOVER.md", "recover.py")
 
 
 def kit() -> dict[str, bytes]:
     """The bytes of the recovery kit by object name."""
-    folder = resources.files(__name__)
-    return {name: folder.joinpath(name).read_bytes() for name in _FILES}
+    folder = Path(__file__).parent
+    return {name: (folder / name).read_bytes() for name in _FILES}
+
+
+def digests() -> dict[str, str]:
+    """SHA-256 of the kit's objects, for manifests."""
+    return {name: hashlib.sha256(data).hexdigest() for name, data in kit().items()}
