@@ -25,7 +25,7 @@ from opskit.errors import CacheError
 from opskit.repository.filter import Filter
 from opskit.repository.index import Index
 
-_VERSION = "3"
+_VERSION = "4"
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL, check_sum INTEGER NOT NULL);
@@ -33,13 +33,20 @@ CREATE TABLE packs (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, run INTEG
                     stored INTEGER NOT NULL, content INTEGER NOT NULL, check_sum INTEGER NOT NULL);
 CREATE TABLE indexes (name TEXT NOT NULL, run INTEGER NOT NULL, pack INTEGER NOT NULL,
                       PRIMARY KEY (name, pack)) WITHOUT ROWID;
-CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL, check_sum INTEGER NOT NULL,
+CREATE TABLE chunks (id BLOB NOT NULL, pack INTEGER NOT NULL, check_sum BLOB NOT NULL,
                      PRIMARY KEY (id, pack)) WITHOUT ROWID;
 CREATE TABLE sizes (name TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE members (pack INTEGER PRIMARY KEY, ids BLOB NOT NULL, check_sum INTEGER NOT NULL);
 CREATE TABLE manifests (name TEXT PRIMARY KEY, signer TEXT NOT NULL, payload BLOB NOT NULL,
                         check_sum INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+
+_ADD_CHUNKS = """
+WITH RECURSIVE row (no) AS (SELECT 0 UNION ALL SELECT no + 1 FROM row WHERE no + 1 < ?3)
+INSERT OR REPLACE INTO chunks SELECT substr(?1, no * 36 + 1, 32), ?2, substr(?1, no * 36 + 33, 4) FROM row
+"""
+"""From one value that joins ids and check sums: a call for each row would hand over the interpreter lock each time."""
 
 
 class PackRow(NamedTuple):
@@ -138,14 +145,12 @@ class Cache:
     def _insert_pack(self, row: PackRow, ids: Iterable[bytes]) -> None:
         ids = sorted(ids)
         if self._filter is not None:
-            for chunk_id in ids:
-                self._filter.add(chunk_id)
+            self._filter.update(ids)
         with _translated():
             self._db.execute("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?)", (*row, _row_sum(row)))
-            self._db.executemany(
-                "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?)",
-                [(chunk_id, row.no, _chunk_sum(chunk_id, row.no)) for chunk_id in ids],
-            )
+            if ids:
+                joined = b"".join([chunk_id + _chunk_sum(chunk_id, row.no) for chunk_id in ids])
+                self._db.execute(_ADD_CHUNKS, (joined, row.no, len(ids)))
 
     def add_index(self, name: str, run: int, packs: Sequence[int]) -> None:
         """Note that index object `name` describes these packs, before it is put."""
@@ -274,8 +279,8 @@ def remove(path: Path) -> None:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
-def _chunk_sum(chunk_id: bytes, pack: int) -> int:
-    return zlib.crc32(chunk_id, pack & 0xFFFFFFFF)
+def _chunk_sum(chunk_id: bytes, pack: int) -> bytes:
+    return zlib.crc32(chunk_id, pack & 0xFFFFFFFF).to_bytes(4, "big")
 
 
 def _row_sum(row: PackRow | RunRow) -> int:

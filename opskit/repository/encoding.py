@@ -17,11 +17,6 @@ def encode(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def encode_sorted_line(value: dict[str, object]) -> bytes:
-    """The same bytes and a newline, for a dict whose keys stand in order already: twice as fast."""
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
-
-
 def decode(data: bytes | memoryview) -> Any:
     """Parse JSON; raises Damaged. What comes back is as untrusted as `data`."""
     try:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from opskit.errors import OpskitError, StoreError
 from opskit.repository.copy import Copy
+from opskit.stores.base import Buffer
 
 _AHEAD = 2
 
@@ -34,7 +35,7 @@ class Fanout:
         for thread in self._threads:
             thread.shutdown(wait=True, cancel_futures=True)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Buffer) -> None:
         """Queue an object for every working copy; raises the first copy's StoreError when none works."""
         for copy, thread, pending in zip(self._copies, self._threads, self._pending, strict=True):
             if copy.failed is None:
@@ -56,7 +57,7 @@ class Fanout:
             raise failures[0]
 
 
-def _put(copy: Copy, name: str, data: bytes) -> None:
+def _put(copy: Copy, name: str, data: Buffer) -> None:
     if copy.failed is not None:
         return
     try:

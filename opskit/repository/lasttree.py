@@ -22,18 +22,30 @@ from typing import Any, BinaryIO, NamedTuple
 from opskit.errors import Damaged, OpskitError
 from opskit.repository import encoding
 
-Signature = tuple[int, int, int, int, int]
-"""size, mtime ns, ctime ns, inode, device."""
+Signature = bytes
+"""size, mtime ns, ctime ns, inode, device as five 64-bit numbers: compared and stored, never taken apart."""
+
+NEVER: Signature = b"\xff" * 8 + bytes(32)
+"""A signature no entry has: read it again next time."""
+
+_SIGNATURE = struct.Struct("<qqqQQ")
+_64_BITS = 2**64 - 1
 
 
 def signature_of(status: os.stat_result) -> Signature:
     """What an entry is recognised by."""
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+    size, mtime, ctime = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    try:
+        return _SIGNATURE.pack(size, mtime, ctime, status.st_ino, status.st_dev)
+    except struct.error:  # ext4 has times beyond 64 bits: modulo 585 years they still tell a change
+        times = (value & _64_BITS for value in (mtime, ctime))
+        return struct.pack("<qQQQQ", size, *times, status.st_ino, status.st_dev)
 
 
 _MAGIC = b"opskit last tree 1\n"
 _BLOCK_HEAD = struct.Struct("<II")
-_RECORD_HEAD = struct.Struct("<qqqQQIII")
+_RECORD_HEAD = struct.Struct("<40sIII")
+_ONE_PACK = struct.Struct("<I")
 _BLOCK_BYTES = 1024 * 1024
 
 
@@ -54,8 +66,14 @@ class Record(NamedTuple):
 
 def encode_record(path: bytes, signature: Signature, packs: Sequence[int], lines: bytes) -> bytes:
     """The stored form of an entry."""
-    head = _RECORD_HEAD.pack(*signature, len(path), len(packs), len(lines))
+    head = _RECORD_HEAD.pack(signature, len(path), len(packs), len(lines))
     return b"".join((head, path, struct.pack(f"<{len(packs)}I", *packs), lines))
+
+
+def encode_plain(path: bytes, signature: Signature, pack: int, line: bytes) -> bytes:
+    """What `encode_record` makes of an entry in one pack, sooner."""
+    head = _RECORD_HEAD.pack(signature, len(path), 1, len(line))
+    return b"".join((head, path, _ONE_PACK.pack(pack), line))
 
 
 class Writer:
@@ -154,19 +172,18 @@ def read(path: Path) -> Iterator[Record]:
 
 
 def _records(block: bytes) -> Iterator[Record]:
-    position, head_size, unpack = 0, _RECORD_HEAD.size, _RECORD_HEAD.unpack_from
+    position, head_size, unpack, one_pack = 0, _RECORD_HEAD.size, _RECORD_HEAD.unpack_from, _ONE_PACK.unpack_from
+    new = tuple.__new__
     while position < len(block):
-        size, mtime, ctime, inode, device, path_length, count, line_length = unpack(block, position)
+        signature, path_length, count, line_length = unpack(block, position)
         path_start = position + head_size
         packs_start = path_start + path_length
         lines_start = packs_start + 4 * count
         end = lines_start + line_length
-        packs = struct.unpack_from(f"<{count}I", block, packs_start) if count else ()
-        yield Record(
-            block[path_start:packs_start],
-            (size, mtime, ctime, inode, device),
-            packs,
-            block[lines_start:end],
-            block[position:end],
-        )
+        if count == 1:
+            packs = one_pack(block, packs_start)
+        else:
+            packs = struct.unpack_from(f"<{count}I", block, packs_start)
+        path, lines, raw = block[path_start:packs_start], block[lines_start:end], block[position:end]
+        yield new(Record, (path, signature, packs, lines, raw))
         position = end

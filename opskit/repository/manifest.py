@@ -215,4 +215,7 @@ def _time_text(time: datetime) -> str:
 
 
 def _time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    time = datetime.fromisoformat(text)  # a tenth of strptime's time, but it takes other forms too
+    if _time_text(time) != text:
+        raise ValueError(f"expected a time like 2026-11-21T02:00:00Z, got {text!r}")
+    return time

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -78,20 +79,26 @@ def order(path: bytes) -> bytes:
 
 def plain_line(path: str, status: os.stat_result, user: str, group: str, chunk_id: bytes) -> bytes:
     """The line of an ordinary file of one chunk, which nearly all entries are: what `encode_line` writes, sooner."""
-    return encoding.encode_sorted_line(
-        {
-            "chunks": [[chunk_id.hex(), status.st_size]],
-            "gid": status.st_gid,
-            "group": group,
-            "mode": status.st_mode & 0o7777,
-            "mtime": status.st_mtime_ns,
-            "path": path,
-            "size": status.st_size,
-            "type": "file",
-            "uid": status.st_uid,
-            "user": user,
-        }
-    )
+    owners, owner = _owner_parts(status.st_gid, group, status.st_mode & 0o7777, status.st_uid, user)
+    name, size = encoding.encode(path).decode(), status.st_size
+    return (
+        f'{{"chunks":[["{chunk_id.hex()}",{size}]],{owners},"mtime":{status.st_mtime_ns},'
+        f'"path":{name},"size":{size},"type":"file",{owner}}}\n'
+    ).encode()
+
+
+def plain_folder_line(path: str, status: os.stat_result, user: str, group: str) -> bytes:
+    """The line of an ordinary folder: what `encode_line` writes, sooner."""
+    owners, owner = _owner_parts(status.st_gid, group, status.st_mode & 0o7777, status.st_uid, user)
+    name = encoding.encode(path).decode()
+    return f'{{{owners},"mtime":{status.st_mtime_ns},"path":{name},"type":"dir",{owner}}}\n'.encode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _owner_parts(gid: int, group: str, mode: int, uid: int, user: str) -> tuple[str, str]:
+    """Two stretches of canonical JSON that many entries share."""
+    first = encoding.encode({"gid": gid, "group": group, "mode": mode}).decode()
+    return first[1:-1], encoding.encode({"uid": uid, "user": user}).decode()[1:-1]
 
 
 def encode_line(node: Node) -> bytes:

@@ -61,6 +61,7 @@ class ChunkWriter:
     ) -> None:
         self._cache, self._live, self._fanout = cache, live, fanout
         self._start_run, self._write_index = start_run, write_index
+        self._workers = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pack")
         self._buffers_left = {DATA: workers + 1, META: 2}
         self._free: dict[bool, list[PackBuffer]] = {DATA: [], META: []}
@@ -97,15 +98,19 @@ class ChunkWriter:
 
     def slot(self, length: int) -> memoryview:
         """Memory to read a data chunk of up to `length` bytes into; `keep` makes it one."""
-        return self._room(length, meta=False).buffer.slot(length)
+        filling = self._filling.get(DATA)
+        if filling is None or not filling.buffer.has_room(length):
+            filling = self._room(length, meta=DATA)
+        return filling.buffer.slot(length)
 
     def keep(self, chunk_id: bytes, length: int) -> int:
         """Store what was read into the slot, unless it is stored; returns its pack number."""
         number = self.find(chunk_id)
         if number is None:
-            filling = self._filling[False]
+            filling = self._filling[DATA]
             filling.buffer.add(chunk_id, length)
-            number = self._note(chunk_id, length, filling)
+            number = self._pending[chunk_id] = filling.number
+            self.content_bytes += length
         return number
 
     def store(self, content: bytes | memoryview, *, meta: bool = False) -> tuple[bytes, int]:
@@ -121,20 +126,18 @@ class ChunkWriter:
         return chunk_id, number
 
     def seal_data(self) -> None:
-        """Begin to seal the data pack being filled; for when no more data comes."""
-        self._seal(meta=False)
+        """Begin to seal the data pack being filled; for when no more data comes, and so no other work."""
+        self._seal(meta=False, threads=self._workers)
 
     def store_root(self, build: Callable[[Callable[[int], str | None]], bytes]) -> tuple[int, int]:
         """Store a root as the last member of a meta pack; returns (pack number, member number).
 
         `build` makes the root from a function pack number → name, None meaning the root's own pack.
         """
-        self._settle()
         root = build(self._name)
         filling = self._filling.get(True)
         if filling is not None and not filling.buffer.has_room(len(root)):
             self._seal(meta=True)
-            self._settle()
             root = build(self._name)
         filling = self._room(len(root), meta=True)
         filling.buffer.append(hashlib.sha256(root).digest(), root)
@@ -144,8 +147,13 @@ class ChunkWriter:
         return filling.number, member
 
     def _name(self, number: int) -> str | None:
+        """What the root calls a pack: None for its own; for one that is being sealed, wait."""
         filling = self._filling.get(True)
-        return None if filling is not None and filling.number == number else self._live[number].name
+        if filling is not None and filling.number == number:
+            return None
+        while number not in self._live and self._sealing:
+            self._collect(block=True)
+        return self._live[number].name
 
     def _note(self, chunk_id: bytes, length: int, filling: _Filling) -> int:
         self._pending[chunk_id] = filling.number
@@ -172,14 +180,14 @@ class ChunkWriter:
                 self._collect(block=True)
         return free.pop()
 
-    def _seal(self, *, meta: bool) -> None:
+    def _seal(self, *, meta: bool, threads: int = 0) -> None:
         filling = self._filling.pop(meta, None)
         if filling is None:
             return
         if not filling.buffer.ids:  # nothing but duplicates was read into it
             self._free[meta].append(filling.buffer)
             return
-        future = self._threads.submit(pack.seal, filling.buffer, self.run.key)
+        future = self._threads.submit(pack.seal, filling.buffer, self.run.key, threads=threads)
         self._sealing[future] = filling
 
     def _collect(self, *, block: bool) -> None:

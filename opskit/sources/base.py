@@ -21,7 +21,7 @@ import grp
 import os
 import pwd
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 Kind = Literal["file", "dir", "symlink", "fifo", "char", "block", "socket"]
 ProblemKind = Literal["unreadable", "vanished", "changed", "skipped"]
@@ -72,6 +72,15 @@ class Metadata(NamedTuple):
     """What of this could not be read; with kind "vanished" the entry itself is gone."""
 
 
+class Small(NamedTuple):
+    """What `read_small` knows beyond the content."""
+
+    user: str
+    group: str
+    after: os.stat_result
+    """The open file once its content was read: where it differs from the entry, the content may be another's."""
+
+
 class OpenFile(Protocol):
     """The content of one entry, to be read once, from its beginning."""
 
@@ -102,6 +111,18 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Free descriptors and end child processes; `entries` may be called anew. Safe to repeat."""
+
+
+@runtime_checkable
+class SmallReader(Protocol):
+    """What a source may offer besides, where most entries are small files: all there is to know of one in one call."""
+
+    def read_small(self, entry: Entry, buffer: memoryview) -> Small | None:
+        """Fill `buffer`, as long as the file, with the whole content of the file that `entries` yielded last.
+
+        For the thread that walks. None, without a reason, wherever the entry is not plain (it cannot be read, has
+        another length, extended attributes or an unnamed owner): then `open` and `metadata` tell.
+        """
 
 
 def problem_of(path: bytes, error: OSError) -> Problem:
@@ -148,6 +169,15 @@ class OwnerNames:
     def __init__(self) -> None:
         self._users: dict[int, str] = {}
         self._groups: dict[int, str] = {}
+        self._pairs: dict[tuple[int, int], tuple[str, str] | None] = {}
+
+    def both(self, status: os.stat_result) -> tuple[str, str] | None:
+        """Names of owner and group, None where the system does not know both."""
+        key = (status.st_uid, status.st_gid)
+        if key not in self._pairs:
+            user, group = self.user(key[0]), self.group(key[1])
+            self._pairs[key] = (user, group) if user and group else None
+        return self._pairs[key]
 
     def user(self, uid: int) -> str:
         """The login name, or "" where the system knows none."""

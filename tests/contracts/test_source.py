@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from opskit.errors import SourceError
-from opskit.sources.base import KINDS, Entry, Metadata, OpenFile, Problem, Source
+from opskit.sources.base import KINDS, Entry, Metadata, OpenFile, Problem, SmallReader, Source
 from opskit.sources.command import CommandSource, StdinSource
 from opskit.sources.files import FileSource
 from tests.sources.walking import content, make, open_descriptors
@@ -112,6 +112,36 @@ def test_a_descriptor_is_of_the_file_or_absent(case: Case) -> None:
         assert os.read(opened.fd, len(DATA) + 1) == DATA
         assert not os.get_inheritable(opened.fd)
     opened.close()
+
+
+def test_a_small_read_gives_what_the_thorough_way_gives_or_nothing(case: Case) -> None:
+    """In one go or not at all: the same bytes and owners, and the file as it was afterwards."""
+    if not isinstance(case.present, SmallReader):
+        return
+    for item in case.present.entries():
+        if not isinstance(item, Entry) or item.kind != "file" or not item.stat.st_size:
+            continue
+        for wrong in (item.stat.st_size + 1, item.stat.st_size // 2):
+            found = case.present.read_small(item, memoryview(bytearray(wrong)))
+            assert found is None or found.after.st_size != wrong
+        buffer = bytearray(item.stat.st_size)
+        small = case.present.read_small(item, memoryview(buffer))
+        assert small is not None
+        opened = case.present.open(item)
+        assert buffer == content(opened, 1000)
+        assert not isinstance(opened, Problem)
+        metadata = case.present.metadata(item, opened)
+        assert (small.user, small.group) == (metadata.user, metadata.group)
+        assert (small.after.st_ino, small.after.st_mtime_ns) == (item.stat.st_ino, item.stat.st_mtime_ns)
+        opened.close()
+
+
+def test_a_small_read_is_for_the_entry_yielded_last(case: Case) -> None:
+    """Once the walk has gone on or ended there is no small read, and nothing else is read in its place."""
+    if not isinstance(case.present, SmallReader):
+        return
+    found = [item for item in entries(case.present) if item.kind == "file"]
+    assert all(case.present.read_small(item, memoryview(bytearray(len(DATA)))) is None for item in found)
 
 
 def test_metadata_is_complete(case: Case) -> None:

@@ -10,12 +10,12 @@ from hashlib import sha256
 
 import zstandard
 
-from opskit import gpg
 from opskit.repository import encoding, index, manifest, names, pack, tree
 from opskit.repository.index import Index, IndexedPack
 from opskit.repository.manifest import Manifest, Run, Snapshot
 from opskit.repository.pack import PackBuffer
 from opskit.repository.tree import Root, TreeChunk
+from tests.gpg.keys import encrypted
 from tests.repositories import HOST, SOURCE, Lab
 
 
@@ -42,10 +42,10 @@ def write(lab: Lab, crafted: Crafted) -> Snapshot:
     key_object = names.sha256(message)
     objects[names.key(key_object)] = message
     plain = compressed(tar_of(crafted.chunks)) if crafted.packed is None else crafted.packed
-    data_pack = gpg.encrypt_symmetric(plain, key)
+    data_pack = encrypted(plain, key)
     piece = sha256(crafted.lines).digest()
     root = crafted.root or tree.encode_root(Root([TreeChunk(piece, len(crafted.lines), None, b"")]))
-    meta_pack = gpg.encrypt_symmetric(compressed(tar_of({piece: crafted.lines, sha256(root).digest(): root})), key)
+    meta_pack = encrypted(compressed(tar_of({piece: crafted.lines, sha256(root).digest(): root})), key)
     packs = [names.sha256(data_pack), names.sha256(meta_pack)]
     objects |= dict(zip(map(names.pack, packs), (data_pack, meta_pack), strict=True))
     indexes = []

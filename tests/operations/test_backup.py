@@ -14,7 +14,7 @@ import pytest
 from opskit.errors import NoKey, SourceError, StoreError, StoreFull
 from opskit.gpg import Keyring
 from opskit.operations.backup import Job, Options, backup
-from opskit.sources.base import Entry, Metadata, OpenFile, Problem
+from opskit.sources.base import Entry, Metadata, OpenFile, Problem, Small
 from opskit.sources.command import CommandSource
 from opskit.sources.files import FileSource
 from tests.fakes import Fault, FaultyStore
@@ -43,6 +43,13 @@ class Meddler:
         opened = self._inner.open(entry)
         act(path)
         return opened
+
+    def read_small(self, entry: Entry, buffer: memoryview) -> Small | None:
+        path = Path(os.fsdecode(b"/" + entry.path))
+        if self._after_open and path.name in self._acts:
+            return None
+        self._acts.pop(path.name, lambda path: None)(path)
+        return self._inner.read_small(entry, buffer)
 
     def metadata(self, entry: Entry, opened: OpenFile | None = None) -> Metadata:
         return self._inner.metadata(entry, opened)
@@ -298,6 +305,8 @@ def with_expired(tmp_short: Path) -> Iterator[tuple[Keys, str]]:
         expired = dated_key(old.home, "old", "20200101", "1d")
         keys.host.import_keys(old.export_public([expired]))
     yield keys, expired
+    for each in (keys.host, *keys.recipients):
+        each.close()
 
 
 def test_an_expired_recipient_among_valid_ones(with_expired: tuple[Keys, str], source: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from opskit import gpg
+from opskit.gpg import Buffer
 from opskit.operations.backup import Job, Options, backup
 from opskit.operations.session import Host, open_session
 from opskit.repository import copy as copies
@@ -116,7 +117,7 @@ class Lab:
         self.put(names.snapshot(WHEN, "crafted", digest), signed)
         return digest
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: Buffer) -> None:
         path = self.copy / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -10,7 +10,7 @@ import pytest
 
 from opskit.gpg import bulk
 from opskit.gpg.verify import LARGEST_PAYLOAD
-from opskit.operations import reading
+from opskit.operations import contents
 from opskit.repository import chunker, encoding, index, manifest, names, pack, tree
 from opskit.repository.recovery import keyfile
 
@@ -112,7 +112,7 @@ def test_limits() -> None:
     """The other limits of the page are the code's."""
     assert pack._READ_LIMIT == 134_217_728 and "134,217,728" in PAGE
     assert LARGEST_PAYLOAD == 512 << 20 and "512 MiB of payload" in PAGE
-    assert reading.MAX_HOLES == 4096 and "| 4,096; with more" in PAGE
+    assert contents.MAX_HOLES == 4096 and "| 4,096; with more" in PAGE
     assert tree._CUT_MASK == 0xFF and "crc32(path) & 0xFF" in PAGE
     assert manifest._LIST_CUT == 0x7F and "n & 0x7F" in PAGE
     assert names.LABEL.pattern in PAGE

@@ -87,7 +87,8 @@ def test_the_wrong_key_and_wrong_bytes() -> None:
 
 
 def sealed_by_hand(plain: bytes) -> bytes:
-    return gpg.encrypt_symmetric(plain, RUN_KEY)
+    with gpg.encrypt_symmetric(plain, RUN_KEY) as message:
+        return message.read()
 
 
 def test_what_is_no_pack_inside() -> None:

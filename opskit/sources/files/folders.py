@@ -43,9 +43,13 @@ class FolderCursor:
 
     def descriptor(self, folder: bytes) -> int:
         """An open descriptor of `folder` (relative to "/"); raises OSError, ENOTDIR for a symbolic link."""
-        if folder == self._folder:
+        here = self._folder
+        if folder == here:
             return self._fd
         self._folder = None
+        if here and not self._tail and self._step_beside(here, folder):
+            self._folder, self._fd = folder, self._fds[-1]
+            return self._fd
         anchor = self._anchor_of(folder)
         if anchor != self._anchor:
             self.close()
@@ -73,6 +77,24 @@ class FolderCursor:
             if not anchor or folder == anchor or folder.startswith(anchor + b"/"):
                 return anchor
         raise ValueError(f"not a folder of this source: {folder!r}")
+
+    def _step_beside(self, here: bytes, folder: bytes) -> bool:
+        """Step from `here` into a folder of it, or out to one above, as a walk nearly always does; else False."""
+        depth = len(self._names)
+        if folder.startswith(here + b"/"):
+            name = folder[len(here) + 1 :]
+            if b"/" in name or depth >= KEPT_LEVELS:
+                return False
+            self._fds.append(os.open(name, self._flags, dir_fd=self._fds[-1]))
+            self._names.append(name)
+            return True
+        levels = here.count(b"/") - folder.count(b"/")
+        if not here.startswith(folder + b"/") or levels > depth:
+            return False
+        for _ in range(levels):
+            self._names.pop()
+            os.close(self._fds.pop())
+        return True
 
     def _step(self, names: list[bytes]) -> None:
         """Make the kept chain stand for `names`: close what differs, open what is missing."""

@@ -15,14 +15,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opskit.errors import SourceError
-from opskit.sources.base import KINDS, Entry, Metadata, OpenFile, OwnerNames, Problem, printable, problem_of
+from opskit.sources.base import KINDS, Entry, Metadata, OpenFile, OwnerNames, Problem, Small, printable, problem_of
 from opskit.sources.files.folders import TO_LIST, TO_PASS, FolderCursor
 from opskit.sources.files.xattrs import read_xattrs
 
@@ -35,6 +34,8 @@ CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
 
+_NOWHERE = (b"", -1, b"")
+"""Path, descriptor of the folder, and name in it, of a file in the walk."""
 _FILE = stat.S_IFREG >> 12
 _FOLDER = stat.S_IFDIR >> 12
 _LINK = stat.S_IFLNK >> 12
@@ -90,6 +91,7 @@ class FileSource:
         self._has_proc = os.path.isdir("/proc/self/fd")
         # Folders stand for themselves, files and links are reached from their parent: both are anchors.
         self._anchors = {anchor for root in self._roots for anchor in (root, root.rpartition(b"/")[0])}
+        self._at, self._walker = _NOWHERE, 0
         self._local = threading.local()
         self._cursors: list[FolderCursor] = []
         self._lock = threading.Lock()
@@ -99,19 +101,19 @@ class FileSource:
         roots = self._present_roots()
         cursor = FolderCursor(self._roots, TO_LIST)
         seen: set[bytes] = set()
+        self._walker = threading.get_ident()
         try:
             for root, root_stat in roots:
                 yield from _parents_of(root, seen)
                 yield from self._walk_root(root, root_stat, cursor)
         finally:
+            self._at = _NOWHERE
             cursor.close()
 
     def open(self, entry: Entry) -> OpenFile | Problem:
         """Open the regular file the walk saw; a Problem where it is gone, replaced or not readable."""
-        folder, _, name = entry.path.rpartition(b"/")
         try:
-            folder_fd = self._cursor().descriptor(folder)
-            fd = self._open_file(name, folder_fd)
+            fd = self._open_file(*self._place_of(entry))
         except OSError as error:
             return _replaced(entry.path, error)
         seen, found = entry.stat, os.fstat(fd)
@@ -120,6 +122,27 @@ class FileSource:
             return Problem(entry.path, "was replaced by another file during the backup", "changed")
         return RegularFile(fd)
 
+    def read_small(self, entry: Entry, buffer: memoryview) -> Small | None:
+        """A small file in one go, through the folder in which the walk stands: six calls to the system in all."""
+        path, folder_fd, name = self._at
+        names = self._owners.both(entry.stat)
+        if path is not entry.path or names is None:
+            return None
+        try:
+            fd = os.open(name, READ | self._no_atime, dir_fd=folder_fd)
+        except OSError:
+            return None
+        try:
+            if entry.stat.st_dev not in self._without_xattrs and os.listxattr(fd):
+                return None
+            if os.readv(fd, (buffer,)) != len(buffer):
+                return None
+            return tuple.__new__(Small, (*names, os.fstat(fd)))
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
     def metadata(self, entry: Entry, opened: OpenFile | None = None) -> Metadata:
         """Attributes, link target and owner names; of a regular file best through `opened`."""
         xattrs: dict[bytes, bytes] = {}
@@ -127,8 +150,8 @@ class FileSource:
         problem: Problem | None = None
         try:
             if entry.kind == "symlink":
-                folder, _, name = entry.path.rpartition(b"/")
-                target = os.readlink(name, dir_fd=self._cursor().descriptor(folder))
+                folder_fd, name = self._place_of(entry)
+                target = os.readlink(name, dir_fd=folder_fd)
             if entry.stat.st_dev not in self._without_xattrs:
                 xattrs = self._read_xattrs(entry, opened)
         except OSError as error:
@@ -213,6 +236,7 @@ class FileSource:
                 if excludes is not None and excludes(prefix[top:], name, mode == _FOLDER):
                     continue
                 path = prefix + name
+                self._at = (path, folder_fd, name)
                 yield new(Entry, (path, kind, found, False))
                 if mode == _FOLDER:
                     below = self._list(path, found, device, cursor)
@@ -255,14 +279,14 @@ class FileSource:
     def _is_cache_tag(self, folder_fd: int) -> bool:
         with suppress(OSError):
             if stat.S_ISREG(os.lstat(CACHE_TAG, dir_fd=folder_fd).st_mode):
-                fd = self._open_file(CACHE_TAG, folder_fd)
+                fd = self._open_file(folder_fd, CACHE_TAG)
                 try:
                     return os.read(fd, len(CACHE_SIGNATURE)) == CACHE_SIGNATURE
                 finally:
                     os.close(fd)
         return False
 
-    def _open_file(self, name: bytes, folder_fd: int) -> int:
+    def _open_file(self, folder_fd: int, name: bytes) -> int:
         """Open for reading, leaving the access time alone while this user may (EPERM on files of others)."""
         try:
             return os.open(name, READ | self._no_atime, dir_fd=folder_fd)
@@ -284,13 +308,20 @@ class FileSource:
                 return read_xattrs(os.path.realpath(b"/" + entry.path))
             if not self._has_proc:
                 return read_xattrs(b"/" + entry.path)
-            folder, _, name = entry.path.rpartition(b"/")
-            return read_xattrs(b"/proc/self/fd/%d/%s" % (self._cursor().descriptor(folder), name))
+            return read_xattrs(b"/proc/self/fd/%d/%s" % self._place_of(entry))
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise
             self._without_xattrs.add(entry.stat.st_dev)
             return {}
+
+    def _place_of(self, entry: Entry) -> tuple[int, bytes]:
+        """The folder of an entry, open, and its name there: where the walk stands, or for others anew."""
+        path, folder_fd, name = self._at
+        if path is entry.path and self._walker == threading.get_ident():
+            return folder_fd, name
+        folder, _, name = entry.path.rpartition(b"/")
+        return self._cursor().descriptor(folder), name
 
     def _cursor(self) -> FolderCursor:
         """The cursor of this thread: each reads in its own folder."""
@@ -325,8 +356,8 @@ def _open_leased(name: bytes, folder_fd: int) -> int:
 
 def _names_reversed(fd: int) -> list[bytes]:
     """Names in a folder against byte order; listdir of a descriptor gives text, which sorts differently."""
-    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-    return sorted([name.encode(encoding, errors) for name in os.listdir(fd)], reverse=True)
+    names = os.listdir(fd)
+    return sorted(os.fsencode("\0".join(names)).split(b"\0"), reverse=True) if names else []
 
 
 def _merged(paths: list[bytes]) -> list[bytes]:
