@@ -9,7 +9,7 @@ from opskit.gpg.bulk import decrypt_symmetric, encrypt_symmetric, open_signed
 from opskit.gpg.ephemeral import ephemeral_keyring, remove_stale_keyrings
 from opskit.gpg.keyring import Decrypted, Keyring
 from opskit.gpg.listing import KeyInfo, usable_recipients
-from opskit.gpg.program import Buffer, MemoryFile, Versions, begin_check, check_programs
+from opskit.gpg.program import Buffer, MemoryFile, Scratch, Versions, begin_check, check_programs
 from opskit.gpg.verify import NOBODY, Signed, UnknownSigner, unjudged, verify, write_public_keyring
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "KeyInfo",
     "Keyring",
     "MemoryFile",
+    "Scratch",
     "Signed",
     "UnknownSigner",
     "Versions",

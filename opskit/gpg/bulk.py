@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from opskit.errors import Damaged, NoKey, OpskitError, UsageError
-from opskit.gpg.program import NOWHERE, Buffer, Finished, MemoryFile, run
+from opskit.gpg.program import NOWHERE, Buffer, Finished, MemoryFile, Scratch, run
 from opskit.gpg.verify import Signed, verify
 
 CIPHER_OPTIONS = (
@@ -50,13 +50,13 @@ def encrypt_symmetric(data: Buffer, run_key: bytes) -> MemoryFile:
     return finished.output
 
 
-def decrypt_symmetric(data: Buffer | MemoryFile, run_key: bytes) -> MemoryFile:
-    """The plaintext of a message under `run_key`, as a rewound file in memory that the caller closes.
+def decrypt_symmetric(data: Buffer | MemoryFile, run_key: bytes, scratch: Scratch | None = None) -> MemoryFile:
+    """The plaintext of a message under `run_key`, as a rewound file in memory: `scratch`, or a new one to close.
 
     Raises NoKey when the run key does not fit (once in 65,536 wrong keys: Damaged), Damaged when the message does not
     decode. Check the SHA-256 of the object first: only then does NoKey surely mean the key.
     """
-    return _decrypt(data, run_key, "--decrypt")
+    return _decrypt(data, run_key, "--decrypt", scratch)
 
 
 def open_signed(data: Buffer, run_key: bytes, keyring: Path) -> Signed:
@@ -68,15 +68,18 @@ def open_signed(data: Buffer, run_key: bytes, keyring: Path) -> Signed:
         return verify(file.read(), keyring)
 
 
-def _decrypt(data: Buffer | MemoryFile, run_key: bytes, command: str) -> MemoryFile:
+def _decrypt(data: Buffer | MemoryFile, run_key: bytes, command: str, scratch: Scratch | None = None) -> MemoryFile:
     # Nothing here is compressed by OpenPGP, so a text longer than its message is a trap to fill the memory.
     size = data.size() if isinstance(data, MemoryFile) else memoryview(data).nbytes
     limit = max(size, _ROOM_FOR_LOGS)
-    finished = run("gpg", [*_BARE, command], data=data, secret=require_run_key(run_key), output_limit=limit)
+    finished = run(
+        "gpg", [*_BARE, command], data=data, secret=require_run_key(run_key), output_limit=limit, scratch=scratch
+    )
     try:
         require_decrypted(finished, literals=1 if command == "--decrypt" else 0)
     except BaseException:
-        finished.output.close()
+        if finished.output is not scratch:
+            finished.output.close()
         raise
     return finished.output
 

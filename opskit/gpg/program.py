@@ -70,7 +70,7 @@ class MemoryFile(io.FileIO):
     def readall(self) -> bytes:
         """What is left from the present position. (FileIO reads in pieces and copies twice: five times slower.)"""
         pieces = []
-        while piece := os.read(self.fileno(), max(os.fstat(self.fileno()).st_size - self.tell(), 0)):
+        while piece := os.read(self.fileno(), max(self.size() - self.tell(), 0)):
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -84,12 +84,35 @@ class MemoryFile(io.FileIO):
 
     def mapped(self) -> memoryview:
         """The whole file without a copy; it stays when the file is closed."""
-        return memoryview(mmap.mmap(self.fileno(), 0, prot=mmap.PROT_READ)) if self.size() else memoryview(b"")
+        size = self.size()
+        return memoryview(mmap.mmap(self.fileno(), size, prot=mmap.PROT_READ)) if size else memoryview(b"")
 
     def content(self) -> bytes:
         """The whole file."""
         self.seek(0)
         return self.readall()
+
+
+class Scratch(MemoryFile):
+    """A memory file that call after call writes over, so that its memory is made once; closed with its owner."""
+
+    _end = 0
+
+    def __del__(self) -> None:
+        self.close()
+
+    def begin(self) -> None:
+        """Be empty again."""
+        self.seek(0)
+        self._end = 0
+
+    def finish(self) -> None:
+        """End where the program that wrote has stopped; what lies behind is of an earlier call."""
+        self._end = self.tell()
+
+    def size(self) -> int:
+        """Bytes of the present content."""
+        return self._end
 
 
 class Finished(NamedTuple):
@@ -203,26 +226,37 @@ def run(
     data: Buffer | MemoryFile = b"",
     secret: bytes | None = None,
     output_limit: int | None = None,
+    scratch: Scratch | None = None,
 ) -> Finished:
     """Run one GnuPG program to its end, with `data` as its input (of a file: all of it).
 
     `secret` is handed over as `--passphrase-fd`. `output_limit` (bytes) bounds what a hostile, compressed message may
-    grow to. A crash of the program is an answer (a negative exit code); being killed from outside is not. Raises
-    OpskitError when the program was killed or could not run, ProgramMissing when it is not there.
+    grow to. The output goes into `scratch` where one is given, else into a new file. A crash of the program is an
+    answer (a negative exit code); being killed from outside is not. Raises OpskitError when the program was killed or
+    could not run, ProgramMissing when it is not there.
     """
     try:
-        return _run(name, arguments, data, secret, output_limit)
+        return _run(name, arguments, data, secret, output_limit, scratch)
     except OSError as error:
         raise OpskitError(f"cannot run {name}: {error}") from error
 
 
 def _run(
-    name: str, arguments: Sequence[str], data: Buffer | MemoryFile, secret: bytes | None, output_limit: int | None
+    name: str,
+    arguments: Sequence[str],
+    data: Buffer | MemoryFile,
+    secret: bytes | None,
+    output_limit: int | None,
+    scratch: Scratch | None,
 ) -> Finished:
     with MemoryFile() as status, MemoryFile() as log:
-        output = MemoryFile()
+        output = scratch or MemoryFile()
         try:
+            if scratch:
+                scratch.begin()
             code = _spawn(name, arguments, data, (output, log, status), secret, output_limit)
+            if scratch:
+                scratch.finish()
             words = [line.split(" ") for line in _status_lines(status.content())]
             finished = Finished(code, words, output, log.content().decode(errors="replace"))
             if code < 0 and -code not in _CRASHES:
@@ -230,7 +264,8 @@ def _run(
             output.seek(0)
             return finished
         except BaseException:
-            output.close()
+            if output is not scratch:
+                output.close()
             raise
 
 

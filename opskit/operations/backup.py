@@ -11,8 +11,7 @@ disks that are swapped in and out would never agree otherwise. Such a copy is *b
 from __future__ import annotations
 
 import hashlib
-import secrets
-import uuid
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -135,7 +134,7 @@ class _Run:
         self._fanout.__exit__(*error)
 
     def _start_run(self) -> OpenRun:
-        run = OpenRun(uuid.uuid4().hex, secrets.token_hex(32).encode())
+        run = OpenRun(os.urandom(16).hex(), os.urandom(32).hex().encode())
         message = self._identity.keyring.encrypt(encoding.encode({run.id: run.key.decode()}), self._recipients)
         run.key_object = names.sha256(message)
         run.row = self._session.cache.add_run(run.id, run.key_object)

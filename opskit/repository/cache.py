@@ -14,7 +14,7 @@ Not here: the last tree (module `lasttree`), and anything that must survive (mod
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 import sqlite3
 import zlib
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -99,7 +99,7 @@ class Cache:
 
     def new_generation(self, source: str) -> str:
         """A new token for the last tree of a source, noted after the packs it refers to."""
-        token = secrets.token_hex(8)
+        token = os.urandom(8).hex()
         with _translated():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"tree-{source}", token))
             self._db.commit()

@@ -1,16 +1,16 @@
 """A filter of chunk ids: says for sure that a chunk is new, or that it may be known.
 
 Chunk ids are SHA-256, so a slice of one is its hash: a Bloom filter (B. H. Bloom, "Space/Time Trade-offs in Hash
-Coding with Allowable Errors", 1970) with a single function. With 2**26 bits (8 MiB) a million ids give one false
-alarm in 70, ten million one in seven; a false alarm costs a query, nothing else, and more functions would cost
-every chunk more than the queries they save.
+Coding with Allowable Errors", 1970) with a single function. With 2**24 bits (2 MiB) 100,000 ids give one false alarm
+in 170, a million one in 17; a false alarm costs a query, nothing else. More functions would cost every chunk more than
+the queries they save, and more bits every first backup the time to zero them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-_BITS = 26
+_BITS = 24
 _SHIFT = 32 - _BITS
 
 

@@ -63,9 +63,15 @@ class PackBuffer:
         self._view = buffer(PACK_BYTES)
         self._used = 0
         self.ids: list[bytes] = []
+        self.scratch = gpg.Scratch()
+        """Where the sealed pack is opened again."""
 
     def __len__(self) -> int:
         return self._used
+
+    def close(self) -> None:
+        """Give back what is not plain memory."""
+        self.scratch.close()
 
     def clear(self) -> None:
         """Forget all members, keep the memory."""
@@ -117,7 +123,7 @@ def seal(filled: PackBuffer, run_key: bytes, *, threads: int = 0) -> Sealed:
     tar = filled.tar()
     compressor = zstandard.ZstdCompressor(compression_params=_parameters(_best_level(tar), len(tar), threads))
     with gpg.encrypt_symmetric(compressor.compress(tar), run_key) as message:
-        _read_back(message, run_key, tar)
+        _read_back(message, run_key, tar, filled.scratch)
         data = message.mapped()
     return Sealed(hashlib.sha256(data).hexdigest(), data)
 
@@ -139,18 +145,18 @@ def _parameters(level: int, size: int, threads: int) -> zstandard.ZstdCompressio
     return made(level, source_size=size, threads=threads, hash_log=_HASH_LOG, chain_log=_CHAIN_LOG)
 
 
-def _read_back(message: gpg.MemoryFile, run_key: bytes, tar: memoryview) -> None:
+def _read_back(message: gpg.MemoryFile, run_key: bytes, tar: memoryview, room: gpg.Scratch) -> None:
     """Open the pack again, as a restore would, and compare every byte with what went in."""
     scratch = bytearray(_READ_PIECE)
     position = 0
-    with gpg.decrypt_symmetric(message, run_key) as plain:
-        reader = zstandard.ZstdDecompressor().stream_reader(plain.mapped())
-        while count := reader.readinto(scratch):
-            # a whole bytearray on the left makes this one memcmp
-            piece = scratch if count == len(scratch) else scratch[:count]
-            if piece != tar[position : position + count]:
-                break
-            position += count
+    plain = gpg.decrypt_symmetric(message, run_key, room).mapped()
+    reader = zstandard.ZstdDecompressor().stream_reader(plain)
+    while count := reader.readinto(scratch):
+        # a whole bytearray on the left makes this one memcmp
+        piece = scratch if count == len(scratch) else scratch[:count]
+        if piece != tar[position : position + count]:
+            break
+        position += count
     if count or position != len(tar):
         raise Damaged(
             "a pack read back differs from what was written; nothing was stored",
@@ -166,16 +172,16 @@ class Unpacker:
 
     def __init__(self) -> None:
         self._memory = memoryview(b"")
+        self._scratch = gpg.Scratch()
 
     def open(self, data: bytes, run_key: bytes) -> memoryview:
         """The tar inside a pack; raises Damaged or NoKey. The caller has compared `data` with its name."""
-        with gpg.decrypt_symmetric(data, run_key) as plain:
-            frame = plain.mapped()
-            size = _content_size(frame)
-            if size > len(self._memory):
-                self._memory = buffer(size)
-            tar = self._memory[:size]
-            _decompress(frame, tar)
+        frame = gpg.decrypt_symmetric(data, run_key, self._scratch).mapped()
+        size = _content_size(frame)
+        if size > len(self._memory):
+            self._memory = buffer(size)
+        tar = self._memory[:size]
+        _decompress(frame, tar)
         return tar
 
 

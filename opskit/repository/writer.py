@@ -64,6 +64,7 @@ class ChunkWriter:
         self._workers = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pack")
         self._buffers_left = {DATA: workers + 1, META: 2}
+        self._buffers: list[PackBuffer] = []
         self._free: dict[bool, list[PackBuffer]] = {DATA: [], META: []}
         self._filling: dict[bool, _Filling] = {}
         self._sealing: dict[Future[Sealed], _Filling] = {}
@@ -76,6 +77,8 @@ class ChunkWriter:
     def close(self) -> None:
         """Stop the workers; what is not sealed yet is dropped."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+        for buffer in self._buffers:
+            buffer.close()
 
     @property
     def run(self) -> OpenRun:
@@ -175,7 +178,8 @@ class ChunkWriter:
         while not free:
             if self._buffers_left[meta]:
                 self._buffers_left[meta] -= 1
-                free.append(PackBuffer())
+                self._buffers.append(PackBuffer())
+                free.append(self._buffers[-1])
             else:
                 self._collect(block=True)
         return free.pop()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opskit.errors import Damaged, Forged, NoKey, UsageError
-from opskit.gpg import decrypt_symmetric, encrypt_symmetric, open_signed
+from opskit.gpg import Scratch, decrypt_symmetric, encrypt_symmetric, open_signed
 from opskit.gpg.bulk import require_decrypted
 from opskit.gpg.program import Finished, MemoryFile
 from tests.gpg.keys import RUN_KEY, Owner, encrypted, raw_gpg
@@ -25,6 +25,19 @@ SMALL = b"eleven chunks of nothing much"
 def decrypted(message: bytes, run_key: bytes = RUN_KEY) -> bytes:
     with decrypt_symmetric(message, run_key) as file:
         return file.read()
+
+
+def test_a_scratch_file_holds_the_last_text_alone() -> None:
+    """Texts of any order of lengths come back whole from one file, and a failure between them does no harm."""
+    scratch = Scratch()
+    texts = [os.urandom(length) for length in (300_000, 5, 4096, 299_999, 1 << 20, 1)]
+    for text in texts:
+        found = decrypt_symmetric(encrypted(text, RUN_KEY), RUN_KEY, scratch)
+        assert found is scratch and scratch.size() == len(text)
+        assert scratch.read() == text == bytes(scratch.mapped()) == scratch.content()
+        with pytest.raises(Damaged):
+            decrypt_symmetric(b"no message", RUN_KEY, scratch)
+    assert scratch.size() == 0 and not scratch.mapped()
 
 
 @pytest.fixture(scope="module")
