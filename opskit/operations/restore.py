@@ -200,6 +200,7 @@ class _Restore:
             return
         if node.hardlink is not None and (first := self._first_of.setdefault(node.hardlink, node.path)) != node.path:
             self._links.append((node, first))
+            self._result.planned_bytes += node.size
         elif node.type == "file":
             self._prepare_file(node)
         else:
@@ -241,12 +242,14 @@ class _Restore:
             self._ledger.complain(node.path, self._target.finish_file(node, descriptor))
         finally:
             os.close(descriptor)
-        self._ledger.count(1, 0)
+        self._ledger.count(1, sum(length for _, length in node.holes))
 
     def _link(self, first: bytes, node: Node) -> None:
         if self._ledger.is_absent(first):  # its name may still lead to what was in the target before
             raise Damaged(f"its content was not restored: {printable(first)} is the same file")
         self._target.link(first, node)
+        if node.type == "file":  # as the backup counts it, or its report and this one's would differ
+            self._ledger.count(1, node.size)
 
     def _finish_folder(self, node: Node, touch: bool) -> None:
         self._ledger.complain(node.path, self._target.finish_folder(node, touch=touch))

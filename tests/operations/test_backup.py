@@ -14,6 +14,7 @@ import pytest
 from opskit.errors import NoKey, SourceError, StoreError, StoreFull
 from opskit.gpg import Keyring
 from opskit.operations.backup import Job, Options, backup
+from opskit.repository import pack
 from opskit.sources.base import Entry, Metadata, OpenFile, Problem, Small
 from opskit.sources.command import CommandSource
 from opskit.sources.files import FileSource
@@ -46,10 +47,13 @@ class Meddler:
 
     def read_small(self, entry: Entry, buffer: memoryview) -> Small | None:
         path = Path(os.fsdecode(b"/" + entry.path))
-        if self._after_open and path.name in self._acts:
-            return None
-        self._acts.pop(path.name, lambda path: None)(path)
-        return self._inner.read_small(entry, buffer)
+        act = self._acts.pop(path.name, lambda path: None)
+        if not self._after_open:
+            act(path)
+            return self._inner.read_small(entry, buffer)
+        small = self._inner.read_small(entry, buffer)
+        act(path)
+        return None if small is None else small._replace(after=path.stat())
 
     def metadata(self, entry: Entry, opened: OpenFile | None = None) -> Metadata:
         return self._inner.metadata(entry, opened)
@@ -291,6 +295,18 @@ def test_sources_share_a_run_and_packs(lab: Lab, source: Path, tmp_path: Path) -
     for result, folder in zip(results, (source, other), strict=True):
         assert not restored(lab, result, tmp_path / result.source).problems
         assert differences(folder, restored_below(tmp_path / result.source, folder)) == ""
+
+
+def test_a_tree_of_several_packs(lab: Lab, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root names the packs of its pieces also while they are still being sealed."""
+    monkeypatch.setattr(pack, "_ROOM", 300_000)
+    for number in range(3000):
+        (source / f"{number:04d}-{'n' * 200}").touch()
+    result = run(lab, FileSource([source]))
+    reader = lab.reader(found(lab, result))
+    assert len({chunk.pack for chunk in reader.root().chunks}) > 2
+    assert restored(lab, result, tmp_path / "r").problems == []
+    assert differences(source, restored_below(tmp_path / "r", source)) == ""
 
 
 # Recipients

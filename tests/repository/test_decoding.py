@@ -62,6 +62,10 @@ ALTERED = [
     for value in values
 ]
 
+_BEGIN, _END = encoding.encode({**FOLDER, "path": "a},{b"}).split(b"},{")
+_FIRST, _REST = encoding.encode(FOLDER).split(b",", 1)
+SPANNING = [(_BEGIN + b"}", b"{" + _END), (_FIRST, _REST), (b'{"path":[{}', b"{}]}")]
+
 
 def decoded(lines: bytes, decode: object) -> list[Node] | str:
     """The nodes, or what was wrong."""
@@ -96,4 +100,8 @@ def test_lines_that_are_no_entries() -> None:
         for piece in (bad + b"\n" + good + b"\n", good + b"\n" + bad + b"\n", b"[1\n2],3\n"):
             assert isinstance(decoded(piece, decoding.nodes), str)
             assert isinstance(decoded(piece, tree.decode_lines), str)
+    for halves in SPANNING:  # two lines for two entries, of which one reaches over a line's end
+        piece = b"\n".join([good + b"," + good, *halves, b""])
+        assert isinstance(decoded(piece, decoding.nodes), str)
+        assert isinstance(decoded(piece, tree.decode_lines), str)
     assert list(decoding.nodes(b"")) == [] == list(decoding.nodes(b"\n"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+from collections.abc import Callable
 from hashlib import sha256
+from typing import Any
 
 import pytest
 import zstandard
@@ -36,6 +38,45 @@ def test_what_is_sealed_opens(contents: list[bytes]) -> None:
     assert sealed.name == sha256(sealed.data).hexdigest()
     opened = [(chunk_id, bytes(content)) for chunk_id, content in members(Unpacker().open(sealed.data, RUN_KEY))]
     assert opened == [(sha256(content).digest(), content) for content in contents]
+
+
+_COMPRESSOR = zstandard.ZstdCompressor
+
+
+class Miscompressor:
+    """A compressor gone wrong: what it makes opens without complaint, and is not what went in."""
+
+    def __init__(self, wrong: Callable[[bytes], bytes]) -> None:
+        self._wrong = wrong
+
+    def __call__(self, **options: Any) -> Miscompressor:
+        self._inner = _COMPRESSOR(**options)
+        return self
+
+    def compress(self, data: memoryview) -> bytes:
+        return self._inner.compress(self._wrong(bytes(data)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda data: bytes([data[0] ^ 1]) + data[1:],
+        lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
+        lambda data: data[:-1] + b"x",
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: data[512:],
+        lambda data: b"",
+    ],
+)
+def test_what_reads_back_otherwise_is_not_given_away(
+    wrong: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pack that opens to one bit, byte or member more, less or other than went in is never sealed."""
+    full = filled([noise(7, 2_000_000), b"small"])
+    monkeypatch.setattr(pack.zstandard, "ZstdCompressor", Miscompressor(wrong))
+    with pytest.raises(Damaged, match="nothing was stored"):
+        seal(full, RUN_KEY)
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 100_000])

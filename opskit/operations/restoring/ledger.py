@@ -39,7 +39,7 @@ class Ledger:
         self._absent: set[bytes] = set()
 
     def count(self, files: int, size: int) -> None:
-        """Add files that are finished, and bytes that are written."""
+        """Add files that are finished, and bytes that are in place (written, holes, or shared by hard links)."""
         with self._lock:
             self.result.files += files
             self.result.total_bytes += size
