@@ -37,7 +37,7 @@ _KEY_TROUBLE = ("Bad session key", "Bad passphrase", "No secret key", "public ke
 _MACHINE_TROUBLE = ("annot allocate memory", "out of memory", "out of core", "No space left")
 
 
-def encrypt_symmetric(data: Buffer, run_key: bytes) -> MemoryFile:
+def encrypt_symmetric(data: Buffer | MemoryFile, run_key: bytes) -> MemoryFile:
     """`data` as one binary OpenPGP message under `run_key`, in memory; the caller closes it. Raises OpskitError.
 
     Nothing is compressed.

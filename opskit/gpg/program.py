@@ -1,7 +1,8 @@
 """Running gpg and gpgv: finding them, one call, and reading what they say about it.
 
-Every call has its output, log and status lines in memory files (memfd), and its input in another or in a pipe:
-nothing touches a disk, nothing can deadlock on a full pipe, and a result is read only after the program has ended.
+Every call has its input, output, log and status lines in memory files (memfd): nothing touches a disk, nothing can
+deadlock on a full pipe, and a result is read only after the program has ended. (Fed through a pipe, a pack costs
+hundreds of changes between the two programs: on a virtual machine, more than all the rest of a restore.)
 Secrets reach a program through a pipe whose descriptor it inherits: never through argv, the environment or a file.
 
 Invariants: argv lists only; the child sees an environment of known names (never the caller's secrets), in the C
@@ -13,7 +14,6 @@ It deliberately does not judge an answer: exit codes and status lines are return
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import io
 import mmap
@@ -42,7 +42,6 @@ _INHERITED = (
     "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "PINENTRY_USER_DATA",
 )  # fmt: skip
 _PIPE_HOLDS = 4096
-_USUAL_PIPE, _LARGE_PIPE = 1 << 16, 1 << 20
 _CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGXFSZ)
 """What a crafted message may do to gpg (2.2.40 fails an assertion on a flipped bit): the message's fault."""
 
@@ -66,6 +65,14 @@ class MemoryFile(io.FileIO):
 
     def __init__(self) -> None:
         super().__init__(os.memfd_create("opskit", os.MFD_CLOEXEC), "r+b")
+
+    def fill(self, data: Buffer) -> None:
+        """Hold `data` and nothing else."""
+        self.seek(0)
+        rest = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
+        while rest:
+            rest = rest[self.write(rest) :]
+        self.truncate()
 
     def readall(self) -> bytes:
         """What is left from the present position. (FileIO reads in pieces and copies twice: five times slower.)"""
@@ -100,6 +107,11 @@ class Scratch(MemoryFile):
 
     def __del__(self) -> None:
         self.close()
+
+    def fill(self, data: Buffer) -> None:
+        """Hold `data` and nothing else."""
+        super().fill(data)
+        self.finish()
 
     def begin(self) -> None:
         """Be empty again."""
@@ -249,7 +261,11 @@ def _run(
     output_limit: int | None,
     scratch: Scratch | None,
 ) -> Finished:
-    with MemoryFile() as status, MemoryFile() as log:
+    with MemoryFile() as status, MemoryFile() as log, MemoryFile() as given:
+        if not isinstance(data, MemoryFile):
+            given.fill(data)
+            data = given
+        data.seek(0)
         output = scratch or MemoryFile()
         try:
             if scratch:
@@ -272,7 +288,7 @@ def _run(
 def _spawn(
     name: str,
     arguments: Sequence[str],
-    data: Buffer | MemoryFile,
+    data: MemoryFile,
     files: tuple[MemoryFile, MemoryFile, MemoryFile],
     secret: bytes | None,
     output_limit: int | None,
@@ -283,13 +299,10 @@ def _spawn(
     if secret is not None:
         passed.append(_secret_pipe(secret))
         command += ["--passphrase-fd", str(passed[-1])]
-    if isinstance(data, MemoryFile):
-        data.seek(0)
     try:
         process = subprocess.Popen(
             [*command, *arguments],
-            stdin=data if isinstance(data, MemoryFile) else subprocess.PIPE, stdout=output, stderr=log, bufsize=0,
-            pass_fds=passed, env=child_environment(), process_group=0,
+            stdin=data, stdout=output, stderr=log, pass_fds=passed, env=child_environment(), process_group=0,
         )  # fmt: skip
     finally:
         if secret is not None:
@@ -299,27 +312,11 @@ def _spawn(
             # The kernel ends the program with SIGXFSZ when its output passes the limit.
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (output_limit, output_limit))
-        if not isinstance(data, MemoryFile):
-            _feed(process, data)
         return process.wait()
     except BaseException:
         process.kill()
         process.wait()
         raise
-
-
-def _feed(process: subprocess.Popen[bytes], data: Buffer) -> None:
-    assert process.stdin is not None
-    # A program that ends before it has read everything says why in its status lines.
-    with process.stdin as pipe, contextlib.suppress(BrokenPipeError):
-        rest = memoryview(data)
-        if rest.nbytes > _USUAL_PIPE:
-            # Fewer changes between the two programs; an unprivileged user may have used up his allowance of pipes.
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _LARGE_PIPE)
-        rest = rest.cast("B") if rest.nbytes else memoryview(b"")
-        while rest:
-            rest = rest[os.write(pipe.fileno(), rest) :]
 
 
 def _secret_pipe(secret: bytes) -> int:

@@ -63,6 +63,8 @@ class PackBuffer:
         self._view = buffer(PACK_BYTES)
         self._used = 0
         self.ids: list[bytes] = []
+        self.frame = gpg.Scratch()
+        """Where it lies compressed."""
         self.scratch = gpg.Scratch()
         """Where the sealed pack is opened again."""
 
@@ -71,6 +73,7 @@ class PackBuffer:
 
     def close(self) -> None:
         """Give back what is not plain memory."""
+        self.frame.close()
         self.scratch.close()
 
     def clear(self) -> None:
@@ -122,7 +125,8 @@ def seal(filled: PackBuffer, run_key: bytes, *, threads: int = 0) -> Sealed:
     """
     tar = filled.tar()
     compressor = zstandard.ZstdCompressor(compression_params=_parameters(_best_level(tar), len(tar), threads))
-    with gpg.encrypt_symmetric(compressor.compress(tar), run_key) as message:
+    filled.frame.fill(compressor.compress(tar))
+    with gpg.encrypt_symmetric(filled.frame, run_key) as message:
         _read_back(message, run_key, tar, filled.scratch)
         data = message.mapped()
     return Sealed(hashlib.sha256(data).hexdigest(), data)
@@ -172,11 +176,12 @@ class Unpacker:
 
     def __init__(self) -> None:
         self._memory = memoryview(b"")
-        self._scratch = gpg.Scratch()
+        self._message, self._frame = gpg.Scratch(), gpg.Scratch()
 
     def open(self, data: bytes, run_key: bytes) -> memoryview:
         """The tar inside a pack; raises Damaged or NoKey. The caller has compared `data` with its name."""
-        frame = gpg.decrypt_symmetric(data, run_key, self._scratch).mapped()
+        self._message.fill(data)
+        frame = gpg.decrypt_symmetric(self._message, run_key, self._frame).mapped()
         size = _content_size(frame)
         if size > len(self._memory):
             self._memory = buffer(size)

@@ -40,6 +40,19 @@ def test_a_scratch_file_holds_the_last_text_alone() -> None:
     assert scratch.size() == 0 and not scratch.mapped()
 
 
+def test_a_message_in_a_scratch_file_is_that_message_alone() -> None:
+    """A program that reads a reused file is given nothing of what lay there before."""
+    given = Scratch()
+    for text in (SMALL * 20_000, b"", SMALL):
+        given.fill(encrypted(text, RUN_KEY))
+        with decrypt_symmetric(given, RUN_KEY) as file:
+            assert file.read() == text
+        given.fill(text)
+        assert given.size() == len(text)
+        with encrypt_symmetric(given, RUN_KEY) as file:
+            assert decrypted(file.content()) == text
+
+
 @pytest.fixture(scope="module")
 def message() -> bytes:
     return encrypted(SMALL, RUN_KEY)

@@ -44,7 +44,9 @@ def test_manifests_survive() -> None:
     "change",
     [
         {"format": 2}, {"kind": "mark"}, {"host": "A/B"}, {"source": ""}, {"sequence": None}, {"previous": "abc"},
-        {"started": "yesterday"}, {"tree": {}}, {"tree": {"pack": "../x", "member": 0}}, {"runs": [{}]},
+        {"started": "yesterday"}, {"started": "2026-11-21T02:00:00+00:00"}, {"finished": "20261121T020000Z"},
+        {"finished": "2026-11-21T03:00:00.5Z"}, {"started": "2026-11-21T02:00:00"}, {"tree": {}},
+        {"tree": {"pack": "../x", "member": 0}}, {"runs": [{}]},
         {"kit": {"a": "b"}},
         {"runs": [{"run": "r", "key": "x", "indexes": [], "packs": []}]},
     ],

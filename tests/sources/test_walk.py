@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from opskit.errors import SourceError
 from opskit.sources.base import KINDS, Entry, Problem
 from opskit.sources.files import FileSource
+from opskit.sources.files.folders import TO_PASS, FolderCursor
 from tests.sources.walking import (
     content,
     entry_of,
@@ -50,6 +51,23 @@ def test_entries_come_in_component_order(
     entries, problems = walk(FileSource([root]))
     assert problems == []
     assert [tuple(entry.path[len(root) :].split(b"/")) for entry in entries[1:]] == sorted(expected)
+
+
+@given(steps=st.lists(st.lists(st.sampled_from("ab"), max_size=4), max_size=12), data=st.data())
+def test_a_cursor_stands_where_it_was_sent(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[list[str]], data: st.DataObject
+) -> None:
+    """From any folder to any other, in, out, across and to an anchor above: the descriptor is that folder's."""
+    root = tmp_path_factory.mktemp("cursor")
+    anchors = [root, root / "a", root / "b/a"]
+    for step in [*steps, ["b", "a"], ["a"]]:
+        root.joinpath(*step).mkdir(parents=True, exist_ok=True)
+    chosen = data.draw(st.sets(st.sampled_from(anchors), min_size=1)) | {root}
+    cursor = FolderCursor([os.fsencode(each).strip(b"/") for each in chosen], TO_PASS)
+    for step in steps:
+        folder = root.joinpath(*step)
+        assert os.path.samestat(os.fstat(cursor.descriptor(os.fsencode(folder).strip(b"/"))), folder.stat())
+    cursor.close()
 
 
 def test_source_paths_are_merged_and_parents_come_once(tmp_path: Path) -> None:
