@@ -1,8 +1,7 @@
 """Running gpg and gpgv: finding them, one call, and reading what they say about it.
 
 Every call has its input, output, log and status lines in memory files (memfd): nothing touches a disk, nothing can
-deadlock on a full pipe, and a result is read only after the program has ended. (Fed through a pipe, a pack costs
-hundreds of changes between the two programs: on a virtual machine, more than all the rest of a restore.)
+deadlock on a full pipe, and a result is read only after the program has ended.
 Secrets reach a program through a pipe whose descriptor it inherits: never through argv, the environment or a file.
 
 Invariants: argv lists only; the child sees an environment of known names (never the caller's secrets), in the C

@@ -28,6 +28,7 @@ from opskit.operations.restoring.ledger import Ledger, Restored
 from opskit.operations.restoring.pieces import pieces, spans
 from opskit.operations.restoring.place import check_target, open_target
 from opskit.operations.restoring.plan import Plan
+from opskit.operations.restoring.reserving import give_size
 from opskit.operations.restoring.target import Owners, Target
 from opskit.repository import pack
 from opskit.repository.index import IndexedPack
@@ -232,7 +233,7 @@ class _Restore:
             self._ledger.give_up(number)
             raise
         try:
-            os.ftruncate(descriptor, node.size)
+            give_size(descriptor, node.size, dense=not node.holes)
         finally:
             os.close(descriptor)
 
