@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
+from opskit import encoding
 from opskit.errors import CacheError, OpskitError
 from opskit.gpg import Keyring, verify, write_public_keyring
 from opskit.operations.backup import Job, Options, Result, backup
@@ -26,7 +27,7 @@ from opskit.operations.session import Host, Session, open_copies, open_session, 
 from opskit.operations.verify import CopyReport
 from opskit.operations.verify import verify as verify_copies
 from opskit.repository import copy as copies
-from opskit.repository import encoding, names, pack
+from opskit.repository import names, pack
 from opskit.repository.history import History, load_history
 from opskit.repository.identity import Identity
 from opskit.repository.manifest import Snapshot

@@ -46,6 +46,7 @@ ROOMS = (
     Room("__main__", ("cli",), "`python -m opskit` is the command line and nothing else"),
     Room("errors", (), "every other room raises these, so they stand on nothing"),
     Room("log", ("errors",), "logging set-up is used everywhere and knows nobody"),
+    Room("encoding", ("errors",), "one form for what is hashed and signed, the same wherever it is"),
     Room("gpg", ("errors",), "the one owner of gpg is a tool of the format, and does not know the format"),
     Room("config", ("errors", "secrets.reference"), "the schema describes; wiring makes objects of it"),
     Room("secrets", ("errors",), "secret references resolve without config: wiring passes in what they need"),
@@ -59,14 +60,14 @@ ROOMS = (
     Room("sources", ("errors", "sources.base"), "an adapter knows its own seam only", isolated=True),
     Room(
         "repository",
-        ("errors", "gpg", "stores.base"),
+        ("errors", "encoding", "gpg", "stores.base"),
         "the format is pure: no clock, network, config or particular medium",
     ),
     Room("repository.recovery", ("errors",), "the kit knows nothing of how repositories are written"),
     Room("repository.recovery.recover", (), "recover.py must run where opskit is gone"),
     Room(
         "operations",
-        ("errors", "log", "gpg", "repository", "stores.base", "sources.base"),
+        ("errors", "encoding", "log", "gpg", "repository", "stores.base", "sources.base"),
         "operations see bases, never a concrete adapter; wiring hands them objects",
     ),
     Room("wiring", EVERYTHING, "the composition root builds, and the command line sits on top of it", never=("cli",)),
@@ -80,7 +81,7 @@ SEAMS = ("stores.base", "sources.base", "secrets.base", "secrets.stores.base")
 # Third-party package → the rooms or modules that own it. Anything else goes through the owner.
 OWNERS = {
     "gnupg": ("gpg",),
-    "orjson": ("repository.encoding",),
+    "orjson": ("encoding",),
     "pathspec": ("sources.files", "operations.selecting"),
     "psutil": ("cli",),
     "pydantic": ("config",),

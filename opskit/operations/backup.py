@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from opskit import __version__
+from opskit import __version__, encoding
 from opskit.errors import NoKey, OpskitError, SourceError, StoreError, UnresolvedReference
 from opskit.gpg import usable_recipients
 from opskit.log import logger
@@ -26,7 +26,7 @@ from opskit.operations import session as sessions
 from opskit.operations.catchup import catch_up, lacking
 from opskit.operations.reading import Reading, SourceReader, root_of
 from opskit.operations.session import Session
-from opskit.repository import encoding, index, lasttree, names, tree
+from opskit.repository import index, lasttree, names, tree
 from opskit.repository import manifest as manifests
 from opskit.repository.copy import Copy
 from opskit.repository.fanout import Fanout

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from opskit import gpg
+from opskit import encoding, gpg
 from opskit.errors import (
     ConfigError,
     Damaged,
@@ -30,7 +30,7 @@ from opskit.errors import (
 )
 from opskit.gpg import Keyring
 from opskit.repository import copy as copies
-from opskit.repository import encoding, names
+from opskit.repository import names
 from opskit.repository.durable import write_durably
 from opskit.repository.identity import read_repository, write_repository
 from opskit.repository.recovery import keyfile, kit

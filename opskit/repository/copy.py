@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from opskit import encoding
 from opskit.errors import Damaged, ObjectExists, ObjectNotFound, OpskitError, RepositoryNotFound
-from opskit.repository import encoding, names
+from opskit.repository import names
 from opskit.stores.base import Buffer, Store
 
 

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from opskit import encoding
 from opskit.errors import Damaged
-from opskit.repository import encoding, tree
+from opskit.repository import tree
 from opskit.repository.tree import EARLIEST, LATEST, Node
 
 _FILE_KEYS, _FOLDER_KEYS = 10, 8

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from opskit import encoding
 from opskit.errors import Damaged
-from opskit.repository import encoding
 from opskit.repository.durable import write_durably
 from opskit.repository.manifest import Snapshot
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from opskit import gpg
+from opskit import encoding, gpg
 from opskit.errors import ConfigError, Damaged
 from opskit.gpg import Keyring, Signed
-from opskit.repository import encoding, names
+from opskit.repository import names
 from opskit.repository.durable import write_durably
 
 

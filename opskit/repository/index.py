@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from opskit import encoding
 from opskit.errors import Damaged
-from opskit.repository import encoding
 from opskit.repository.manifest import check_digest
 
 _ID = 32

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from opskit import encoding
 from opskit.errors import Damaged, OpskitError
-from opskit.repository import encoding
 
 Signature = bytes
 """size, mtime ns, ctime ns, inode, device as five 64-bit numbers: compared and stored, never taken apart."""

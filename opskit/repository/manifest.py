@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from opskit import encoding
 from opskit.errors import Damaged
-from opskit.repository import encoding, names
+from opskit.repository import names
 
 MAX_INLINE_PACKS = 512
 """Up to so many packs stand in the manifest itself; beyond, whole runs move to pack lists."""

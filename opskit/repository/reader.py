@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from opskit import gpg
+from opskit import encoding, gpg
 from opskit.errors import Damaged, Forged, NoKey, ObjectNotFound, OpskitError, StoreError
-from opskit.repository import decoding, encoding, names, pack, tree
+from opskit.repository import decoding, names, pack, tree
 from opskit.repository import index as indexes
 from opskit.repository.copy import Copy
 from opskit.repository.index import IndexedPack

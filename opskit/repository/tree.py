@@ -24,8 +24,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from opskit import encoding
 from opskit.errors import Damaged
-from opskit.repository import encoding
 
 MIN_CUT = 64 * 1024
 MAX_CUT = 256 * 1024

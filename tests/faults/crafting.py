@@ -10,7 +10,8 @@ from hashlib import sha256
 
 import zstandard
 
-from opskit.repository import encoding, index, manifest, names, pack, tree
+from opskit import encoding
+from opskit.repository import index, manifest, names, pack, tree
 from opskit.repository.index import Index, IndexedPack
 from opskit.repository.manifest import Manifest, Run, Snapshot
 from opskit.repository.pack import PackBuffer

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from opskit import encoding
 from opskit.errors import OpskitError
 from opskit.operations.restore import Overwrite, Restored, RestoreOptions, restore
-from opskit.repository import encoding
 from opskit.repository.reader import SnapshotReader
 from tests.faults.crafting import Crafted, bomb, compressed, in_tar, tar_of, write
 from tests.repositories import Keys, Lab, memory_store, picture

@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from opskit import gpg
+from opskit import encoding, gpg
 from opskit.gpg import Buffer
 from opskit.operations.backup import Job, Options, backup
 from opskit.operations.session import Host, open_session
 from opskit.repository import copy as copies
-from opskit.repository import encoding, names, pack, tree
 from opskit.repository import manifest as manifests
+from opskit.repository import names, pack, tree
 from opskit.repository.identity import Identity
 from opskit.repository.manifest import Manifest, Run
 from opskit.repository.recovery import kit

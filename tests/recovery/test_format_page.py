@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from opskit import encoding
 from opskit.gpg import bulk
 from opskit.gpg.verify import LARGEST_PAYLOAD
 from opskit.operations import contents
-from opskit.repository import chunker, encoding, index, manifest, names, pack, tree
+from opskit.repository import chunker, index, manifest, names, pack, tree
 from opskit.repository.recovery import keyfile
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text(encoding="utf-8")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from opskit import encoding
 from opskit.errors import Damaged, Forged, NoKey, ObjectNotFound, RepositoryNotFound, StoreError, StoreFull
 from opskit.gpg import verify
 from opskit.repository import copy as copies
-from opskit.repository import encoding, manifest, names
+from opskit.repository import manifest, names
 from opskit.repository.cache import Cache
 from opskit.repository.copy import Copy, open_copy
 from opskit.repository.fanout import Fanout

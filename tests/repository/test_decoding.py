@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from opskit import encoding
 from opskit.errors import Damaged
-from opskit.repository import decoding, encoding, tree
+from opskit.repository import decoding, tree
 from opskit.repository.tree import LATEST, Node
 
 FILE = encoding.decode(

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opskit import encoding
 from opskit.errors import Damaged
-from opskit.repository import encoding, names
+from opskit.repository import names
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),

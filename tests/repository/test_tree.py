@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opskit import encoding
 from opskit.errors import Damaged
-from opskit.repository import encoding, tree
+from opskit.repository import tree
 from opskit.repository.tree import MAX_CHUNKS_A_LINE, MAX_CUT, MIN_CUT, Node, Root, TreeChunk, TreeCutter
 
 part = st.binary(min_size=1, max_size=12).filter(lambda name: not {0, 47} & set(name) and name not in (b".", b".."))
