@@ -23,9 +23,9 @@ from opskit.errors import NoKey, OpskitError, SourceError, StoreError, Unresolve
 from opskit.gpg import usable_recipients
 from opskit.log import logger
 from opskit.operations import session as sessions
-from opskit.operations.catchup import catch_up, lacking
 from opskit.operations.reading import Reading, SourceReader, root_of
 from opskit.operations.session import Session
+from opskit.operations.sync import lacking, sync
 from opskit.repository import index, lasttree, names, tree
 from opskit.repository import manifest as manifests
 from opskit.repository.copy import Copy
@@ -279,7 +279,7 @@ class _Run:
         session = self._session
         self._fanout.wait()
         for copy in session.working():
-            catch_up(copy, session.working(), older)
+            sync(copy, session.working(), older, workers=self._options.workers, quick=True)
         for copy in session.working():
             self._commit_to(copy, snapshot, data)
         if not any(snapshot.name in copy.objects for copy in session.copies):

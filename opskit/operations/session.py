@@ -10,17 +10,18 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from opskit.errors import CacheError, Damaged, Forged, NoKey, OpskitError, StoreError
 from opskit.log import logger
+from opskit.operations.torn import drop_torn
 from opskit.repository import index as indexes
 from opskit.repository import lasttree, names
 from opskit.repository.cache import Cache, PackRow, open_or_replace, remove
-from opskit.repository.copy import Copy, open_copy
+from opskit.repository.copy import Copy, get_from, open_copy
 from opskit.repository.heads import Heads
 from opskit.repository.identity import Identity
 from opskit.repository.locating import packs_of
@@ -117,7 +118,8 @@ def open_session(host: Host, stores: Mapping[str, Store]) -> Session:
     heads = Heads(host.state / "heads" / f"{host.repository}.json")
     session = Session(host, copies, absent, cache, heads)
     try:
-        _drop_torn(session)
+        written = cache.sizes() | {names.pack(row.name): row.stored for row in cache.packs()}
+        session.rejected.extend(drop_torn(copies, written))
         _load_indexes(session)
         _find_live(session)
     except BaseException:
@@ -129,41 +131,6 @@ def open_session(host: Host, stores: Mapping[str, Store]) -> Session:
         log.info("copy absent", destination=destination, reason=str(reason))
     log.debug("session opened", live_packs=len(session.live), unindexed_packs=len(session.unindexed))
     return session
-
-
-def get_from(copies: Sequence[Copy], name: str) -> bytes:
-    """An object from the first copy that has it intact; raises the last failure."""
-    failure: OpskitError = StoreError(f"no reachable copy has {name}")
-    for copy in copies:
-        if name in copy.objects:
-            try:
-                return copy.get(name)
-            except (Damaged, StoreError) as error:
-                failure = error
-    raise failure
-
-
-def _drop_torn(session: Session) -> None:
-    """Do not believe in torn objects: where the size is not the one that was written, or copies disagree on it, the
-    bytes decide (the cache may be wrong as well, and such objects are few).
-    """
-    written = session.cache.sizes() | {names.pack(row.name): row.stored for row in session.cache.packs()}
-    seen: dict[str, int] = {}
-    disputed = {
-        name
-        for copy in session.copies
-        for name, size in copy.objects.items()
-        if name not in written and seen.setdefault(name, size) != size and name not in names.FIXED
-    }
-    for copy in session.copies:
-        for name, size in list(copy.objects.items()):
-            if size == written.get(name, size) and name not in disputed:
-                continue
-            try:
-                copy.get(name)
-            except (Damaged, StoreError) as error:
-                del copy.objects[name]
-                session.rejected.append((copy.destination, name, error))
 
 
 def _load_indexes(session: Session) -> None:

@@ -21,9 +21,10 @@ from typing import Literal
 from opskit.errors import Damaged, NotMounted, ObjectNotFound, OpskitError, StoreError, StoreRefused
 from opskit.repository import manifest as manifests
 from opskit.repository import names
+from opskit.repository.believing import Verify
 from opskit.repository.copy import Copy
 from opskit.repository.heads import Heads
-from opskit.repository.history import History, Verify, load_history
+from opskit.repository.history import History, load_history
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
 from opskit.repository.recovery import kit as own_kit
@@ -39,8 +40,8 @@ Finding = Literal["intact", "damaged", "gone", "foreign"]
 class CopyReport:
     """What one copy holds. Lists carry object names (or snapshot names, or a sentence); `total_bytes` were read.
 
-    `needed_by` tells for each damaged or missing object the snapshots that need it, `elsewhere` the copies that
-    hold it intact.
+    `foreign` are kit objects with other bytes than any known kit (told in `untrusted` too). `needed_by` tells for each
+    damaged or missing object the snapshots that need it, `elsewhere` the copies that hold it intact.
     """
 
     objects: int = 0
@@ -51,6 +52,7 @@ class CopyReport:
     rolled_back: list[str] = field(default_factory=list)
     untrusted: list[str] = field(default_factory=list)
     forks: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
     unreferenced: int = 0
     failure: OpskitError | None = None
     needed_by: dict[str, list[Snapshot]] = field(default_factory=dict)
@@ -127,6 +129,7 @@ def _read_back(copy: Copy, report: CopyReport, kit: Kit, workers: int, progress:
             if finding == "damaged":
                 report.damaged.append(name)
             elif finding == "foreign":
+                report.foreign.append(name)
                 report.untrusted.append(f"{name}: expected one of the recovery kit's known sums, got another")
             elif finding == "gone":
                 del copy.objects[name]

@@ -11,14 +11,17 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from opskit import encoding
-from opskit.errors import Damaged, ObjectExists, ObjectNotFound, OpskitError, RepositoryNotFound
+from opskit.errors import Damaged, ObjectExists, ObjectNotFound, OpskitError, RepositoryNotFound, StoreError
 from opskit.repository import names
 from opskit.stores.base import Buffer, Store
+
+LARGEST_OBJECT = 1 << 30
+"""Bytes; opskit makes none nearly as large, and what somebody else put there must not fill the memory."""
 
 
 @dataclass(slots=True)
@@ -43,21 +46,48 @@ class Copy:
         try:
             self.store.put(name, data)
             self.put_bytes += len(data)
+            self.objects[name] = len(data)
         except ObjectExists:
-            self._replace_if_wrong(name, data)
-        self.objects[name] = len(data)
+            self.replace(name, data)
 
-    def _replace_if_wrong(self, name: str, data: Buffer) -> None:
-        found = self.store.get(name)
-        if found != data:
-            with contextlib.suppress(ObjectExists):
-                self.store.put(names.quarantine(names.sha256(found)), found)
+    def replace(self, name: str, data: Buffer) -> None:
+        """Make an object's bytes `data`, which the caller knows to be right. Raises StoreError.
+
+        What lay there moves to quarantine first; bytes that the medium does not give any more are gone anyway.
+        """
+        try:
+            found = self.store.get(name)
+        except ObjectNotFound:
+            found = None
+        except StoreError:
+            found = None
             self.store.delete(name)
+        if found != data:
+            if found is not None:
+                self._move_away(name, found)
             self.store.put(name, data)
             self.put_bytes += len(data)
+        self.objects[name] = len(data)
+
+    def quarantine(self, name: str) -> None:
+        """Move an object's bytes to quarantine, so that the object counts as absent. Raises StoreError.
+
+        One that cannot be read stays: perhaps it can be another day.
+        """
+        self._move_away(name, self.store.get(name))
+        del self.objects[name]
+
+    def _move_away(self, name: str, found: bytes) -> None:
+        with contextlib.suppress(ObjectExists):
+            self.store.put(names.quarantine(names.sha256(found)), found)
+        self.store.delete(name)
 
     def get(self, name: str) -> bytes:
         """An object's bytes, compared with the hash in its name; raises Damaged, ObjectNotFound, StoreError."""
+        if self.objects.get(name, 0) > LARGEST_OBJECT:
+            raise Damaged(
+                f"{self.destination}: {name} has {self.objects[name]:,} bytes, expected at most {LARGEST_OBJECT:,}"
+            )
         data = self.store.get(name)
         digest = names.digest_in(name)
         if digest is not None and names.sha256(data) != digest:
@@ -66,6 +96,18 @@ class Copy:
                 hint="opskit verify lists all damage; another copy may hold the object intact",
             )
         return data
+
+
+def get_from(copies: Sequence[Copy], name: str) -> bytes:
+    """An object from the first copy that has it intact; raises the last failure."""
+    failure: OpskitError = StoreError(f"no reachable copy has {name}")
+    for copy in copies:
+        if name in copy.objects:
+            try:
+                return copy.get(name)
+            except (Damaged, StoreError) as error:
+                failure = error
+    raise failure
 
 
 def open_copy(destination: str, store: Store) -> Copy:

@@ -96,8 +96,8 @@ def encode(manifest: Manifest) -> bytes:
             "source": manifest.source,
             "sequence": manifest.sequence,
             "previous": manifest.previous,
-            "started": _time_text(manifest.started),
-            "finished": _time_text(manifest.finished),
+            "started": time_text(manifest.started),
+            "finished": time_text(manifest.finished),
             "tags": list(manifest.tags),
             "tree": {"pack": manifest.tree_pack, "member": manifest.tree_member},
             "runs": [_run_value(run) for run in manifest.runs],
@@ -130,12 +130,12 @@ def _manifest(value: dict[str, Any]) -> Manifest:
     previous = value["previous"]
     return Manifest(
         repository=str(value["repository"]),
-        host=_label(value["host"]),
-        source=_label(value["source"]),
+        host=check_label(value["host"]),
+        source=check_label(value["source"]),
         sequence=int(value["sequence"]),
         previous=None if previous is None else check_digest(previous),
-        started=_time(value["started"]),
-        finished=_time(value["finished"]),
+        started=time_of(value["started"]),
+        finished=time_of(value["finished"]),
         tags=[str(tag) for tag in value["tags"]],
         tree_pack=check_digest(value["tree"]["pack"]),
         tree_member=int(value["tree"]["member"]),
@@ -205,18 +205,21 @@ def check_digest(text: object) -> str:
     return text
 
 
-def _label(text: object) -> str:
+def check_label(text: object) -> str:
+    """The text itself if it is a label, else ValueError."""
     if not isinstance(text, str) or not names.LABEL.fullmatch(text):
         raise ValueError(f"expected a label of [a-z0-9_-], got {str(text)[:80]!r}")
     return text
 
 
-def _time_text(time: datetime) -> str:
+def time_text(time: datetime) -> str:
+    """A time as signed objects carry it: UTC, whole seconds."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _time(text: str) -> datetime:
+def time_of(text: str) -> datetime:
+    """The time that `time_text` wrote; ValueError for any other text."""
     time = datetime.fromisoformat(text)  # a tenth of strptime's time, but it takes other forms too
-    if _time_text(time) != text:
+    if time_text(time) != text:
         raise ValueError(f"expected a time like 2026-11-21T02:00:00Z, got {text!r}")
     return time

@@ -55,6 +55,11 @@ def snapshot(time: datetime, source: str, digest: str) -> str:
     return f"snapshots/{utc(time)}-{source}-{digest}.gpg"
 
 
+def mark(time: datetime, kind: str, digest: str) -> str:
+    """What a maintainer says of snapshots."""
+    return f"marks/{utc(time)}-{kind}-{digest}.gpg"
+
+
 def digest_in(name: str) -> str | None:
     """The SHA-256 an object's name promises; None for fixed names and strangers."""
     match = _HASHED.fullmatch(name)

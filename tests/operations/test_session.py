@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import Damaged, NotMounted, RepositoryNotFound, StoreError
-from opskit.operations.catchup import catch_up, lacking
-from opskit.operations.session import get_from, open_copies, open_session, retire_small_packs
+from opskit.operations.session import open_copies, open_session, retire_small_packs
 from opskit.repository import copy as copies
+from opskit.repository.copy import get_from
 from opskit.repository.locating import packs_of
 from opskit.sources.files import FileSource
 from tests.fakes import Fault, FaultyStore
@@ -49,51 +49,6 @@ def test_a_listing_that_breaks_off_is_no_short_listing(lab: Lab) -> None:
     torn = FaultyStore(lab.stores["a"], {call: Fault("torn", StoreError("gone"))})
     opened, absent = open_copies({"a": torn}, REPOSITORY)
     assert not opened and isinstance(absent["a"], StoreError)
-
-
-def test_catching_up_goes_in_order_and_needs_no_key(two: Lab) -> None:
-    """A copy receives what it lacks, each snapshot's objects before its manifest, oldest first."""
-    (target, source), _ = open_copies({"b": two.stores["b"], "a": two.stores["a"]}, REPOSITORY)
-    watched = FaultyStore(target.store)
-    target.store = watched
-    snapshots = two.history().snapshots
-    assert catch_up(target, [source], snapshots) == []
-    puts = [name for operation, name in watched.log if operation == "put"]
-    assert [name for name in puts if name.startswith("snapshots/")] == [each.name for each in snapshots[1:]]
-    seen: set[str] = {info.name for info in two.stores["b"].list()} - set(puts)
-    for name in puts:
-        for snapshot in snapshots:
-            if snapshot.name == name:
-                assert set(snapshot.manifest.object_names()) <= seen
-        seen.add(name)
-    assert all(not lacking(target, each, source.get) for each in snapshots)
-
-
-def test_catching_up_stops_at_a_failure(two: Lab) -> None:
-    """A copy that fails keeps a shorter history, never a broken one, and the failure stays on it."""
-    for call in range(1, 6):
-        lab = two.fork(two.state.with_name(f"state-{call}"))
-        (target, source), _ = open_copies({"b": lab.stores["b"], "a": lab.stores["a"]}, REPOSITORY)
-        target.store = FaultyStore(target.store, {call: Fault("before", StoreError("full"))})
-        still = catch_up(target, [source], lab.history().snapshots)
-        assert still and isinstance(target.failed, StoreError)
-        held = {info.name for info in lab.stores["b"].list()}
-        for snapshot in lab.history({"b": lab.stores["b"]}).snapshots:
-            assert set(snapshot.manifest.object_names()) <= held
-
-
-def test_what_is_damaged_everywhere_is_not_copied(two: Lab) -> None:
-    """A snapshot whose pack is wrong at the only copy that has it stays away; the other one arrives."""
-    second, third = two.history().snapshots[1:]
-    only = next(iter(set(second.manifest.object_names()) - set(two.history().snapshots[0].manifest.object_names())))
-    store = two.stores["a"]
-    data = store.get(only)
-    store.delete(only)
-    store.put(only, data[:-1])
-    (target, source), _ = open_copies({"b": two.stores["b"], "a": store}, REPOSITORY)
-    still = catch_up(target, [source], two.history().snapshots)
-    assert second in still and target.failed is None
-    assert (third in still) is (only in set(third.manifest.object_names()))
 
 
 def test_an_object_comes_from_whoever_has_it_intact(two: Lab) -> None:

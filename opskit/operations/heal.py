@@ -1,0 +1,150 @@
+"""Heal: put right what `verify` found wrong at a copy, from copies that have it right. Needs no key.
+
+Order, for each object: good bytes in hand, compared with the name; wrong bytes to quarantine; the object gone; the
+good bytes in its place. A crash between two steps leaves an object that was useless before absent, and the next heal
+goes on. Copies that are damaged in different places heal each other.
+
+What no copy holds is told, with the snapshots that need it. Its wrong bytes move to quarantine as well: an object that
+is listed counts as there, one that is absent is stored anew by the next backup as far as the source still has it.
+
+It deliberately does not decide what is wrong (`verify` does), brings no copy up to date (`sync`), and judges
+nobody: snapshots by strangers, forks and rollbacks stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from opskit.errors import Damaged, ObjectNotFound, OpskitError, StoreError
+from opskit.log import logger
+from opskit.operations.verify import CopyReport
+from opskit.repository import names
+from opskit.repository.copy import Copy, get_from
+from opskit.repository.recovery import kit as own_kit
+
+log = logger(__name__)
+
+KIT = frozenset({names.RECOVER_TEXT, names.RECOVER_PROGRAM})
+"""What this program brings along, so that no copy is asked for it."""
+
+
+@dataclass(slots=True)
+class Healed:
+    """What became of a copy's damaged and missing objects, by name.
+
+    `replaced` were damaged and `restored` missing; `lost` no copy at hand holds, `quarantined` are those of them
+    whose wrong bytes were moved away; `failed` tells why an object could not be mended though a copy has it.
+    """
+
+    replaced: list[str] = field(default_factory=list)
+    restored: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
+    failed: dict[str, OpskitError] = field(default_factory=dict)
+    total_bytes: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left to mend."""
+        return not self.lost and not self.failed
+
+
+def to_heal(report: CopyReport) -> list[str]:
+    """The objects of a copy that are damaged or missing, in the order of their mending: kit and keys first."""
+    missing = [name for name in report.missing if name in KIT or names.digest_in(name) is not None]
+    return sorted({*report.damaged, *report.foreign, *missing}, key=lambda name: (name not in KIT, name))
+
+
+def heal(
+    copies: Sequence[Copy],
+    reports: Mapping[str, CopyReport],
+    targets: Sequence[str],
+    *,
+    workers: int = 2,
+    progress: Callable[[int], None] = lambda size: None,
+) -> dict[str, Healed]:
+    """Mend the copies named in `targets` by what `verify` reported of all of them."""
+    results = {}
+    for copy in copies:
+        if copy.destination in targets:
+            results[copy.destination] = _Healing(copy, copies, reports, progress).run(workers)
+    return results
+
+
+class _Healing:
+    """The mending of one copy."""
+
+    def __init__(
+        self,
+        copy: Copy,
+        copies: Sequence[Copy],
+        reports: Mapping[str, CopyReport],
+        progress: Callable[[int], None],
+    ) -> None:
+        self._copy, self._copies, self._reports, self._progress = copy, copies, reports, progress
+        self._report = reports[copy.destination]
+        self._wrong = frozenset({*self._report.damaged, *self._report.foreign})
+        self._result = Healed()
+
+    def run(self, workers: int) -> Healed:
+        threads = ThreadPoolExecutor(workers, thread_name_prefix=f"heal-{self._copy.destination}")
+        wanted = to_heal(self._report)
+        try:
+            for name, size in zip(wanted, threads.map(self._mend, wanted), strict=True):
+                self._note(name, size)
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+        return self._result
+
+    def _mend(self, name: str) -> int | OpskitError | None:
+        """The bytes that were put; None where no copy has it right; what kept it from being put."""
+        try:
+            data = self._good_bytes(name)
+            if data is None:
+                return None
+            if name in self._wrong:
+                self._copy.replace(name, data)
+            else:
+                self._copy.put(name, data)
+        except OpskitError as error:
+            return error
+        log.info("object healed", destination=self._copy.destination, object=name, bytes=len(data))
+        return len(data)
+
+    def _good_bytes(self, name: str) -> bytes | None:
+        if name in KIT:
+            return own_kit()[name]
+        others = [
+            copy
+            for copy in self._copies
+            if copy is not self._copy and name not in self._reports[copy.destination].damaged
+        ]
+        try:
+            return get_from(others, name)
+        except (Damaged, StoreError):
+            return None
+
+    def _note(self, name: str, outcome: int | OpskitError | None) -> None:
+        result = self._result
+        if isinstance(outcome, OpskitError):
+            result.failed[name] = outcome
+        elif outcome is None:
+            result.lost.append(name)
+            self._set_aside(name)
+        else:
+            (result.replaced if name in self._wrong else result.restored).append(name)
+            result.total_bytes += outcome
+            self._progress(outcome)
+
+    def _set_aside(self, name: str) -> None:
+        if name not in self._wrong:
+            return
+        try:
+            self._copy.quarantine(name)
+            self._result.quarantined.append(name)
+        except ObjectNotFound:
+            pass
+        except StoreError as error:
+            log.warning("object stays", destination=self._copy.destination, object=name, reason=str(error))

@@ -1,0 +1,157 @@
+"""Sync: give a copy what it lacks, from copies that have it. Whole objects; no key.
+
+Order of writes: marks first, so that nothing which was forgotten comes back; then snapshot by snapshot, in the order
+of their sequence, each one's objects before its manifest; evidence last. An interruption leaves a shorter history,
+never a broken one, and what was copied is not copied again.
+
+Invariants: every object is compared with the hash in its name on the way; memory is bounded by `workers` objects;
+what no reachable copy holds intact is left out together with the snapshots that need it, and the copy stays behind.
+A snapshot or mark that is not believed is not passed on. Wrong bytes that lie where an object belongs are moved to
+quarantine; else nothing is replaced and nothing is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from opskit.errors import OpskitError, StoreError
+from opskit.log import logger
+from opskit.repository.copy import Copy, get_from
+from opskit.repository.locating import objects_of
+from opskit.repository.manifest import Snapshot
+
+log = logger(__name__)
+
+_LISTS_REMEMBERED = 512
+"""Pack lists are shared by many snapshots; each takes about 33 kB."""
+
+Progress = Callable[[int], None]
+"""Told the bytes of each object that was copied."""
+
+
+@dataclass(slots=True)
+class Synced:
+    """What a copy was given: objects and bytes put, snapshots that are whole there now and were not before.
+
+    `lacking` tells for each snapshot that it still lacks why; `forgotten` counts those left out because a mark
+    forgets them.
+    """
+
+    objects: int = 0
+    total_bytes: int = 0
+    snapshots: list[Snapshot] = field(default_factory=list)
+    lacking: dict[str, OpskitError] = field(default_factory=dict)
+    forgotten: int = 0
+
+
+def lacking(copy: Copy, snapshot: Snapshot, get: Callable[[str], bytes]) -> list[str]:
+    """The objects a snapshot needs that a copy does not have, in the order of writing; raises StoreError, Damaged."""
+    return [name for name in objects_of(snapshot.manifest, get) if name not in copy.objects]
+
+
+def sync(
+    target: Copy,
+    others: Sequence[Copy],
+    snapshots: Sequence[Snapshot],
+    *,
+    before: Iterable[str] = (),
+    after: Iterable[str] = (),
+    forgotten: Collection[str] = frozenset(),
+    workers: int = 2,
+    quick: bool = False,
+    progress: Progress = lambda size: None,
+) -> Synced:
+    """Copy to `target` what it lacks of the snapshots, which come in the order of their sequence.
+
+    `before` and `after` name objects to copy first and last (marks, evidence); `forgotten` are ids of snapshots not to
+    copy. With `quick` a snapshot whose manifest and directly named objects are listed counts as whole, whatever pack
+    lists say. An error of the target is kept in `target.failed`, and ends the work.
+    """
+    transfer = _Transfer(target, others, workers, progress)
+    try:
+        transfer.copy_loose(before)
+        for snapshot in snapshots:
+            if not _is_whole(target, snapshot, quick):
+                transfer.copy_snapshot(snapshot, forgotten)
+        transfer.copy_loose(after)
+    finally:
+        transfer.close()
+    return transfer.result
+
+
+def _is_whole(target: Copy, snapshot: Snapshot, quick: bool) -> bool:
+    listed = snapshot.name in target.objects and all(
+        name in target.objects for name in snapshot.manifest.object_names()
+    )
+    return listed and (quick or not any(run.lists for run in snapshot.manifest.runs))
+
+
+class _Transfer:
+    """Copies objects to one target, `workers` at a time."""
+
+    def __init__(self, target: Copy, others: Sequence[Copy], workers: int, progress: Progress) -> None:
+        self._target, self._progress = target, progress
+        self._sources = [copy for copy in others if copy is not target and copy.failed is None]
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"sync-{target.destination}")
+        self._read_list = lru_cache(maxsize=_LISTS_REMEMBERED)(lambda name: get_from([target, *self._sources], name))
+        self.result = Synced()
+
+    def close(self) -> None:
+        """Begin nothing more; wait for what is under way."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def copy_loose(self, names: Iterable[str]) -> None:
+        """Copy objects that no snapshot needs; one that cannot be had now comes another time."""
+        for name in names:
+            if self._target.failed is None and name not in self._target.objects:
+                try:
+                    self._copy_all([name])
+                except OpskitError as error:
+                    log.warning("object not copied", object=name, reason=str(error))
+
+    def copy_snapshot(self, snapshot: Snapshot, forgotten: Collection[str]) -> None:
+        """Copy what the target lacks of a snapshot, its manifest last."""
+        if snapshot.id in forgotten:
+            self.result.forgotten += snapshot.name not in self._target.objects
+            return
+        try:
+            if self._target.failed is not None:
+                raise self._target.failed
+            wanted = lacking(self._target, snapshot, self._read_list)
+            is_new = bool(wanted) or snapshot.name not in self._target.objects
+            self._copy_all(wanted)
+            if snapshot.name not in self._target.objects:
+                self._copy_all([snapshot.name])
+        except OpskitError as error:
+            self.result.lacking[snapshot.name] = error
+            return
+        if is_new:
+            self.result.snapshots.append(snapshot)
+
+    def _copy_all(self, names: Sequence[str]) -> None:
+        """Copy the objects, durably; raises what kept the first of them from it, when none is under way any more."""
+        futures = [self._threads.submit(self._copy, name) for name in names]
+        try:
+            for future in futures:
+                size = future.result()
+                self.result.objects += 1
+                self.result.total_bytes += size
+                self._progress(size)
+        except OpskitError:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            raise
+
+    def _copy(self, name: str) -> int:
+        data = get_from(self._sources, name)
+        try:
+            self._target.put(name, data)
+        except StoreError as error:
+            self._target.failed = error
+            raise
+        log.debug("object copied", destination=self._target.destination, object=name, bytes=len(data))
+        return len(data)
