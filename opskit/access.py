@@ -24,11 +24,12 @@ from opskit.repository.cache import Cache, open_or_replace
 from opskit.repository.copy import Copy
 from opskit.repository.heads import Heads
 from opskit.repository.history import History, load_history
+from opskit.repository.marks import Marks, load_marks
 from opskit.repository.reader import Decrypt
 from opskit.repository.recovery import keyfile
 from opskit.repository.recovery.keyfile import KeyFile
 from opskit.stores.base import Store
-from opskit.wiring import host_of, local_store, stores_of
+from opskit.wiring import host_of, is_bucket, store_at, stores_of
 
 Ask = Callable[[str], bytes]
 """Asks the person for a passphrase; raises NoKey where there is nobody to ask."""
@@ -56,6 +57,7 @@ class Access:
     recover_sha256: str | None = None
     notes: list[str] = field(default_factory=list)
     judges_signatures: bool = True
+    maintainers: Sequence[str] = ()
 
     def verify(self, data: bytes) -> Signed:
         """Check a signed object against the trusted keys; raises Forged."""
@@ -70,6 +72,12 @@ class Access:
             repository=self.repository,
             cache=self.cache,
             source=source,
+        )
+
+    def marks(self) -> Marks:
+        """All marks the copies show."""
+        return load_marks(
+            self.copies, self.verify, maintainers=self.maintainers, repository=self.repository, cache=self.cache
         )
 
 
@@ -90,7 +98,8 @@ def by_config(config: Config, destinations: Sequence[str] = ()) -> Iterator[Acce
     cache, heads = _cache_of(host, notes), _heads_of(host, notes)
     try:
         yield Access(
-            copies, absent, host.repository, identity.signers, identity.trusted, cache, heads, notes=notes
+            copies, absent, host.repository, identity.signers, identity.trusted, cache, heads,
+            notes=notes, maintainers=identity.maintainers,
         )  # fmt: skip
     finally:
         if cache is not None:
@@ -148,7 +157,10 @@ def by_key_file(location: str, key: Path) -> Iterator[Access]:
         trusted = Path(folder) / "trusted.gpg"
         gpg.write_public_keyring(known.public, trusted)
         signers = (*known.signers, *known.maintainers)
-        yield Access(copies, {}, copies[0].repository, signers, trusted, recover_sha256=known.recover_sha256)
+        yield Access(
+            copies, {}, copies[0].repository, signers, trusted,
+            recover_sha256=known.recover_sha256, maintainers=known.maintainers,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -159,17 +171,20 @@ def by_location(location: str) -> Iterator[Access]:
     """
     copies = _open_location(location)
     signers, trusted = [gpg.NOBODY], Path(os.devnull)
-    yield Access(copies, {}, copies[0].repository, signers, trusted, judges_signatures=False)
+    yield Access(
+        copies, {}, copies[0].repository, signers, trusted, judges_signatures=False, maintainers=signers
+    )
 
 
 def _open_location(location: str) -> list[Copy]:
-    folder = Path(location).absolute()
-    copies, absent = open_copies({"repository": local_store(folder)}, None)
+    store = store_at("the repository's location", location)
+    copies, absent = open_copies({"repository": store}, None)
     if copies:
         return copies
     error = absent["repository"]
     if isinstance(error, RepositoryNotFound):
-        raise RepositoryNotFound(f"no opskit repository at {folder}", hint=_place_hint(folder)) from error
+        hint = "is the prefix right?" if is_bucket(location) else _place_hint(Path(store.location))
+        raise RepositoryNotFound(f"no opskit repository at {store.location}", hint=hint) from error
     raise error
 
 

@@ -25,6 +25,18 @@ settings.register_profile("campaign", max_examples=2000, deadline=None, suppress
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test finds, or touches, what this machine has of opskit: its config, its caches, its users' gpg."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        patch.delenv("XDG_CACHE_HOME", raising=False)
+        patch.delenv("OPSKIT_CONFIG", raising=False)
+        patch.setattr("opskit.config.load.SYSTEM_CONFIG", folder / "etc" / "opskit.yaml")
+        yield
+
+
 @pytest.fixture(scope="session")
 def throwaway_keys() -> Iterator[Keys]:
     """One host key and two recipients, made once a session; nobody may change these homes."""

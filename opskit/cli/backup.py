@@ -210,12 +210,16 @@ def _reason(name: str, reason: OpskitError, told: set[str]) -> str:
 def _advise(context: Context, result: Result, told: set[str]) -> None:
     from opskit.errors import StoreFull
 
-    hints = []
-    for name, state in result.destinations.items():
-        if isinstance(result.reasons.get(name), StoreFull):
-            hints.append(f"free space at {name}; the next backup then brings it up to date")
-        elif state != "ok":
-            hints.append("the next backup brings copies that are behind up to date when their destination is there")
+    behind = [name for name, state in result.destinations.items() if state != "ok"]
+    hints = [
+        f"free space at {name}, then: opskit sync {name}"
+        for name in behind
+        if isinstance(result.reasons.get(name), StoreFull)
+    ]
+    others = [name for name in behind if not isinstance(result.reasons.get(name), StoreFull)]
+    if others:
+        there = "it can be reached" if len(others) == 1 else "they can be reached"
+        hints.append(f"when {there}: opskit sync {' '.join(others)} (the next backup does it too)")
     for hint in dict.fromkeys(hints):
         if hint not in told:
             context.hint(hint)

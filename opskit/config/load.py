@@ -23,7 +23,7 @@ SYSTEM_CONFIG = Path("/etc/opskit/opskit.yaml")
 
 
 def find_config(
-    explicit: Path | None, environ: Mapping[str, str], cwd: Path, home: Path, system: Path = SYSTEM_CONFIG
+    explicit: Path | None, environ: Mapping[str, str], cwd: Path, home: Path, system: Path | None = None
 ) -> Path:
     """The config file to use: `explicit`, else $OPSKIT_CONFIG, ./opskit.yaml, ~/.config/opskit/opskit.yaml, /etc.
 
@@ -32,7 +32,7 @@ def find_config(
     named = environ.get("OPSKIT_CONFIG")
     if explicit is not None or named:
         return cwd / (explicit or str(named))  # absent or unreadable: `load` says so
-    places = [cwd / "opskit.yaml", home / ".config" / "opskit" / "opskit.yaml", system]
+    places = [cwd / "opskit.yaml", home / ".config" / "opskit" / "opskit.yaml", system or SYSTEM_CONFIG]
     for place in places:
         if os.path.lexists(place):
             return place

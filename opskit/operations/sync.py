@@ -36,14 +36,14 @@ Progress = Callable[[int], None]
 class Synced:
     """What a copy was given: objects and bytes put, snapshots that are whole there now and were not before.
 
-    `lacking` tells for each snapshot that it still lacks why; `forgotten` counts those left out because a mark
+    `lacking` tells the snapshots that are not whole there yet, and why; `forgotten` counts those left out because a mark
     forgets them.
     """
 
     objects: int = 0
     total_bytes: int = 0
     snapshots: list[Snapshot] = field(default_factory=list)
-    lacking: dict[str, OpskitError] = field(default_factory=dict)
+    lacking: list[tuple[Snapshot, OpskitError]] = field(default_factory=list)
     forgotten: int = 0
 
 
@@ -126,7 +126,7 @@ class _Transfer:
             if snapshot.name not in self._target.objects:
                 self._copy_all([snapshot.name])
         except OpskitError as error:
-            self.result.lacking[snapshot.name] = error
+            self.result.lacking.append((snapshot, error))
             return
         if is_new:
             self.result.snapshots.append(snapshot)

@@ -17,7 +17,8 @@ from opskit.repository.durable import write_durably
 class Identity:
     """The host's GnuPG home and the roles from the config; fingerprints are 40 upper-case hex digits.
 
-    `trusted` is a key ring file with the public keys of signers and maintainers, for gpgv.
+    `signers` may sign snapshots (maintainers among them), `maintainers` alone may sign marks. `trusted` is a key ring file
+    with the public keys of both, for gpgv.
     """
 
     keyring: Keyring
@@ -25,6 +26,7 @@ class Identity:
     recipients: Sequence[str]
     signers: Sequence[str]
     trusted: Path
+    maintainers: Sequence[str] = ()
 
     def verify(self, data: bytes) -> Signed:
         """Check a signed object against the trusted keys; raises Forged."""

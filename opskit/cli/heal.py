@@ -1,0 +1,151 @@
+"""`opskit heal`: replace what is damaged or missing at destinations by what others hold; needs no private key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.copying import DryRunOption, OnlyOption
+from opskit.cli.options import noun
+
+if TYPE_CHECKING:
+    from opskit.access import Access
+    from opskit.operations.heal import Healed
+    from opskit.operations.verify import CopyReport
+    from opskit.repository.copy import Copy
+
+app = noun()
+
+SHOWN = 10
+"""Lines of one kind; --json lists all."""
+
+
+@app.command()
+def heal(
+    typer_context: typer.Context,
+    destination: OnlyOption = None,
+    dry_run: DryRunOption = False,
+) -> int | None:
+    """Replace what is damaged or missing at destinations from others; needs no private key."""
+    from opskit.cli.copying import chosen, opened_for_copying
+    from opskit.cli.reading import warn_of_absent
+    from opskit.operations.heal import heal
+
+    context = Context.of(typer_context)
+    with opened_for_copying(context) as (_, opened):
+        targets = chosen(opened, destination or ())
+        reports = _read_back(context, opened, targets)
+        any_absent = not destination and warn_of_absent(context, opened)
+        if dry_run:
+            return _plan(context, targets, reports) or (3 if any_absent else 0)
+        results = heal(opened.copies, reports, [copy.destination for copy in targets])
+        code = _tell(context, targets, reports, results)
+        return max(code, 3 if any_absent else 0)
+
+
+def _read_back(context: Context, opened: Access, targets: Sequence[Copy]) -> dict[str, CopyReport]:
+    """What verify says of the targets; of the others nothing: what is taken from them is compared on the way."""
+    from opskit.cli.copying import counting
+    from opskit.operations.verify import CopyReport, verify
+
+    total = sum(sum(copy.objects.values()) for copy in targets)
+    with counting(context, "verify", total) as progress:
+        reports = verify(
+            targets, opened.verify,
+            signers=opened.signers, repository=opened.repository, heads=opened.heads, progress=progress,
+        )  # fmt: skip
+    return {copy.destination: reports.get(copy.destination) or CopyReport() for copy in opened.copies}
+
+
+def _plan(context: Context, targets: Sequence[Copy], reports: Mapping[str, CopyReport]) -> int:
+    from opskit.cli.render import counted, printable
+    from opskit.operations.heal import to_heal
+
+    any_found = False
+    for copy in targets:
+        wanted = to_heal(reports[copy.destination])
+        any_found = any_found or bool(wanted)
+        what = f"{counted(len(wanted), 'object')} to mend" if wanted else "nothing to mend"
+        context.write(f"{printable(copy.destination)}  {what}")
+        _list(context, wanted)
+    context.message("nothing was changed")
+    return 3 if any_found else 0
+
+
+def _tell(
+    context: Context, targets: Sequence[Copy], reports: Mapping[str, CopyReport], results: Mapping[str, Healed]
+) -> int:
+    if context.json:
+        context.write_json(
+            {"destinations": {copy.destination: _as_json(results[copy.destination]) for copy in targets}}
+        )
+    for copy in targets:
+        if not context.json:
+            _tell_one(context, copy.destination, reports[copy.destination], results[copy.destination])
+    if any(reports[copy.destination].is_forged for copy in targets):
+        context.warning("a copy holds what nobody known made, or went back in time: heal does not judge that")
+        context.hint("opskit verify tells what and where")
+        return 13
+    unread = any(reports[copy.destination].failure for copy in targets)
+    return 0 if all(each.is_whole for each in results.values()) and not unread else 3
+
+
+def _tell_one(context: Context, name: str, report: CopyReport, result: Healed) -> None:
+    from opskit.cli.render import counted, human_bytes, printable
+
+    done = len(result.replaced) + len(result.restored)
+    if report.failure is not None:
+        context.warning(f"{printable(name)} could not be read to its end: {printable(str(report.failure))}")
+    if not done and result.is_whole:
+        context.write(f"{printable(name)}  {context.styled('whole', 'green')}  nothing to mend")
+        return
+    state = context.styled("healed", "green") if result.is_whole else context.styled("not whole", "red")
+    context.write(
+        f"{printable(name)}  {state}  {counted(len(result.replaced), 'object')} replaced, "
+        f"{len(result.restored):,} put back, {human_bytes(result.total_bytes)}"
+    )
+    _list(context, [*result.replaced, *result.restored])
+    for each, reason in list(result.failed.items())[:SHOWN]:
+        context.warning(f"{printable(name)}: {printable(each)}: {printable(str(reason))}")
+    if result.replaced:
+        context.hint(f"{printable(name)}: look at the medium (smartctl, kernel log); wrong bytes lie in quarantine/")
+    if result.lost:
+        _tell_lost(context, name, report, result)
+
+
+def _tell_lost(context: Context, name: str, report: CopyReport, result: Healed) -> None:
+    from opskit.cli.render import counted, printable
+
+    context.write(f"{printable(name)}: {counted(len(result.lost), 'object')} intact at no copy at hand:")
+    for each in result.lost[:SHOWN]:
+        needed = report.needed_by.get(each, [])
+        newest = f", newest {needed[-1].manifest.source}@{needed[-1].id[:8]}" if needed else ""
+        context.write(f"  {printable(each)}  needed by {counted(len(needed), 'snapshot')}{newest}")
+    if len(result.lost) > SHOWN:
+        context.write(f"  and {len(result.lost) - SHOWN:,} more; --json lists them all")
+    context.hint(
+        "bring in the destinations that are absent and heal again; opskit backup stores anew what the source has"
+    )
+
+
+def _list(context: Context, names: Sequence[str]) -> None:
+    from opskit.cli.render import printable
+
+    for name in names[:SHOWN]:
+        context.write(f"  {printable(name)}")
+    if len(names) > SHOWN:
+        context.write(f"  and {len(names) - SHOWN:,} more; --json lists them all")
+
+
+def _as_json(result: Healed) -> dict[str, object]:
+    return {
+        "replaced": result.replaced,
+        "restored": result.restored,
+        "lost": result.lost,
+        "quarantined": result.quarantined,
+        "failed": {name: str(reason) for name, reason in result.failed.items()},
+        "bytes": result.total_bytes,
+    }

@@ -1,0 +1,174 @@
+"""`opskit sync`: give destinations what they lack, from others that have it; needs no private key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.copying import DryRunOption, OnlyOption
+from opskit.cli.options import noun
+
+if TYPE_CHECKING:
+    from opskit.access import Access
+    from opskit.operations.sync import Synced
+    from opskit.repository.copy import Copy
+    from opskit.repository.history import History
+    from opskit.repository.marks import Marks
+
+app = noun()
+
+SHOWN = 5
+"""Snapshots told of that a copy lacks; --json lists all."""
+
+
+@app.command()
+def sync(
+    typer_context: typer.Context,
+    destinations: Annotated[
+        list[str] | None, typer.Argument(metavar="[DESTINATION]...", help="What to bring up to date; all if none.")
+    ] = None,
+    destination: OnlyOption = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--from", metavar="NAME", help="Copy from this destination only; repeatable.")
+    ] = None,
+    dry_run: DryRunOption = False,
+) -> int | None:
+    """Copy to destinations what they lack, from others; needs no private key."""
+    from opskit.cli.copying import chosen, opened_for_copying
+    from opskit.cli.reading import history_of, warn_of_absent, warn_of_rejected
+    from opskit.operations.torn import drop_torn
+
+    context = Context.of(typer_context)
+    with opened_for_copying(context) as (_, opened):
+        wanted = [*(destinations or ()), *(destination or ())]
+        targets, sources = chosen(opened, wanted), chosen(opened, source or ())
+        torn = drop_torn(opened.copies)
+        history = history_of(opened)
+        code = max(warn_of_rejected(context, history), 3 if _warn(context, opened, torn) else 0)
+        if not wanted and warn_of_absent(context, opened):
+            code = max(code, 3)
+        if dry_run:
+            return _plan(context, targets, sources, history, opened.marks()) or code
+        results = {copy.destination: _sync(context, opened, copy, sources, history) for copy in targets}
+        return max(code, _tell(context, targets, results))
+
+
+def _warn(context: Context, opened: Access, torn: Sequence[tuple[str, str, Exception]]) -> bool:
+    """Tell of torn objects and of copies that went back; whether there was anything to tell."""
+    from opskit.cli.render import printable
+
+    for place, name, _ in torn:
+        context.warning(f"{printable(place)}: {printable(name)} is not whole, and counts as absent")
+    gone = []
+    for copy in opened.copies if opened.heads is not None else ():
+        for host, source in opened.heads.chains(copy.id) if opened.heads else ():
+            head = opened.heads.get(copy.id, host, source) if opened.heads else None
+            if head is not None and head.name not in copy.objects:
+                gone.append(f"{copy.destination}: ROLLED BACK: it had snapshot {head.sequence} of {source} once")
+    for text in gone:
+        context.warning(printable(text))
+    if gone:
+        context.hint("an older state was put back, or somebody deleted there; find out who could")
+    return bool(torn or gone)
+
+
+def _sync(context: Context, opened: Access, target: Copy, sources: Sequence[Copy], history: History) -> Synced:
+    from opskit.cli.copying import counting
+    from opskit.operations.sync import sync
+
+    others = [copy for copy in sources if copy is not target]
+    shown = {name for copy in others for name in copy.objects}
+    marks = opened.marks()
+    snapshots = [each for each in history.snapshots if each.name in shown]
+    with counting(context, f"sync {target.destination}", _missing_bytes(target, others)) as progress:
+        result = sync(
+            target, others, snapshots,
+            before=[each.name for each in marks.marks if each.name in shown],
+            forgotten=marks.forgotten(), workers=4, progress=progress,
+        )  # fmt: skip
+    if opened.heads is not None:
+        for snapshot in snapshots:
+            if snapshot.name in target.objects:
+                opened.heads.acknowledge(target.id, snapshot)
+        opened.heads.save()
+    return result
+
+
+def _missing_bytes(target: Copy, others: Sequence[Copy]) -> int:
+    from opskit.repository import names
+
+    sizes = {name: size for copy in others for name, size in copy.objects.items() if names.digest_in(name)}
+    return sum(size for name, size in sizes.items() if name not in target.objects)
+
+
+def _plan(
+    context: Context, targets: Sequence[Copy], sources: Sequence[Copy], history: History, marks: Marks
+) -> int | None:
+    """Tell what would be copied, which may be less where an object turns out to be damaged."""
+    from opskit.cli.render import counted, human_bytes, printable, table
+
+    rows, forgotten = [], marks.forgotten()
+    for target in targets:
+        others = [copy for copy in sources if copy is not target]
+        missing = [
+            each
+            for each in history.snapshots
+            if each.name not in target.objects
+            and each.id not in forgotten
+            and any(each.name in copy.objects for copy in others)
+        ]
+        size = human_bytes(_missing_bytes(target, others))
+        what = f"{counted(len(missing), 'snapshot')}, at most {size}" if missing else "lacks no snapshot"
+        rows.append((printable(target.destination), what))
+    for line in table(rows):
+        context.write(line)
+    context.message("nothing was copied")
+    return None
+
+
+def _tell(context: Context, targets: Sequence[Copy], results: dict[str, Synced]) -> int:
+    from opskit.cli.render import printable, table
+
+    if context.json:
+        context.write_json({"destinations": {copy.destination: _as_json(copy, results) for copy in targets}})
+    else:
+        for line in table([_row(context, copy, results[copy.destination]) for copy in targets]):
+            context.write(line)
+    for copy in targets:
+        for snapshot, reason in results[copy.destination].lacking[:SHOWN]:
+            what = f"{snapshot.manifest.source} {snapshot.id[:8]} of {snapshot.manifest.started:%Y-%m-%d %H:%M}"
+            context.warning(f"{printable(copy.destination)}: {what} is not whole there: {printable(str(reason))}")
+    behind = [copy for copy in targets if results[copy.destination].lacking]
+    failures = [copy.failed.exit_code for copy in behind if copy.failed is not None]
+    if behind and not failures:
+        context.hint("bring in a destination that has them intact; opskit verify tells which objects are damaged")
+    return 3 if behind and len(failures) < len(targets) else max(failures, default=0)
+
+
+def _row(context: Context, copy: Copy, result: Synced) -> tuple[str, ...]:
+    from opskit.cli.render import counted, human_bytes, printable
+
+    copied = (
+        f"{counted(len(result.snapshots), 'snapshot')}, {counted(result.objects, 'object')}, "
+        f"{human_bytes(result.total_bytes)} copied"
+        if result.objects
+        else "nothing to copy"
+    )
+    left_out = f"; {counted(result.forgotten, 'snapshot')} forgotten" if result.forgotten else ""
+    state = context.styled("behind", "yellow") if result.lacking else context.styled("current", "green")
+    return printable(copy.destination), state, f"{copied}{left_out}"
+
+
+def _as_json(copy: Copy, results: dict[str, Synced]) -> dict[str, object]:
+    result = results[copy.destination]
+    return {
+        "state": "behind" if result.lacking else "current",
+        "objects": result.objects,
+        "bytes": result.total_bytes,
+        "snapshots": [each.id for each in result.snapshots],
+        "lacking": {snapshot.id: str(reason) for snapshot, reason in result.lacking},
+        "forgotten": result.forgotten,
+    }
