@@ -164,10 +164,10 @@ class _Restore:
             filler.fill(name, wants)
 
     def _finish(self) -> None:
-        for number in list(self._long):
-            node = self._long.pop(number)
+        for number, node in list(self._long.items()):
             if not self._ledger.is_broken(number):
                 self._guard(node, self._finish_long)
+            del self._long[number]
         for node, first in self._links:
             self._guard(node, lambda each, first=first: self._link(first, each))  # type: ignore[misc]
         for node, touch in reversed(self._folders):
@@ -241,6 +241,9 @@ class _Restore:
         descriptor = self._target.reopen_file(node.path)
         try:
             self._ledger.complain(node.path, self._target.finish_file(node, descriptor))
+        except OSError:
+            abandon(self._target, node)
+            raise
         finally:
             os.close(descriptor)
         self._ledger.count(1, sum(length for _, length in node.holes))

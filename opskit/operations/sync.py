@@ -36,8 +36,8 @@ Progress = Callable[[int], None]
 class Synced:
     """What a copy was given: objects and bytes put, snapshots that are whole there now and were not before.
 
-    `lacking` tells the snapshots that are not whole there yet, and why; `forgotten` counts those left out because a mark
-    forgets them.
+    `lacking` tells the snapshots that are not whole there yet, and why; `forgotten` counts those left out because a
+    mark forgets them.
     """
 
     objects: int = 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.errors import OpskitError, StoreError, StoreFull
+from opskit.errors import OpskitError, StoreFull
 from opskit.stores.local import LocalStore
 from tests.repositories import Keys, Lab, assert_restores, memory_store, noise, restored_below
 from tests.stores.mounts import MEBIBYTE, mounted
@@ -92,12 +92,12 @@ def test_state_folder_full(throwaway_keys: Keys, source: Path, tmp_path: Path, l
 
 
 def test_target_full(throwaway_keys: Keys, source: Path, tmp_path: Path) -> None:
-    """A restore into a full target ends with StoreError and leaves no half file."""
+    """A restore into a full target ends with StoreFull and leaves no half file."""
     lab = Lab(throwaway_keys, tmp_path / "state", {"a": memory_store()}).create()
     lab.backup(source)
     (snapshot,) = lab.history().snapshots
     with mounted("tmpfs", tmp_path, size=MEBIBYTE) as place:
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreFull):
             lab.restore(snapshot, place / "target")
         found = restored_below(place / "target", source)
         for path in found.iterdir() if found.exists() else ():

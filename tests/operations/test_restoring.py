@@ -18,6 +18,7 @@ from opskit.operations.restore import RestoreOptions, restore
 from opskit.operations.restoring import plan as plans
 from opskit.operations.restoring.filling import Filler
 from opskit.operations.restoring.ledger import Ledger, Restored
+from opskit.operations.restoring.pieces import Want
 from opskit.operations.restoring.plan import Plan
 from opskit.operations.restoring.target import Owners, Target
 from opskit.repository.index import IndexedPack
@@ -27,6 +28,7 @@ from opskit.sources.files import FileSource
 from opskit.stores.base import Store
 from tests.operations.judging import assert_equal, found, restored, run
 from tests.repositories import Lab, make_source, memory_copy, noise, restored_below
+from tests.stores.mounts import MEBIBYTE, mounted
 
 IDS = [bytes([number]) * 32 for number in range(8)]
 
@@ -214,3 +216,127 @@ def test_an_owner_a_namespace_does_not_have(tmp_path: Path) -> None:
         pytest.skip("no user namespaces here")
     assert done.stdout == "['owner 12345:12345 could not be set']\n", done.stderr
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o755
+
+
+FILL_THE_SPOOL = """
+from opskit.errors import OpskitError
+from opskit.operations.restoring.plan import Plan
+from opskit.repository.tree import Node
+plan = Plan(1)
+try:
+    for number in range(100_000):
+        node = Node(b"n" * 4000, "file", 0o640, 1, 2, "u", "g", 3, 1, [(bytes(32), 1)])
+        plan.add(node, whole=True)
+except OpskitError as error:
+    print(error, error.hint)
+plan.close()
+"""
+
+
+def test_a_full_spool_is_told(tmp_path: Path) -> None:
+    """A plan that finds no room in its temporary file ends with an error that says where to make some."""
+    with mounted("tmpfs", tmp_path, size=MEBIBYTE) as place:
+        answer = subprocess.run(  # SQLite asks for its folder once a process
+            [sys.executable, "-c", FILL_THE_SPOOL],
+            env={**os.environ, "SQLITE_TMPDIR": str(place)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert "temporary file" in answer.stdout and "full" in answer.stdout and "SQLITE_TMPDIR" in answer.stdout
+
+
+def test_owners_where_files_belong_to_others_at_birth(lab: Lab, source: Path, tmp_path: Path) -> None:
+    """On a mount where files inherit the group of their folder, restored files have the group they had."""
+    (source / "folder").mkdir()
+    for path in (source / "file", source / "folder" / "file"):
+        path.write_text("x")
+        path.chmod(0o640)
+    result = run(lab, FileSource([source]))
+    with mounted("ext4", tmp_path) as place:
+        if subprocess.run(["mount", "-o", "remount,grpid", place], capture_output=True).returncode:
+            pytest.skip("this kernel does not remount ext4 with grpid")
+        (place / "t").mkdir()
+        os.chown(place / "t", -1, 100)
+        (place / "t" / "probe").touch()
+        assert (place / "t" / "probe").stat().st_gid == 100, "the mount is not as wanted"
+        (place / "t" / "probe").unlink()
+        assert restored(lab, result, place / "t").problems == []
+        assert_equal(source, restored_below(place / "t", source))
+
+
+@pytest.mark.timeout(60)
+def test_interrupted_while_a_pack_waits_for_its_wants(
+    lab: Lab, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal at the very moment when an early pack is told what is wanted ends the restore instead of hanging it."""
+    for number in range(30):
+        (source / str(number)).write_bytes(noise(number, 3000))
+    result = run(lab, FileSource([source]))
+    monkeypatch.setattr(restoring, "_EARLY_FILES", 5)
+    fill = Filler.fill
+
+    def interrupted(filler: Filler, name: str, wants: list[Want]) -> None:
+        for early in filler._early.values():
+            monkeypatch.setattr(early, "set_result", Interrupting())
+        fill(filler, name, wants)
+
+    opened = []
+    open_early = Filler.open_early
+    monkeypatch.setattr(Filler, "open_early", lambda filler, name: (opened.append(name), open_early(filler, name)))
+    monkeypatch.setattr(Filler, "fill", interrupted)
+    wait_for_index(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        restored(lab, result, tmp_path / "r", RestoreOptions(workers=2))
+    assert opened
+
+
+class Interrupting:
+    def __call__(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+
+def wait_for_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the tree not be read faster than the index, so that packs are surely opened early."""
+    original = restoring._Restore._open_early
+
+    def patient(self: restoring._Restore) -> bool:  # type: ignore[name-defined]
+        if self._index is not None:
+            self._index.exception()
+        return original(self)
+
+    monkeypatch.setattr(restoring._Restore, "_open_early", patient)
+
+
+def test_interrupted_while_a_long_file_is_finished(
+    lab: Lab, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in the finishing of a long file that replaces another leaves the old file, and no temporary one."""
+    (source / "long").write_bytes(noise(1, 12_000_000))
+    result = run(lab, FileSource([source]))
+    target = tmp_path / "r"
+    old = restored_below(target, source) / "long"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
+    monkeypatch.setattr(Target, "finish_file", Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        restored(lab, result, target, RestoreOptions(overwrite="always"))
+    assert [path.name for path in old.parent.iterdir()] == ["long"] and old.read_text() == "old"
+
+
+def test_bytes_of_a_lost_file_are_not_counted(lab: Lab, source: Path, tmp_path: Path) -> None:
+    """What was written of a file that turns out to be lost in part counts neither as file nor as bytes."""
+    (source / "kept").write_bytes(noise(5, 1000))
+    run(lab, FileSource([source]))
+    (source / "long").write_bytes(noise(6, 40_000_000))
+    result = run(lab, FileSource([source]))
+    manifest = found(lab, result).manifest
+    packs = [name for name in manifest.object_names() if name.startswith("packs/") and manifest.tree_pack not in name]
+    large = [name for name in packs if len(lab.stores["a"].get(name)) > 1_000_000]
+    assert len(large) == 2
+    for name in large:  # one of them comes last, when the other's part is written
+        data = lab.stores["a"].get(name)
+        lab.stores["a"].delete(name)
+        done = restored(lab, result, tmp_path / name[-4:])
+        assert (done.files, done.total_bytes) == (1, 1000) and len(done.problems) == 1
+        lab.stores["a"].put(name, data)

@@ -52,9 +52,10 @@ class Filler:
     def fill(self, name: str, wants: list[Want]) -> None:
         """Write what is wanted of a pack, soon; waits while enough is under way. Raises what a worker raised."""
         log.debug("pack wanted", pack=name, pieces=len(wants))
-        early = self._early.pop(name, None)
+        early = self._early.get(name)
         if early is not None:
-            early.set_result(wants)
+            early.set_result(wants)  # before it is forgotten: whoever interrupts must find whom to let go
+            del self._early[name]
             return
         self._running.add(self.threads.submit(self._write_pack, name, lambda: wants))
         while len(self._running) > self._workers:
@@ -104,9 +105,13 @@ class Filler:
         files = size = 0
         try:
             for want in wanted():
-                if self._write_piece(target, name, want, members, checked):
-                    files += want.whole
-                    size += want.length
+                if not self._write_piece(target, name, want, members, checked):
+                    continue
+                if not want.whole:
+                    self._ledger.count_part(want.file, want.length)
+                    continue
+                files += 1
+                size += want.length
                 if size >= _TELL_BYTES:
                     self._ledger.count(files, size)
                     files = size = 0
@@ -136,10 +141,10 @@ class Filler:
             self._lose(target, want, str(error))
             return False
         except OSError as error:
-            ledger.give_up(file)
-            if not whole:
-                abandon(target, node)
-            ledger.fail(node.path, error)
+            if ledger.give_up(file):  # else another thread has given it up, and removed it
+                if not whole:
+                    abandon(target, node)
+                ledger.fail(node.path, error)
             return False
         return True
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from opskit.errors import StoreError
+from opskit.errors import StoreRefused
 from opskit.operations.restoring.pieces import Want
 from opskit.operations.restoring.place import FULL, full
 
@@ -36,6 +37,7 @@ class Ledger:
         self.result = result
         self._lock = threading.Lock()
         self._broken: set[int] = set()
+        self._written: Counter[int] = Counter()
         self._absent: set[bytes] = set()
 
     def count(self, files: int, size: int) -> None:
@@ -44,6 +46,13 @@ class Ledger:
             self.result.files += files
             self.result.total_bytes += size
 
+    def count_part(self, file: int, size: int) -> None:
+        """Add bytes of a file that comes in parts; they count no more once it is given up."""
+        with self._lock:
+            if file not in self._broken:
+                self._written[file] += size
+                self.result.total_bytes += size
+
     def complain(self, path: bytes, messages: Iterable[str]) -> None:
         """Note what of an entry is not as it was."""
         with self._lock:
@@ -51,14 +60,14 @@ class Ledger:
                 self.result.complain(path, message)
 
     def fail(self, path: bytes, error: Exception) -> None:
-        """Note that an entry is not there; raises StoreError where no other could be either."""
+        """Note that an entry is not there; raises StoreFull or StoreRefused where no other could be either."""
         message = str(error)
         if isinstance(error, OSError):
             message = error.strerror or message
             if error.errno in FULL:
                 raise full(error) from error
             if error.errno == errno.EROFS:
-                raise StoreError(f"the target cannot be written: {message}", hint="make it writable") from error
+                raise StoreRefused(f"the target cannot be written: {message}", hint="make it writable") from error
         with self._lock:
             self._absent.add(path)
             self.result.complain(path, message)
@@ -72,6 +81,7 @@ class Ledger:
         with self._lock:
             is_news = file not in self._broken
             self._broken.add(file)
+            self.result.total_bytes -= self._written.pop(file, 0)
             return is_news
 
     def is_broken(self, file: int) -> bool:

@@ -10,7 +10,7 @@ import errno
 import os
 from pathlib import Path
 
-from opskit.errors import OpskitError, StoreError, StoreRefused, UsageError
+from opskit.errors import OpskitError, StoreFull, StoreRefused, UsageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -31,7 +31,7 @@ def check_target(target: Path, *, empty: bool) -> None:
 
 
 def open_target(target: Path, *, empty: bool) -> int:
-    """Open (and make) the target folder; raises UsageError, StoreRefused, StoreError."""
+    """Open (and make) the target folder; raises UsageError, StoreRefused, StoreFull."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         check_target(target, empty=empty)
@@ -53,9 +53,9 @@ def unusable(target: Path, error: OSError) -> OpskitError:
     return UsageError(f"the target {target} cannot be used: {error.strerror}", hint="choose another folder")
 
 
-def full(error: OSError) -> StoreError:
+def full(error: OSError) -> StoreFull:
     """What to tell when space ran out."""
-    return StoreError(
+    return StoreFull(
         f"the target cannot be written: {error.strerror}",
         hint="free space there, then restore again with --overwrite if-changed: what is there already is kept",
     )

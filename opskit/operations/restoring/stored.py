@@ -9,7 +9,9 @@ from __future__ import annotations
 import marshal
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
+from opskit.errors import OpskitError
 from opskit.operations.restoring.pieces import Want
 from opskit.repository.index import IndexedPack
 from opskit.repository.tree import Node
@@ -27,11 +29,12 @@ class StoredPlan:
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("PRAGMA cache_size = -49152")
-        self._db.executescript(_SCHEMA)
-        self._db.execute("BEGIN")
+        with _translated():
+            self._db.execute("PRAGMA journal_mode = OFF")
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute("PRAGMA cache_size = -49152")
+            self._db.executescript(_SCHEMA)
+            self._db.execute("BEGIN")
         self._last = -1
 
     def close(self) -> None:
@@ -46,28 +49,33 @@ class StoredPlan:
                 self._last = file
                 files.append((file, _packed(node), whole))
             pieces.append((chunk_id, file, position, length))
-        self._db.executemany("INSERT INTO files VALUES (?, ?, ?)", files)
-        self._db.executemany("INSERT INTO wants VALUES (?, ?, ?, ?)", pieces)
+        with _translated():
+            self._db.executemany("INSERT INTO files VALUES (?, ?, ?)", files)
+            self._db.executemany("INSERT INTO wants VALUES (?, ?, ?, ?)", pieces)
 
     def locate(self, packs: Iterable[IndexedPack]) -> None:
         """Take in where chunks lie; of several places the first is used."""
         for number, pack in enumerate(packs):
-            self._db.execute("INSERT INTO packs VALUES (?, ?)", (number, pack.pack))
-            self._db.executemany(
-                "INSERT OR IGNORE INTO chunks VALUES (?, ?)", ((each, number) for each in pack.chunk_ids())
+            with _translated():
+                self._db.execute("INSERT INTO packs VALUES (?, ?)", (number, pack.pack))
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO chunks VALUES (?, ?)", ((each, number) for each in pack.chunk_ids())
+                )
+        with _translated():
+            self._db.execute(
+                "CREATE TABLE plan AS SELECT chunks.pack, wants.id, wants.position, wants.length, wants.file "
+                "FROM wants LEFT JOIN chunks ON chunks.id = wants.id ORDER BY chunks.pack, wants.file"
             )
-        self._db.execute(
-            "CREATE TABLE plan AS SELECT chunks.pack, wants.id, wants.position, wants.length, wants.file "
-            "FROM wants LEFT JOIN chunks ON chunks.id = wants.id ORDER BY chunks.pack, wants.file"
-        )
-        self._db.execute("CREATE INDEX plan_pack ON plan (pack)")
-        self._db.execute("DROP TABLE wants")
-        self._db.execute("DROP TABLE chunks")
+            self._db.execute("CREATE INDEX plan_pack ON plan (pack)")
+            self._db.execute("DROP TABLE wants")
+            self._db.execute("DROP TABLE chunks")
 
     def by_pack(self, without: Collection[str]) -> Iterator[tuple[str, list[Want]]]:
         """(pack, wanted pieces) for each pack needed and not in `without`."""
-        rows = self._db.execute("SELECT DISTINCT plan.pack, packs.name FROM plan JOIN packs ON packs.no = plan.pack")
-        for number, name in rows.fetchall():
+        query = "SELECT DISTINCT plan.pack, packs.name FROM plan JOIN packs ON packs.no = plan.pack"
+        with _translated():
+            rows = self._db.execute(query).fetchall()
+        for number, name in rows:
             if name not in without:
                 yield name, self._wants_in("plan.pack = ?", (number,))
 
@@ -84,10 +92,23 @@ class StoredPlan:
             "SELECT plan.id, plan.position, plan.length, plan.file, files.line, files.whole "
             f"FROM plan JOIN files ON files.no = plan.file WHERE {condition} ORDER BY plan.file, plan.position"
         )
+        with _translated():
+            rows = self._db.execute(query, values).fetchall()
         return [
             Want(chunk_id, position, length, file, _unpacked(line), bool(whole))
-            for chunk_id, position, length, file, line, whole in self._db.execute(query, values)
+            for chunk_id, position, length, file, line, whole in rows
         ]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OpskitError(
+            f"the plan of this restore cannot be kept in a temporary file: {error}",
+            hint="it takes about 200 bytes a file: make room in /var/tmp, or point SQLITE_TMPDIR to where there is",
+        ) from error
 
 
 def _packed(node: Node) -> bytes:

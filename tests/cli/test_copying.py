@@ -1,0 +1,182 @@
+"""`opskit sync`, `heal` and `hold`: the answer in words, in JSON and as an exit code, and what is on disk after."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.hosts import Machine, objects, snapshot_of
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def everything(copy: Path) -> set[str]:
+    """The objects of a copy, its quarantine aside."""
+    kinds = ("keys", "packs", "index", "snapshots", "marks")
+    return {name for kind in kinds for name in objects(copy, kind)}
+
+
+@pytest.fixture
+def behind(machine: Machine) -> Machine:
+    """A host whose copy `b` was away during the last backup."""
+    machine.run("backup")
+    away = machine.b.with_name("away")
+    machine.b.rename(away)
+    (machine.source / "late").write_text("late\n")
+    assert machine.run("backup").code == 3
+    away.rename(machine.b)
+    return machine
+
+
+def test_backup_says_how_to_catch_up(machine: Machine) -> None:
+    """The hint of a backup that missed a destination is a command that works when it is back."""
+    machine.b.rename(machine.b.with_name("away"))
+    answer = machine.run("backup")
+    assert answer.code == 3 and "opskit sync b" in answer.err
+    machine.b.with_name("away").rename(machine.b)
+    assert machine.run("sync", "b").code == 0 and everything(machine.a) == everything(machine.b)
+
+
+def test_sync_makes_copies_equal_without_the_key(behind: Machine) -> None:
+    """The copy that was away gets what it lacks, with the recovery key gone; a second sync has nothing to do."""
+    behind.key.unlink()
+    assert everything(behind.a) != everything(behind.b)
+    answer = behind.run("sync", "--json")
+    assert answer.code == 0 and everything(behind.a) == everything(behind.b)
+    found = answer.json["destinations"]
+    assert found["a"] == {
+        "state": "current", "objects": 0, "bytes": 0, "snapshots": [], "lacking": {}, "forgotten": 0,
+    }  # fmt: skip
+    assert len(found["b"]["snapshots"]) == 1 and found["b"]["bytes"] > 0
+    assert "nothing to copy" in behind.run("sync", "b").out
+    assert behind.run("verify").code == 0
+
+
+def test_a_dry_run_writes_nothing(behind: Machine) -> None:
+    """`--dry-run` tells what would be copied or mended and leaves every file as it was."""
+    flip(max((behind.a / "packs").glob("*/*")))
+    before = snapshot_of(behind.a), snapshot_of(behind.b)
+    answer = behind.run("sync", "--dry-run")
+    assert answer.code == 0 and "1 snapshot" in answer.out
+    assert behind.run("heal", "--dry-run").code == 3
+    assert (snapshot_of(behind.a), snapshot_of(behind.b)) == before
+
+
+def test_names_that_are_wrong_or_away(behind: Machine) -> None:
+    """An unknown destination is 2 and lists the known; a named one that is away is its own error; unnamed it is 3."""
+    answer = behind.run("sync", "c")
+    assert answer.code == 2 and "a, b" in answer.err
+    assert behind.run("heal", "--destination", "c").code == 2
+    assert behind.run("sync", "--from", "c").code == 2
+    shutil.move(behind.b, behind.b.with_name("away"))
+    assert behind.run("sync", "b").code == 20 and behind.run("heal", "--destination", "b").code == 20
+    assert behind.run("sync").code == 3 and behind.run("heal").code == 3 and behind.run("sync", "a").code == 0
+
+
+def test_from_names_the_only_giver(behind: Machine) -> None:
+    """With --from nothing is taken from any other destination."""
+    assert behind.run("sync", "b", "--from", "b").code == 0
+    assert everything(behind.a) != everything(behind.b)
+    assert behind.run("sync", "b", "--from", "a").code == 0 and everything(behind.a) == everything(behind.b)
+
+
+def test_sync_tells_what_stays_behind(behind: Machine) -> None:
+    """A snapshot whose objects are intact nowhere stays away, is named with its source, and the answer is 3."""
+    for name in everything(behind.a) - everything(behind.b):
+        if name.startswith("packs/"):
+            flip(behind.a / name)
+    answer = behind.run("sync", "b")
+    assert answer.code == 3 and "behind" in answer.out and "data " in answer.err
+
+
+def test_heal_mends_both_ways_and_keeps_the_wrong_bytes(machine: Machine) -> None:
+    """Damage at one copy and a loss at the other are mended from each other; verify is content afterwards."""
+    machine.run("backup")
+    packs = sorted(objects(machine.a, "packs"))
+    right = (machine.a / packs[0]).read_bytes()
+    flip(machine.a / packs[0])
+    (machine.b / packs[1]).unlink()
+    answer = machine.run("heal")
+    assert answer.code == 0 and "1 object replaced" in answer.out and "1 put back" in answer.out
+    assert (machine.a / packs[0]).read_bytes() == right and len(objects(machine.a, "quarantine")) == 1
+    assert machine.run("verify").code == 0
+    assert "nothing to mend" in machine.run("heal").out
+
+
+def test_heal_tells_what_is_lost_and_backup_stores_it_anew(machine: Machine) -> None:
+    """What both copies hold damaged is named with those who need it; the next backup has it again."""
+    machine.run("backup")
+    packs = objects(machine.a, "packs")
+    for copy in (machine.a, machine.b):
+        for name in packs:
+            flip(copy / name)
+    answer = machine.run("heal", "--json")
+    assert answer.code == 3
+    for found in answer.json["destinations"].values():
+        assert set(found["lost"]) == packs == set(found["quarantined"]) and found["failed"] == {}
+    assert "needed by 1 snapshot" in machine.run("heal").out
+    assert machine.run("backup", "--force-read").code in (0, 3)
+    target = machine.folder / "restored"
+    assert machine.run("restore", "latest", "--target", target, "--key", machine.key).code == 0
+
+
+def test_verify_and_heal_agree(machine: Machine) -> None:
+    """The command that verify names for damage mends it."""
+    machine.run("backup")
+    flip(machine.a / min(objects(machine.a, "packs")))
+    answer = machine.run("verify")
+    assert answer.code == 3 and "opskit heal" in answer.err
+    assert machine.run("heal").code == 0 and machine.run("verify").code == 0
+
+
+def test_a_strange_kit_is_an_alarm_and_is_replaced(machine: Machine) -> None:
+    """Another recover.py than the known one is put right, and the answer is still that of a forgery."""
+    machine.run("backup")
+    (machine.b / "recover.py").chmod(0o600)
+    (machine.b / "recover.py").write_text("print('send me your key')\n")
+    assert machine.run("heal").code == 13
+    assert (machine.b / "recover.py").read_bytes() == (machine.a / "recover.py").read_bytes()
+    assert machine.run("verify").code == 0
+
+
+def test_holds_are_made_listed_lifted_and_carried(behind: Machine) -> None:
+    """A hold is a mark at every copy at hand, sync carries it on, a release ends it, and a second one is an error."""
+    behind.b.rename(behind.b.with_name("away"))
+    answer = behind.run("hold", "latest", "--reason", "court case", "--until", "2099-01-01")
+    assert answer.code == 3 and "opskit sync" in answer.err
+    behind.b.with_name("away").rename(behind.b)
+    assert not objects(behind.b, "marks")
+    assert behind.run("sync").code == 0 and objects(behind.b, "marks") == objects(behind.a, "marks")
+    (held,) = behind.run("hold", "--json").json
+    assert (held["reason"], held["until"]) == ("court case", "2099-01-01T00:00:00Z")
+    assert "court case" in behind.run("hold").out
+    assert behind.run("hold", "latest", "--release").code == 0 and behind.run("hold", "--json").json == []
+    assert behind.run("hold", "latest", "--release").code == 10
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--reason", "x"], ["--release"], ["latest", "--release", "--reason", "x"], ["latest", "--until", "2000-01-01"]],
+)
+def test_holds_that_make_no_sense(machine: Machine, arguments: list[str]) -> None:
+    """Options without a snapshot, contradictions and times in the past are refused with 2, and no mark is made."""
+    machine.run("backup")
+    assert machine.run("hold", *arguments).code == 2 and not objects(machine.a, "marks")
+
+
+def test_only_a_maintainer_holds(machine: Machine) -> None:
+    """A host whose key is no maintainer's makes no mark, and is told where to."""
+    machine.run("backup")
+    text = machine.config.read_text()
+    machine.config.write_text(re.sub(r"maintainers: \[.*?\]", f'maintainers: ["{"0" * 40}"]', text))
+    answer = machine.run("hold", "latest")
+    assert answer.code == 12 and not objects(machine.a, "marks")
