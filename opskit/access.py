@@ -18,6 +18,7 @@ from opskit import gpg
 from opskit.config.model import Config
 from opskit.errors import CacheError, Damaged, NoKey, OpskitError, RepositoryNotFound
 from opskit.gpg import Keyring, Signed
+from opskit.locations import is_bucket
 from opskit.operations.session import Host, cache_file, open_copies
 from opskit.repository import names
 from opskit.repository.cache import Cache, open_or_replace
@@ -29,7 +30,7 @@ from opskit.repository.reader import Decrypt
 from opskit.repository.recovery import keyfile
 from opskit.repository.recovery.keyfile import KeyFile
 from opskit.stores.base import Store
-from opskit.wiring import host_of, is_bucket, store_at, stores_of
+from opskit.wiring import host_of, store_at, stores_of
 
 Ask = Callable[[str], bytes]
 """Asks the person for a passphrase; raises NoKey where there is nobody to ask."""
@@ -171,9 +172,7 @@ def by_location(location: str) -> Iterator[Access]:
     """
     copies = _open_location(location)
     signers, trusted = [gpg.NOBODY], Path(os.devnull)
-    yield Access(
-        copies, {}, copies[0].repository, signers, trusted, judges_signatures=False, maintainers=signers
-    )
+    yield Access(copies, {}, copies[0].repository, signers, trusted, judges_signatures=False, maintainers=signers)
 
 
 def _open_location(location: str) -> list[Copy]:

@@ -22,6 +22,8 @@ unreadable file) is a result, reported with exit code 3. The tree:
     │   └── NotMounted              23   the medium is not mounted
     ├── UnresolvedReference         30   a secret reference cannot be resolved
     ├── CacheError                   1   the disposable cache is unusable (callers rebuild it)
+    ├── AuditError                   1   the audit log cannot be read or written
+    │   └── AuditLogNotFound        10   there is no audit log yet
     └── Interrupted                130   the person or the system asked to stop
 
 "Could not read the source" (SourceError) and "could not write the destination" (StoreError) never
@@ -145,7 +147,20 @@ class CacheError(OpskitError):
     """The disposable host cache is corrupt or of another repository; rebuild it."""
 
 
+class AuditError(OpskitError):
+    """The audit log cannot be read or written; what was asked for is not recorded for certain.
+
+    A full disk is one too: the log lies in the state folder, and StoreFull (21) would send people to a destination.
+    """
+
+
+class AuditLogNotFound(AuditError):
+    """Nothing was recorded on this host yet."""
+
+    exit_code = 10
+
+
 class Interrupted(OpskitError):
-    """A signal asked to stop; everything stored so far will be reused."""
+    """A signal asked to stop; what was done so far stays."""
 
     exit_code = 130

@@ -11,11 +11,13 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from opskit import access, wiring
+from opskit import access, log, wiring
+from opskit.audit.event import operation
 from opskit.config import dangers
 from opskit.config import load as configs
 from opskit.config.model import LABEL_PATTERN, MEANINGS, Config, Keys
@@ -23,13 +25,15 @@ from opskit.config.render import add_entries, render
 from opskit.config.syntax import compose, read
 from opskit.errors import ConfigError, NoKey, UsageError
 from opskit.gpg import Keyring, check_programs
+from opskit.locations import destination_at, is_same_place, place
 from opskit.operations import initialise as operations
 from opskit.operations.initialise import LOST_STATE_HINT, Made, Past, Recipient
+from opskit.operations.lock import exclusive
 from opskit.operations.rebuild import Found, find_host, learn
 from opskit.repository import copy as copies
 from opskit.repository import names
 from opskit.repository.cache import open_or_replace
-from opskit.repository.durable import write_durably
+from opskit.repository.durable import create_durably, require_writable, write_durably
 from opskit.repository.heads import Heads
 from opskit.repository.identity import id_in, read_repository, write_repository
 
@@ -111,27 +115,6 @@ def state_path(home: Path, *, is_root: bool) -> Path:
     return Path("/var/lib/opskit") if is_root else home / ".local" / "state" / "opskit"
 
 
-def expanded(option: str, text: str) -> Path:
-    """A path from the command line or an answer, absolute, `~` expanded; raises UsageError naming `option`."""
-    path = os.path.expanduser(text)
-    if path.startswith("~"):
-        raise UsageError(f"{option}: expected a path, got {text!r}: no such user", hint="write ./~… for such a name")
-    return Path(path).absolute()
-
-
-def place(option: str, text: str) -> Path:
-    """The same of a path that the config will hold, which is UTF-8."""
-    path = expanded(option, text)
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"{option}: expected a path in UTF-8, for the config is UTF-8; got {str(path)!a}",
-            hint="name the folder above it, or rename it; names below it may be of any bytes",
-        ) from None
-    return path
-
-
 def check(path: Path, wishes: Wishes) -> None:
     """Look at the wishes alone, before a person is asked for a passphrase; raises UsageError, ConfigError, NoKey."""
     known = configs.load(path) if path.exists() else None
@@ -140,22 +123,42 @@ def check(path: Path, wishes: Wishes) -> None:
 
 
 def initialise(path: Path, wishes: Wishes, passphrase: bytes | None) -> Done:
-    """Carry out the wishes; raises UsageError, ConfigError, NoKey."""
+    """Carry out the wishes, alone on this state; raises UsageError, ConfigError, NoKey, RepositoryLocked."""
     check_programs()
     known = configs.load(path) if path.exists() else None
+    _check(wishes, known)
+    draft = _draft(path, wishes, known)
+    read = operations.read_recipients(wishes.recipients, wiring.now().timestamp())
+    with exclusive(wiring.lock_file(draft)), wiring.audit_log(draft) as audit:
+        added = {"sources": [*wishes.sources], "destinations": [*wishes.destinations]}
+        with operation(audit, "init", str(path), details=added, redact=log.redact) as event:
+            done = _initialise(path, wishes, passphrase, *read)
+            event.note(created=[*done.made.created], failed=[*done.made.failed])
+            return done
+
+
+def _initialise(
+    path: Path, wishes: Wishes, passphrase: bytes | None, recipients: list[Recipient], doubts: list[str]
+) -> Done:
+    known = configs.load(path) if path.exists() else None  # another init may just have made it
     text = path.read_text("utf-8-sig") if known is not None else None
     _check(wishes, known)
     draft = _draft(path, wishes, known)
-    recipients, doubts = operations.read_recipients(wishes.recipients, wiring.now().timestamp())
+    require_writable(path)  # while no key has been made that nothing would name
     stores = {name: wiring.store_of(each) for name, each in draft.destinations.items()}
     about = operations.repository_of(
         draft.state_dir, stores, lambda: copies.identity(secrets.token_hex(16), wiring.now())
     )
     keys = _make_keys(draft, wishes, recipients, passphrase, id_in(about))
-    _write(path, text, draft.but(keys=keys), wishes, known)
+    try:
+        _write(path, text, draft.but(keys=keys), wishes, known)
+    except BaseException:
+        if wishes.new_recipient and wishes.recovery_key is not None:
+            wishes.recovery_key.unlink(missing_ok=True)  # no backup will ever be made for it
+        raise
     made = operations.make_copies(
         stores,
-        lambda name: stores[name].create(),
+        lambda name: wiring.prepare(stores[name]),
         about,
         state=draft.state_dir,
         again=wishes.destinations,
@@ -213,9 +216,9 @@ def _check_known(wishes: Wishes, known: Config) -> None:
         )
     for name, text in wishes.destinations.items():
         there = known.destinations.get(name)
-        if there is not None and there.path != Path(os.path.normpath(place(f"--destination {name}", text))):
+        if there is not None and not is_same_place(there, f"--destination {name}", text):
             raise UsageError(
-                f"--destination {name}: the config says {there.path}, got {text}",
+                f"--destination {name}: the config says {wiring.location_of(there)}, got {text}",
                 hint="edit the path in the config, or choose another name",
             )
 
@@ -240,9 +243,7 @@ def _draft(path: Path, wishes: Wishes, known: Config | None) -> Config:
         base["sources"].setdefault(name, {"paths": [str(place(f"--source {name}", text))]})
     for name, text in wishes.destinations.items():
         _require_label("--destination", name)
-        if "://" in text:
-            raise UsageError(f"--destination {name}: expected a folder, got {text!r}")
-        base["destinations"].setdefault(name, {"path": str(place(f"--destination {name}", text))})
+        base["destinations"].setdefault(name, destination_at(f"--destination {name}", text))
     try:
         return configs.parse(json.dumps(base), "draft", path.absolute().parent)
     except ConfigError as error:
@@ -282,7 +283,7 @@ def _keys(keys: Keys, host: str, recipients: list[str]) -> Keys:
 
 def _write(path: Path, text: str | None, config: Config, wishes: Wishes, known: Config | None) -> None:
     if text is None or known is None:
-        write_durably(path, render(config).encode())
+        create_durably(path, render(config).encode())
         return
     sources: dict[str, Any] = {
         name: each for name, each in config.sources.items() if name in wishes.sources and name not in known.sources
@@ -293,7 +294,7 @@ def _write(path: Path, text: str | None, config: Config, wishes: Wishes, known: 
         if name in wishes.destinations and name not in known.destinations
     }
     if sources or destinations:
-        write_durably(path, add_entries(text, sources, destinations).encode())
+        write_durably(path, add_entries(text, sources, destinations).encode(), like_before=True)
 
 
 def rebuild(
@@ -317,13 +318,15 @@ def rebuild(
         _require_absent(recovery_key)
     if known is not None:
         _require_lost(state_dir or known.state_dir)
-    with access.by_key_file(location, key) as opened, access.private_key(key, ask) as decrypt:
+    with ExitStack() as stack, access.by_key_file(location, key) as opened, access.private_key(key, ask) as decrypt:
         wanted = host or (known.host if known else None)
         found = find_host(opened.history(), opened.copies, decrypt, opened.trusted, wanted)
         old = known or configs.parse(found.config, f"the config in {location}", Path("/"))
         state = (state_dir or old.state_dir).absolute()
         _require_lost(state)
         operations.make_private_folder(state)
+        audit = stack.enter_context(wiring.audit_log(old.but(state_dir=state, host=found.host)))
+        stack.enter_context(operation(audit, "init.rebuild", location, redact=log.redact))
         keys = _new_keys(found, old.keys, state, key, recovery_key)
         cache = open_or_replace(state / "cache" / f"{opened.repository}.sqlite", opened.repository)
         heads = Heads(state / "heads" / f"{opened.repository}.json")
@@ -374,7 +377,7 @@ def _write_rebuilt(path: Path, text: str | None, known: Config | None, config: C
     if (known.host, known.state_dir) == (config.host, config.state_dir):
         edited = _with_keys(text, config.keys)
         if edited is not None:
-            write_durably(path, edited.encode())
+            write_durably(path, edited.encode(), like_before=True)
             return path
     beside = path.with_name(path.name + ".restored")
     write_durably(beside, render(config).encode())

@@ -6,16 +6,21 @@ The only module that knows concrete stores and sources, and the one that asks th
 from __future__ import annotations
 
 import os
+import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opskit import log
+from opskit.audit.actor import current_actor
+from opskit.audit.log import AuditLog
 from opskit.config.model import CommandSource as CommandConfig
-from opskit.config.model import Config, LocalDestination, PathsSource
+from opskit.config.model import Config, Destination, LocalDestination, PathsSource, S3Bucket
 from opskit.errors import ConfigError, RepositoryNotFound, UnresolvedReference, UsageError
 from opskit.gpg import Keyring, check_programs
+from opskit.locations import bucket_at, is_bucket
 from opskit.operations.session import Host
 from opskit.repository.identity import Identity, read_repository_id
 from opskit.secrets.reference import Reference, Resolver
@@ -26,6 +31,9 @@ from opskit.sources.command import CommandSource, StdinSource
 from opskit.sources.files import FileSource
 from opskit.stores.base import Store
 from opskit.stores.local import LocalStore
+
+if TYPE_CHECKING:
+    from opskit.stores.s3 import S3Place
 
 
 def now() -> datetime:
@@ -43,9 +51,97 @@ def local_store(path: Path, *, must_be_mounted: bool = False) -> LocalStore:
     return LocalStore(path, must_be_mounted=must_be_mounted)
 
 
-def store_of(destination: LocalDestination) -> LocalStore:
-    """The store behind a destination."""
-    return local_store(destination.path, must_be_mounted=destination.must_be_mounted)
+def store_of(destination: Destination, *, conditional: bool = True, checksums: bool = True) -> Store:
+    """The store behind a destination; what its endpoint honours, where it is a bucket, as `probe` found out."""
+    if isinstance(destination, LocalDestination):
+        return local_store(destination.path, must_be_mounted=destination.must_be_mounted)
+    return bucket_store(
+        destination.s3,
+        conditional=conditional,
+        checksums=checksums,
+        upload_limit=destination.upload_limit,
+        download_limit=destination.download_limit,
+    )
+
+
+def bucket_store(
+    bucket: S3Bucket,
+    *,
+    conditional: bool = True,
+    checksums: bool = True,
+    upload_limit: int | None = None,
+    download_limit: int | None = None,
+) -> Store:
+    """A store in a bucket, within limits in KiB a second, that reads again what broke off."""
+    from opskit.stores import s3  # it loads botocore, which only those who use a bucket should pay
+    from opskit.stores.wrappers.limits import Limited
+    from opskit.stores.wrappers.retry import Retrying
+
+    connection = s3.Connection(_s3_place(bucket), _s3_credentials(bucket))
+    store: Store = s3.S3Store(connection, now, conditional=conditional, checksums=checksums)
+    if upload_limit or download_limit:
+        up, down = (limit and limit * 1024 for limit in (upload_limit, download_limit))
+        store = Limited(store, upload_rate=up, download_rate=down, clock=time.monotonic, sleep=time.sleep)
+    return Retrying(store, s3.is_passing, sleep=time.sleep, chance=random.random)
+
+
+def _s3_place(bucket: S3Bucket) -> S3Place:
+    from opskit.stores.s3 import S3Place
+
+    return S3Place(
+        bucket.bucket,
+        bucket.prefix or "",
+        region=bucket.region,
+        endpoint=bucket.endpoint,
+        storage_class=bucket.storage_class,
+        sse=bucket.sse,
+        kms_key=bucket.kms_key,
+        object_lock_days=bucket.object_lock_days,
+        lock_mode=bucket.lock_mode,
+    )
+
+
+def _s3_credentials(bucket: S3Bucket) -> Callable[[], tuple[str, str]] | None:
+    """Resolves the references to an access key, when it is needed; None: the usual AWS chain."""
+    key, secret = bucket.access_key_id, bucket.secret_access_key
+    if key is None or secret is None:
+        return None
+
+    def resolved() -> tuple[str, str]:
+        secrets = resolver(os.environ)
+        found = secrets.resolve(secret)
+        log.register_secret(found.reveal_bytes())
+        return secrets.resolve(key).reveal(), found.reveal()
+
+    return resolved
+
+
+def location_of(destination: Destination) -> str:
+    """What a person would type to name the place of a destination; what is kept there is not looked at."""
+    if isinstance(destination, LocalDestination):
+        return str(destination.path)
+    return _s3_place(destination.s3).location
+
+
+def store_at(option: str, location: str) -> Store:
+    """The store at a place that a person typed: a folder or a bucket; raises UsageError naming `option`."""
+    if is_bucket(location):
+        return bucket_store(bucket_at(option, location))
+    return local_store(Path(location).absolute())
+
+
+def innermost(store: Store) -> Store:
+    """The store behind all wrappers."""
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    return store
+
+
+def prepare(store: Store) -> None:
+    """Make what `init` makes before the first object: a folder. A bucket must exist. Raises StoreError."""
+    inside = innermost(store)
+    if isinstance(inside, LocalStore):
+        inside.create()
 
 
 def stores_of(config: Config, names: Sequence[str] = ()) -> dict[str, Store]:
@@ -82,6 +178,7 @@ def identity_of(config: Config) -> Identity:
         config.keys.recipients,
         (*config.keys.signers, *config.keys.maintainers),
         trusted_file(config.state_dir),
+        config.keys.maintainers,
     )
 
 
@@ -95,9 +192,26 @@ def host_of(config: Config) -> Host:
     if repository is None:
         raise RepositoryNotFound(
             f"{config.state_dir} knows no repository",
-            hint="run opskit init; if this host was lost: opskit init --from LOCATION --key FILE --recovery-key NEW",
+            hint="run opskit init; if this host was lost: opskit init --from LOCATION --key FILE --recovery-key NEW; "
+            "to restore at once: opskit restore SNAPSHOT --repository LOCATION --key FILE --target DIR",
         )
     return Host(config.host, identity_of(config), config.state_dir, repository, now)
+
+
+def audit_folder(config: Config) -> Path:
+    """Where the audit log of this host lies."""
+    return config.state_dir / "audit"
+
+
+def audit_log(config: Config, via: str = "cli") -> AuditLog:
+    """This host's audit log, to be closed by the caller; nothing is made before the first record."""
+    return AuditLog(
+        audit_folder(config),
+        host=config.host,
+        actor=current_actor(via, os.environ),
+        now=now,
+        token=lambda count: os.urandom(count).hex(),
+    )
 
 
 def lock_file(config: Config) -> Path:
@@ -154,7 +268,8 @@ def _revealed(references: Mapping[str, Reference], secrets: Resolver) -> dict[st
 def _own_folders(config: Config) -> list[tuple[int, int]]:
     """Device and inode of folders a backup must not read into itself: its state, its destinations."""
     found = []
-    for path in (config.state_dir, *(each.path for each in config.destinations.values())):
+    folders = (each.path for each in config.destinations.values() if isinstance(each, LocalDestination))
+    for path in (config.state_dir, *folders):
         try:
             status = os.stat(path)
         except OSError:

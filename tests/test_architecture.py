@@ -47,8 +47,14 @@ ROOMS = (
     Room("errors", (), "every other room raises these, so they stand on nothing"),
     Room("log", ("errors",), "logging set-up is used everywhere and knows nobody"),
     Room("encoding", ("errors",), "one form for what is hashed and signed, the same wherever it is"),
+    Room(
+        "audit",
+        ("errors", "encoding"),
+        "the log must be judged and written whatever else is broken; wiring passes the rest in",
+    ),
     Room("gpg", ("errors",), "the one owner of gpg is a tool of the format, and does not know the format"),
     Room("config", ("errors", "secrets.reference"), "the schema describes; wiring makes objects of it"),
+    Room("locations", ("errors", "config"), "what is typed for a place becomes what the config says of it, no more"),
     Room("secrets", ("errors",), "secret references resolve without config: wiring passes in what they need"),
     Room(
         "secrets.stores",
@@ -80,6 +86,7 @@ SEAMS = ("stores.base", "sources.base", "secrets.base", "secrets.stores.base")
 
 # Third-party package → the rooms or modules that own it. Anything else goes through the owner.
 OWNERS = {
+    "boto3": ("stores.s3",),
     "gnupg": ("gpg",),
     "orjson": ("encoding",),
     "pathspec": ("sources.files", "operations.selecting"),
@@ -92,7 +99,12 @@ OWNERS = {
     "yaml": ("config",),
     "zstandard": ("repository.pack",),
 }
-COMPANIONS = {"pydantic_core": "pydantic"}  # installed by a dependency and part of its interface
+COMPANIONS = {
+    "pydantic_core": "pydantic",
+    "botocore": "boto3",
+    "types_boto3_s3": "boto3",
+    "urllib3": "boto3",
+}  # installed by a dependency and part of its interface
 DISTRIBUTIONS = {"python-gnupg": "gnupg", "pyyaml": "yaml"}  # where the import has another name
 
 # Standard modules that would break a room's promise.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,7 @@ from opskit.cli.context import Context
 from opskit.cli.options import noun
 
 if TYPE_CHECKING:
+    from opskit.audit.event import Event
     from opskit.cli.backup_progress import Shown
     from opskit.config.model import Config
     from opskit.errors import OpskitError
@@ -45,6 +46,7 @@ def backup(
     gpg.begin_check()  # answered while the rest is imported
 
     from opskit import wiring
+    from opskit.cli.auditing import audited
     from opskit.errors import CacheError
     from opskit.operations.lock import exclusive
     from opskit.operations.session import remove_cache
@@ -53,21 +55,22 @@ def backup(
         return _plan(context, config, _jobs(config, sources or [], tag or [], stdin))
     if config.performance.background:
         _yield_to_others()
-    with exclusive(wiring.lock_file(config)):
-        host = wiring.host_of(config)
+    host = wiring.host_of(config)
+    record = audited(context, config, "backup", " ".join(sources or config.sources))
+    with exclusive(wiring.lock_file(config)), record as event:
         gpg.remove_stale_keyrings()
         host.identity.keyring.start_agent()
         host.identity.keyring.begin_listing()
         try:
             jobs = _jobs(config, sources or [], tag or [], stdin)
             try:
-                return _run(context, config, host, jobs, force_read=force_read)
+                return _run(context, config, host, jobs, event, force_read=force_read)
             except CacheError:
                 # it is disposable: start it anew, once (standard input cannot be read again)
                 remove_cache(host)
                 if stdin is not None:
                     raise
-                return _run(context, config, host, jobs, force_read=force_read)
+                return _run(context, config, host, jobs, event, force_read=force_read)
         finally:
             host.identity.keyring.close()
 
@@ -78,6 +81,7 @@ def _jobs(config: Config, names: list[str], tags: list[str], stdin: str | None) 
     from opskit.operations.backup import Job
     from opskit.repository.names import LABEL
 
+    _judge(tags)
     if stdin is not None:
         if len(names) != 1 or not LABEL.fullmatch(names[0]) or names[0] in config.sources:
             raise UsageError("--stdin needs one SOURCE, a label of [a-z0-9_-] that the config does not use")
@@ -90,8 +94,21 @@ def _jobs(config: Config, names: list[str], tags: list[str], stdin: str | None) 
     ]
 
 
-def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force_read: bool) -> int:
+def _judge(tags: list[str]) -> None:
+    """Refuse tags that the config would refuse: they are signed, and shown on terminals later."""
+    import re
+
+    from opskit.config.model import MEANINGS, TAG_PATTERN
+    from opskit.errors import UsageError
+
+    for tag in tags:
+        if not re.fullmatch(TAG_PATTERN, tag):
+            raise UsageError(f"--tag: expected {MEANINGS[TAG_PATTERN]}, got {tag!r}")
+
+
+def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: Event, *, force_read: bool) -> int:
     from opskit import wiring
+    from opskit.cli.auditing import judged
     from opskit.operations.backup import Options, backup
     from opskit.repository import recovery
 
@@ -107,7 +124,8 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force
     )
     results = []
     told: set[str] = set()
-    with closing(_opened(host, wiring.stores_of(config))) as session, _shown(context, config) as shown:
+    stores = wiring.stores_of(config)
+    with _noted_interruption(), closing(_opened(host, stores)) as session, _shown(context, config) as shown:
         watch = shown.watch if shown is not None else None
         for result in backup(session, jobs, options, clock_ns=wiring.clock_ns, watch=watch):
             if shown is not None:
@@ -118,7 +136,23 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], *, force
     if context.json:
         context.write_json([_as_json(result) for result in results])
     failures = [result.failure.exit_code for result in results if result.failure is not None]
-    return max(failures, default=0 if all(result.is_good for result in results) else 3)
+    code = max(failures, default=0 if all(result.is_good for result in results) else 3)
+    return judged(event, code, sources=[_in_audit(result) for result in results])
+
+
+def _in_audit(result: Result) -> dict[str, object]:
+    """What the audit log says of a source; what was wrong with single files is in the snapshot."""
+    said = {name: value for name, value in _as_json(result).items() if name not in ("seconds", "errors")}
+    return {**said, "errors": len(result.errors)}
+
+
+@contextmanager
+def _noted_interruption() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("everything stored so far will be reused")
+        raise
 
 
 def _shown(context: Context, config: Config) -> AbstractContextManager[Shown | None]:

@@ -6,7 +6,7 @@ They write to repositories, so they exclude backups and one another on this host
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +15,7 @@ from opskit.cli.context import Context
 
 if TYPE_CHECKING:
     from opskit.access import Access
+    from opskit.audit.event import Event
     from opskit.cli.progress import Progress, ProgressSample
     from opskit.config.model import Config
     from opskit.repository.copy import Copy
@@ -26,23 +27,27 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what wo
 
 
 @contextmanager
-def opened_for_copying(context: Context) -> Iterator[tuple[Config, Access]]:
+def opened_for_copying(context: Context, op: str, targets: Sequence[str]) -> Iterator[tuple[Config, Access, Event]]:
     """Open every destination of the config, while no other run of this host works on the repository.
 
-    Raises ConfigError, RepositoryLocked, RepositoryNotFound, StoreError.
+    The operation `op` is recorded in the audit log; none for an empty name, as it changes nothing.
+    Raises ConfigError, RepositoryLocked, RepositoryNotFound, StoreError, AuditError.
     """
     from opskit import gpg
 
     config = context.load_config()
     gpg.begin_check()  # answered while the rest is imported
     from opskit import access, wiring
+    from opskit.audit.event import Event
+    from opskit.cli.auditing import audited
     from opskit.cli.render import printable
     from opskit.operations.lock import exclusive
 
-    with exclusive(wiring.lock_file(config)), access.by_config(config) as opened:
+    record = audited(context, config, op, " ".join(targets)) if op else nullcontext(Event(""))
+    with exclusive(wiring.lock_file(config)), record as event, access.by_config(config) as opened:
         for note in opened.notes:
             context.warning(printable(note))
-        yield config, opened
+        yield config, opened, event
 
 
 def chosen(opened: Access, names: Sequence[str]) -> list[Copy]:

@@ -1,7 +1,8 @@
 """Every exception as people and programs see it: a message, a hint and an exit code.
 
 Invariants: messages carry no secret that was registered with `log`, and no control characters; a traceback is printed
-with --debug only. It deliberately decides nothing else: what is an error and which code it has is said in `errors`.
+with --debug only. It deliberately decides nothing else: what is an error and which code it has is said in `errors`, and
+what is true after an interruption by the command that was interrupted, in a note of the exception (`add_note`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from opskit import log
 from opskit.cli.context import Context
 from opskit.cli.render import printable
 from opskit.errors import OpskitError
-
-INTERRUPTED = "interrupted; everything stored so far will be reused"
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def _failure_of(error: BaseException) -> Failure:
     if isinstance(error, OpskitError):
         return Failure(str(error), error.hint, error.exit_code)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return Failure(INTERRUPTED, None, 130)
+        return Failure("; ".join(("interrupted", *getattr(error, "__notes__", ()))), None, 130)
     if isinstance(error, typer.TyperException):
         return _wrong_usage(error)
     if isinstance(error, MemoryError):

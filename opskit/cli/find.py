@@ -38,12 +38,16 @@ def find(
     repository: RepositoryOption = None,
 ) -> int | None:
     """Find files in snapshots by name."""
+    from opskit.cli.auditing import audited_reading
     from opskit.cli.reading import decrypting, history_of, opened_for_reading, warn_of_absent, warn_of_rejected
     from opskit.operations.browse import matcher, newest_of_each
 
     context = Context.of(typer_context)
     matches = matcher([os.fsencode(pattern) for pattern in patterns], ignore_case=ignore_case)
-    with opened_for_reading(context, repository, key, destination) as opened:
+    with (
+        audited_reading(context, repository, "find", " ".join(patterns)),
+        opened_for_reading(context, repository, key, destination) as opened,
+    ):
         history = history_of(opened)
         warn_of_absent(context, opened)
         warn_of_rejected(context, history)

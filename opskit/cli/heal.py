@@ -30,20 +30,25 @@ def heal(
     dry_run: DryRunOption = False,
 ) -> int | None:
     """Replace what is damaged or missing at destinations from others; needs no private key."""
+    from opskit.cli.auditing import judged
     from opskit.cli.copying import chosen, opened_for_copying
     from opskit.cli.reading import warn_of_absent
-    from opskit.operations.heal import heal
+    from opskit.cli.remembering import remember
+    from opskit.operations.heal import heal, mend_report
 
     context = Context.of(typer_context)
-    with opened_for_copying(context) as (_, opened):
+    with opened_for_copying(context, "" if dry_run else "heal", destination or ()) as (_, opened, event):
         targets = chosen(opened, destination or ())
         reports = _read_back(context, opened, targets)
         any_absent = not destination and warn_of_absent(context, opened)
         if dry_run:
             return _plan(context, targets, reports) or (3 if any_absent else 0)
         results = heal(opened.copies, reports, [copy.destination for copy in targets])
-        code = _tell(context, targets, reports, results)
-        return max(code, 3 if any_absent else 0)
+        code = max(_tell(context, targets, reports, results), 3 if any_absent else 0)
+        for name, result in results.items():
+            mend_report(reports[name], result)
+        remember(context, opened, {name: reports[name] for name in results})
+        return judged(event, code, destinations={name: _as_json(result) for name, result in results.items()})
 
 
 def _read_back(context: Context, opened: Access, targets: Sequence[Copy]) -> dict[str, CopyReport]:

@@ -33,6 +33,7 @@ def hold(
     release: Annotated[bool, typer.Option("--release", help="Lift every hold of the snapshot.")] = False,
 ) -> int | None:
     """Keep a snapshot from retention, or list what is held."""
+    from opskit.cli.auditing import judged
     from opskit.cli.copying import opened_for_copying
     from opskit.cli.reading import history_of, warn_of_absent
     from opskit.errors import UsageError
@@ -41,14 +42,16 @@ def hold(
     context = Context.of(typer_context)
     if ((until or reason or release) and snapshot is None) or (release and (until or reason)):
         raise UsageError("expected SNAPSHOT with --until and --reason, or SNAPSHOT with --release")
-    with opened_for_copying(context) as (config, opened):
+    op = "" if snapshot is None else "release" if release else "hold"
+    with opened_for_copying(context, op, [snapshot or ""]) as (config, opened, event):
         any_absent = warn_of_absent(context, opened)
         snapshots = history_of(opened).snapshots
         if snapshot is None:
             return _list(context, opened, snapshots)
         chosen = choose(snapshots, snapshot)
         mark = _mark(config, opened, chosen, until, reason, release=release)
-        return _publish(context, config, opened, mark, chosen) or (3 if any_absent else 0)
+        code = _publish(context, config, opened, mark, chosen) or (3 if any_absent else 0)
+        return judged(event, code, snapshot=chosen.id, reason=reason)
 
 
 def _mark(

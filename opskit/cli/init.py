@@ -63,12 +63,12 @@ def init(
     ] = None,
 ) -> int | None:
     """Make config, host key and repositories; safe to repeat."""
-    from opskit import setup
+    from opskit import locations, setup
 
     context, is_root = Context.of(typer_context), os.geteuid() == 0
     path = setup.config_path(context.config_option, context.environ, Path.cwd(), Path.home(), is_root=is_root)
-    state_dir = state_dir and setup.place("--state-dir", str(state_dir))
-    recovery_key = recovery_key and setup.expanded("--recovery-key", str(recovery_key))
+    state_dir = state_dir and locations.place("--state-dir", str(state_dir))
+    recovery_key = recovery_key and locations.expanded("--recovery-key", str(recovery_key))
     if from_location is not None:
         _require_new_recovery_key(recovery_key, no_recovery_key)
         return _rebuild(context, path, from_location, key, host, state_dir, recovery_key)
@@ -171,14 +171,14 @@ def _rebuild(
     state_dir: Path | None,
     recovery_key: Path | None,
 ) -> int:
-    from opskit import setup
+    from opskit import locations, setup
     from opskit.cli.reading import asker
     from opskit.cli.render import counted, printable
     from opskit.errors import UsageError
 
     if key is None:
         raise UsageError("--from needs --key FILE, the recovery-key file")
-    place, key = str(setup.expanded("--from", location)), setup.expanded("--key", str(key))
+    place, key = str(locations.expanded("--from", location)), locations.expanded("--key", str(key))
     found = setup.rebuild(
         path, place, key, host=host, state_dir=state_dir, recovery_key=recovery_key, ask=asker(context)
     )

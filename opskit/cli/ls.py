@@ -32,6 +32,7 @@ def ls(
     repository: RepositoryOption = None,
 ) -> int | None:
     """List a folder of a snapshot."""
+    from opskit.cli.auditing import audited_reading
     from opskit.cli.reading import history_of, opened_for_reading, unlocked, warn_of_absent, warn_of_rejected
     from opskit.errors import UsageError
     from opskit.operations.browse import entries
@@ -41,7 +42,10 @@ def ls(
     if null and (long or context.json):
         raise UsageError("--null gives bare names: expected neither --long nor --json beside it")
     what, path = split_path(snapshot)
-    with opened_for_reading(context, repository, key, destination) as opened:
+    with (
+        audited_reading(context, repository, "ls", snapshot),
+        opened_for_reading(context, repository, key, destination) as opened,
+    ):
         history = history_of(opened)
         warn_of_absent(context, opened)
         warn_of_rejected(context, history)

@@ -6,6 +6,7 @@ Nothing is written outside the target, and a target in use is left alone unless 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,9 @@ from opskit.cli.reading import (
 if TYPE_CHECKING:
     from opskit.access import Access
     from opskit.cli.progress import ProgressSample
+    from opskit.errors import SnapshotNotFound
     from opskit.operations.restore import Restored, RestoreOptions
+    from opskit.repository.copy import Copy
     from opskit.repository.manifest import Snapshot
     from opskit.repository.reader import SnapshotReader
 
@@ -64,15 +67,18 @@ def restore(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be restored.")] = False,
 ) -> int | None:
     """Restore a snapshot, a folder or a file of it."""
+    from opskit.cli.auditing import audited_reading, judged
     from opskit.operations.choosing import choose, split_path
     from opskit.operations.restore import RestoreOptions
     from opskit.operations.selecting import selection
 
     context = Context.of(typer_context)
-    _overwrite(overwrite)
     place = _place(target, overwrite, in_place=in_place, stdout=stdout, dry_run=dry_run)
     what, path = split_path(snapshot)
-    with opened_for_reading(context, repository, key, destination) as opened:
+    with (
+        audited_reading(context, repository, "restore", snapshot, to=str(place), dry_run=dry_run) as event,
+        opened_for_reading(context, repository, key, destination) as opened,
+    ):
         history = history_of(opened)
         chosen = choose(history.snapshots, what)
         # somebody wrote snapshots that are not believed: what is restored is good, but perhaps not the newest
@@ -87,10 +93,13 @@ def restore(
                 workers=min(len(os.sched_getaffinity(0)), 4),
             )
             if stdout:
-                return _to_stdout(context, reader, options) or doubt
+                return judged(event, _to_stdout(context, reader, options) or doubt, snapshot=chosen.id)
             if dry_run:
-                return _plan(context, reader, chosen, options) or doubt
-            return _restore(context, reader, chosen, place, options) or doubt
+                return judged(event, _plan(context, reader, chosen, options) or doubt, snapshot=chosen.id)
+            restored = _restore(context, reader, chosen, place, options)
+            code = _tell(context, reader, opened.copies, chosen, place, restored) or doubt
+            count = {"files": restored.files, "bytes": restored.total_bytes, "errors": len(restored.problems)}
+            return judged(event, code, snapshot=chosen.id, **count)
 
 
 def _overwrite(text: str) -> Any:
@@ -104,6 +113,7 @@ def _overwrite(text: str) -> Any:
 def _place(target: Path | None, overwrite: str, *, in_place: bool, stdout: bool, dry_run: bool) -> Path:
     from opskit.errors import UsageError
 
+    _overwrite(overwrite)
     if sum((target is not None, in_place, stdout)) != 1 and not (dry_run and target is None):
         raise UsageError("say where to: exactly one of --target DIR, --in-place, --stdout")
     if in_place and overwrite == "never":
@@ -123,7 +133,9 @@ def _warn(context: Context, opened: Access, chosen: Snapshot) -> None:
         context.warning(f"snapshot {chosen.id[:8]} is incomplete: {unread} could not be read when it was made")
 
 
-def _restore(context: Context, reader: SnapshotReader, chosen: Snapshot, place: Path, options: RestoreOptions) -> int:
+def _restore(
+    context: Context, reader: SnapshotReader, chosen: Snapshot, place: Path, options: RestoreOptions
+) -> Restored:
     from opskit.operations.restore import Restored, restore
 
     restored = Restored()
@@ -134,17 +146,32 @@ def _restore(context: Context, reader: SnapshotReader, chosen: Snapshot, place: 
         return ProgressSample(restored.files, restored.total_bytes, restored.planned_bytes or None)
 
     with context.progress(chosen.manifest.source, sample):
-        restore(reader, place, options, restored)
-    return _tell(context, reader, chosen, place, restored)
+        try:
+            return restore(reader, place, options, restored)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note("files restored so far are kept, and --overwrite if-changed goes on from there")
+            raise
 
 
-def _tell(context: Context, reader: SnapshotReader, chosen: Snapshot, place: Path, restored: Restored) -> int:
-    from opskit.cli.render import counted, human_bytes, printable
+def _nothing_matches() -> SnapshotNotFound:
     from opskit.errors import SnapshotNotFound
+
+    return SnapshotNotFound("nothing in the snapshot matches", hint="opskit ls shows what is in it")
+
+
+def _tell(
+    context: Context,
+    reader: SnapshotReader,
+    copies: Sequence[Copy],
+    chosen: Snapshot,
+    place: Path,
+    restored: Restored,
+) -> int:
+    from opskit.cli.render import counted, human_bytes, printable
     from opskit.sources.base import printable as printable_path
 
     if not restored.entries:
-        raise SnapshotNotFound("nothing in the snapshot matches", hint="opskit ls shows what is in it")
+        raise _nothing_matches()
     problems = [f"{printable_path(path)}: {message}" for path, message in restored.problems]
     if context.json:
         context.write_json(
@@ -165,8 +192,8 @@ def _tell(context: Context, reader: SnapshotReader, chosen: Snapshot, place: Pat
         context.warning(printable(problem))
     if len(problems) > 20:
         context.warning(f"{len(problems) - 20} more like these; --json lists them all")
-    for error in list(reader.damage.values())[:5]:
-        context.warning(f"{printable(str(error))}; another copy was tried")
+    for line in _damage(reader, copies)[:5]:
+        context.warning(printable(line))
     if reader.damage:
         context.hint("opskit verify tells which copies are damaged")
     if not context.quiet:
@@ -176,6 +203,16 @@ def _tell(context: Context, reader: SnapshotReader, chosen: Snapshot, place: Pat
             f"{chosen.id[:8]} ({chosen.manifest.started:%Y-%m-%d %H:%M} UTC) to {printable(str(place))}{unchanged}"
         )
     return 3 if problems else 0
+
+
+def _damage(reader: SnapshotReader, copies: Sequence[Copy]) -> list[str]:
+    """What was found damaged, each once, and whether another copy had the right bytes."""
+    lines = []
+    for key, error in reader.damage.items():
+        name = key.rpartition(": ")[2]
+        is_whole = any(name in copy.objects and f"{copy.destination}: {name}" not in reader.damage for copy in copies)
+        lines.append(f"{error}; {'read from another copy' if is_whole else 'no other copy at hand has it whole'}")
+    return list(dict.fromkeys(lines))
 
 
 def _plan(context: Context, reader: SnapshotReader, chosen: Snapshot, options: RestoreOptions) -> int:
@@ -189,6 +226,8 @@ def _plan(context: Context, reader: SnapshotReader, chosen: Snapshot, options: R
         size += node.size
         if not context.json:
             context.write(printable(node.path))
+    if not entries:
+        raise _nothing_matches()
     if context.json:
         context.write_json({"snapshot": chosen.id, "entries": entries, "bytes": size})
     context.message(

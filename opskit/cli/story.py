@@ -11,12 +11,14 @@ import json
 import os
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from opskit.config.syntax import read
 from opskit.errors import OpskitError
 from opskit.repository.durable import write_durably
 
@@ -36,7 +38,9 @@ class Stage:
         self.say("")
         self.say(f"$ opskit {shlex.join(arguments)}")
         command = [sys.executable, "-m", "opskit", *arguments]
-        environment = {**os.environ, "OPSKIT_CONFIG": str(self.folder / "opskit.yaml")}
+        # What is kept of configs goes with this one's folder: nobody reads it again.
+        own = {"OPSKIT_CONFIG": str(self.folder / "opskit.yaml"), "XDG_CACHE_HOME": str(self.folder / "cache")}
+        environment = {**os.environ, **own}
         code = subprocess.run(command, env=environment, cwd=self.folder, check=False).returncode
         if code != expect:
             raise OpskitError(f"the demonstration failed: expected exit code {expect}, got {code}")
@@ -56,25 +60,52 @@ def make_tokens(folder: Path) -> None:
         (folder / f"token-{number:04d}.txf").write_text(json.dumps(token, indent=1))
 
 
+COPIES: dict[str, dict[str, object]] = {
+    "disk": {"medium": "disk"},
+    "usb": {"medium": "usb"},
+    "far": {"medium": "object-storage", "offsite": True},
+}
+"""What the copies pretend to be."""
+
+
 def tell_story(stage: Stage) -> int:
-    """Back up, damage a copy, find the damage, restore all the same, compare; returns the count of files compared."""
+    """Back up, damage a copy and heal it, lose another and fill it again, restore, compare; returns how many files."""
     folder, key = stage.folder, "recovery-key.asc"
-    stage.tell("Two copies, encrypted to a key that this host does not keep.")
+    stage.tell("Three copies, encrypted to a key that this host does not keep.")
     stage.run(
         "--quiet", "init", "--state-dir", "state", "--source", f"data={stage.data}",
-        "--destination", "disk=copies/disk", "--destination", "usb=copies/usb",
+        *(word for name in COPIES for word in ("--destination", f"{name}=copies/{name}")),
         "--new-recipient", "Recovery <recovery@example.org>", "--recovery-key", key, "--no-passphrase",
     )  # fmt: skip
-    _mark_simulated(folder / "opskit.yaml")
+    _simulate(folder / "opskit.yaml")
     stage.run("backup")
-    stage.tell("One bit of one copy rots.")
-    damaged = damage(folder / "copies" / "disk")
-    stage.say(f"# flipped a bit in {damaged.relative_to(folder)}")
-    stage.tell("Anybody can find it, without a key:")
-    stage.run("verify", expect=3)
-    stage.tell("A restore notices too, and takes the good bytes from the other copy:")
+    _rot(stage)
+    _lose(stage)
+    stage.tell("What was done, in a log that shows when it was tampered with:")
+    stage.run("audit", "tail")
+    stage.tell("The way back, with the key from the safe:")
     stage.run("restore", "latest", "--target", "restored", "--key", key)
     return compare(stage.data, folder / "restored" / str(stage.data)[1:])
+
+
+def _rot(stage: Stage) -> None:
+    stage.tell("One bit of one copy rots.")
+    damaged = damage(stage.folder / "copies" / "disk")
+    stage.say(f"# flipped a bit in {damaged.relative_to(stage.folder)}")
+    stage.tell("Anybody can find it, and mend it from another copy, without a key:")
+    stage.run("verify", expect=3)
+    stage.run("heal", "--destination", "disk")
+
+
+def _lose(stage: Stage) -> None:
+    stage.tell("One copy is lost: a disk dies, and a new, empty one takes its place.")
+    shutil.rmtree(stage.folder / "copies" / "usb")
+    stage.say("# rm -r copies/usb")
+    stage.run("status", expect=3)
+    stage.run("--quiet", "init", "--destination", "usb=copies/usb")
+    stage.run("sync", "usb")
+    stage.run("--quiet", "verify")
+    stage.run("status")
 
 
 def damage(copy: Path) -> Path:
@@ -101,6 +132,9 @@ def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _mark_simulated(config: Path) -> None:
-    """Say in the config that its media are pretended, so that no status ever counts them."""
-    write_durably(config, config.read_bytes().replace(b"version: 1\n", b"version: 1\nsimulated: true\n", 1))
+def _simulate(config: Path) -> None:
+    """Say in the config that its media are pretended, so that no status takes them for real, and which they are."""
+    value = dict(read(config.read_text()).value)
+    value["simulated"] = True
+    value["destinations"] = {name: {**each, **COPIES[name]} for name, each in value["destinations"].items()}
+    write_durably(config, json.dumps(value, indent=1).encode())  # JSON is YAML too

@@ -37,13 +37,14 @@ def sync(
     dry_run: DryRunOption = False,
 ) -> int | None:
     """Copy to destinations what they lack, from others; needs no private key."""
+    from opskit.cli.auditing import judged
     from opskit.cli.copying import chosen, opened_for_copying
     from opskit.cli.reading import history_of, warn_of_absent, warn_of_rejected
     from opskit.operations.torn import drop_torn
 
     context = Context.of(typer_context)
-    with opened_for_copying(context) as (_, opened):
-        wanted = [*(destinations or ()), *(destination or ())]
+    wanted = [*(destinations or ()), *(destination or ())]
+    with opened_for_copying(context, "" if dry_run else "sync", wanted) as (_, opened, event):
         targets, sources = chosen(opened, wanted), chosen(opened, source or ())
         torn = drop_torn(opened.copies)
         history = history_of(opened)
@@ -53,7 +54,8 @@ def sync(
         if dry_run:
             return _plan(context, targets, sources, history, opened.marks()) or code
         results = {copy.destination: _sync(context, opened, copy, sources, history) for copy in targets}
-        return max(code, _tell(context, targets, results))
+        code = max(code, _tell(context, targets, results))
+        return judged(event, code, destinations={copy.destination: _as_json(copy, results) for copy in targets})
 
 
 def _warn(context: Context, opened: Access, torn: Sequence[tuple[str, str, Exception]]) -> bool:

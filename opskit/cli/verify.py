@@ -36,14 +36,21 @@ def verify(
     key: TrustOption = None,
 ) -> int | None:
     """Read the copies back and compare every object; needs no private key."""
+    from opskit.cli.auditing import audited_reading, judged
     from opskit.cli.reading import opened_for_reading
+    from opskit.cli.remembering import remember
     from opskit.cli.render import printable
 
     context = Context.of(typer_context)
-    with opened_for_reading(context, repository, key, destination, keyless=True) as opened:
+    with (
+        audited_reading(context, repository, "verify", " ".join(destination or ())) as event,
+        opened_for_reading(context, repository, key, destination, keyless=True) as opened,
+    ):
         if opened.heads is not None and opened.heads.lost:
             context.warning(printable(opened.heads.lost))
         reports = _read_back(context, opened, key)
+        if repository is None:
+            remember(context, opened, reports)
         if context.json:
             context.write_json(_as_json(opened, reports))
         else:
@@ -51,6 +58,10 @@ def verify(
         if not opened.judges_signatures:
             context.warning("SIGNATURES WERE NOT JUDGED: hashes show what is damaged, and not who made it")
             context.hint("--key FILE, the recovery-key file, checks who made the snapshots as well")
+        return judged(event, _code(opened, reports), destinations=_as_json(opened, reports)["destinations"])
+
+
+def _code(opened: Access, reports: Mapping[str, CopyReport]) -> int:
     if opened.judges_signatures and any(report.is_forged for report in reports.values()):
         return 13
     return 0 if not opened.absent and all(report.is_good for report in reports.values()) else 3
@@ -172,7 +183,7 @@ def _tell_details(context: Context, name: str, report: CopyReport) -> None:
     _advise(context, name, report)
     _list(context, f"{name}: lacks these snapshots, which other copies have", report.behind)
     if report.behind:
-        context.hint(f"{name}: the next opskit backup brings it up to date from the other copies")
+        context.hint(f"{name}: to bring it up to date: opskit sync {name} (the next backup does it too)")
 
 
 def _list(context: Context, title: str, lines: Sequence[str]) -> None:
@@ -207,22 +218,18 @@ def _advise(context: Context, name: str, report: CopyReport) -> None:
     """What to do about damaged and missing objects."""
     from opskit.cli.render import printable
 
-    bad = [each for each in (*report.damaged, *report.missing)]
-    if not bad:
-        return
+    bad = [*report.damaged, *report.missing]
     lost = [each for each in bad if not report.elsewhere.get(each) and each in report.needed_by]
+    if any(report.elsewhere.get(each) for each in bad):
+        others = sorted({each for found in report.elsewhere.values() for each in found})
+        context.hint(
+            f"{name}: to mend it from {', '.join(map(printable, others))}: opskit heal --destination {name} "
+            "(until then, restore reads the other copies)"
+        )
     if lost:
         context.hint(
-            f"{name}: {len(lost):,} of these are intact at no copy at hand: bring in the destinations that are absent; "
-            "opskit backup stores anew what the source still has of what is missing"
+            f"{name}: {len(lost):,} of these are intact at no copy at hand: bring in the destinations that are absent, "
+            "then opskit heal; what the source still has, opskit backup stores anew after that"
         )
-    elif report.needed_by:
-        others = sorted({each for found in report.elsewhere.values() for each in found})
-        context.hint(f"{name}: another copy has all of it intact ({', '.join(others)}): opskit restore reads it there")
     if report.damaged:
         context.hint(f"{name}: look at the medium (smartctl, kernel log) before you trust it with more")
-        # What is damaged in place keeps its name and size, so a listing shows it and backup counts on it.
-        context.hint(
-            f"{name}: to mend it, move the damaged object away (mv …/{printable(report.damaged[0])} somewhere), then "
-            "run opskit backup: it copies the object from another copy, or stores what it held again from the source"
-        )

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from opskit.cli.context import Context
 from opskit.errors import UsageError
-from opskit.setup import Wishes, expanded, place
+from opskit.locations import expanded, place
+from opskit.setup import Wishes
 
 
 class Answers:

@@ -12,23 +12,37 @@ from fnmatch import fnmatchcase
 from itertools import permutations
 from pathlib import Path
 
-from opskit.config.model import Config, LocalDestination, PathsSource
+from opskit.config.model import Config, LocalDestination, PathsSource, S3Bucket, S3Destination
 from opskit.config.syntax import Location
 
 
 def contradictions(config: Config) -> list[tuple[Location, str]]:
     """Settings that cannot be meant: (field, "what, expected X")."""
-    return [*_self_backups(config), *_shared_places(config), *_overlapping_paths(config)]
+    return [
+        *_self_backups(config),
+        *_shared_places(config),
+        *_shared_buckets(config),
+        *_half_settings(config),
+        *_overlapping_paths(config),
+    ]
 
 
 def warnings(config: Config) -> list[str]:
     """Risks of a valid configuration, one sentence each, beginning with the field."""
-    return [*_key_risks(config), *_policy_risks(config), *_source_risks(config)]
+    return [*_key_risks(config), *_policy_risks(config), *_source_risks(config), *_bucket_risks(config)]
+
+
+def _folders(config: Config) -> dict[str, LocalDestination]:
+    return {name: each for name, each in config.destinations.items() if isinstance(each, LocalDestination)}
+
+
+def _buckets(config: Config) -> dict[str, S3Bucket]:
+    return {name: each.s3 for name, each in config.destinations.items() if isinstance(each, S3Destination)}
 
 
 def _self_backups(config: Config) -> Iterator[tuple[Location, str]]:
     places: list[tuple[Location, LocalDestination | None, Path]] = [(("state_dir",), None, config.state_dir)]
-    places += [(("destinations", name, "path"), each, each.path) for name, each in config.destinations.items()]
+    places += [(("destinations", name, "path"), each, each.path) for name, each in _folders(config).items()]
     for location, destination, path in places:
         for name, source in config.sources.items():
             root = _holding_root(source, path) if isinstance(source, PathsSource) else None
@@ -81,7 +95,7 @@ def _matches(parts: tuple[str, ...], pattern: str) -> bool:
 
 
 def _shared_places(config: Config) -> Iterator[tuple[Location, str]]:
-    destinations = list(config.destinations.items())
+    destinations = list(_folders(config).items())
     for i, (name, destination) in enumerate(destinations):
         if destination.path == config.state_dir:
             yield ("destinations", name, "path"), "is also state_dir, expected another folder"
@@ -91,6 +105,30 @@ def _shared_places(config: Config) -> Iterator[tuple[Location, str]]:
                     ("destinations", name, "path"),
                     f"shares its folder with destination '{other}', expected a folder outside {earlier.path}",
                 )
+
+
+def _shared_buckets(config: Config) -> Iterator[tuple[Location, str]]:
+    buckets = list(_buckets(config).items())
+    for i, (name, place) in enumerate(buckets):
+        for other, earlier in buckets[:i]:
+            same = (place.endpoint, place.bucket) == (earlier.endpoint, earlier.bucket)
+            one, two = (f"{each.prefix}/" if each.prefix else "" for each in (place, earlier))
+            if same and (one.startswith(two) or two.startswith(one)):
+                yield (
+                    ("destinations", name, "s3", "bucket"),
+                    f"shares its place with destination '{other}', expected another bucket or prefix",
+                )
+
+
+def _half_settings(config: Config) -> Iterator[tuple[Location, str]]:
+    for name, place in _buckets(config).items():
+        where: Location = ("destinations", name, "s3")
+        if (place.access_key_id is None) != (place.secret_access_key is None):
+            lone, other = ("access_key_id", "secret_access_key")
+            lone, other = (other, lone) if place.access_key_id is None else (lone, other)
+            yield (*where, lone), f"stands alone, expected {other} beside it"
+        if place.kms_key is not None and place.sse != "aws:kms":
+            yield (*where, "kms_key"), "has no use, expected sse: aws:kms beside it"
 
 
 def _overlapping_paths(config: Config) -> Iterator[tuple[Location, str]]:
@@ -145,6 +183,22 @@ def _source_risks(config: Config) -> Iterator[str]:
         for path in source.paths if isinstance(source, PathsSource) else ():
             if set("*?[$") & set(str(path)):
                 yield f"sources.{name}.paths: {path} is taken literally; wildcards and variables are not expanded"
-            for label, destination in config.destinations.items():
+            for label, destination in _folders(config).items():
                 if path != destination.path and path.is_relative_to(destination.path):
                     yield f"sources.{name}.paths: {path} lies inside destination '{label}', beside its repository"
+
+
+def _bucket_risks(config: Config) -> Iterator[str]:
+    for name, place in _buckets(config).items():
+        if place.storage_class in {"GLACIER", "DEEP_ARCHIVE"}:
+            yield (
+                f"destinations.{name}.s3.storage_class: {place.storage_class} cannot be read without a restore "
+                "that takes hours: verify, drill and restore fail until then; GLACIER_IR reads at once"
+            )
+        if place.endpoint is not None and place.endpoint.startswith("http://"):
+            yield f"destinations.{name}.s3.endpoint: requests travel unencrypted; the backups are, the names are not"
+        if place.object_lock_days is not None and place.lock_mode == "GOVERNANCE":
+            yield (
+                f"destinations.{name}.s3.lock_mode: GOVERNANCE: whoever may bypass it can delete before the lock ends; "
+                "COMPLIANCE locks against everybody"
+            )

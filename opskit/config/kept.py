@@ -3,7 +3,8 @@
 One small file for each config, private to its user, holds the plain values and a digest. The digest covers, beside the
 values, everything that they follow from: the bytes of the config, its place, the program that judged it. So whatever
 changed, and whatever was torn by a crash, is simply not found, and the config is judged anew. Nobody gains by writing
-such a file: what others own or may write is not read, and its owner is the one whose config it is.
+such a file: what others own or may write is not read, and its owner is the one whose config it is. Only the newest
+files stay: configs come and go, and nothing tells here which are gone.
 
 It deliberately never fails: without a private folder nothing is kept, and every run pays for judging.
 """
@@ -14,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from opskit import __version__
 from opskit.config.model import Values
 
 _MAX_BYTES = 4 * 1024 * 1024
+_MAX_FILES = 16
+_NAME = re.compile(r"config-[0-9a-f]{32}\.json")
 _PROGRAM = (
     "build.py", "dangers.py", "entry.py", "judging.py", "kept.py", "load.py", "model.py", "schema.py", "syntax.py",
     "../secrets/reference.py",
@@ -58,7 +62,7 @@ class Kept:
         return None
 
     def write(self, values: Values) -> None:
-        """Keep the values, in place of older ones."""
+        """Keep the values, in place of older ones, and remove the oldest files where there are too many."""
         text = json.dumps(values).encode()
         with contextlib.suppress(OSError):
             _make(self._place)
@@ -69,6 +73,7 @@ class Kept:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
                 with open(os.open(self._name, flags, 0o600, dir_fd=parent), "wb") as file:
                     file.write(self._digest(text) + b"\n" + text)
+                _prune(parent, self._name)
 
     def _digest(self, text: bytes) -> bytes:
         here = Path(__file__).parent
@@ -76,6 +81,19 @@ class Kept:
         for fact in (*self._facts, *((here / name).read_bytes() for name in _PROGRAM), text):
             digest.update(len(fact).to_bytes(8, "big") + fact)
         return digest.hexdigest().encode()
+
+
+def _prune(parent: int, newest: str) -> None:
+    """Remove this user's oldest kept files; `newest` stays, whatever the clock of the file system says."""
+    ages = {}
+    for name in os.listdir(parent):
+        with contextlib.suppress(OSError):  # another process prunes too
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if _NAME.fullmatch(name) and _is_private(status, stat.S_IFREG, 0):
+                ages[name] = (name == newest, status.st_mtime_ns)
+    for name in sorted(ages, key=ages.__getitem__)[:-_MAX_FILES]:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=parent)
 
 
 @contextmanager

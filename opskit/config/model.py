@@ -30,6 +30,13 @@ TAG_PATTERN = r"^[A-Za-z0-9_.:=+-]{1,64}$"
 FINGERPRINT_PATTERN = r"^[0-9A-Fa-f]{40}$"
 FILENAME_PATTERN = r"^[^/\x00]{1,200}$"
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+BUCKET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$"
+PREFIX_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,4}$"
+# No '@': a user name or password has no place in an address that messages show.
+ENDPOINT_PATTERN = r"^https?://[A-Za-z0-9.\[\]:-]{1,253}(/[A-Za-z0-9._~-]+)*/?$"
+REGION_PATTERN = r"^[A-Za-z0-9-]{1,64}$"
+STORAGE_CLASS_PATTERN = r"^[A-Z0-9_]{1,64}$"
+KMS_KEY_PATTERN = r"^[A-Za-z0-9:/_-]{1,2048}$"
 # What a pattern means to a person; `judging` puts it after "expected".
 MEANINGS = {
     LABEL_PATTERN: "1 to 32 of a-z, 0-9, _ and -",
@@ -37,6 +44,12 @@ MEANINGS = {
     FINGERPRINT_PATTERN: "a full fingerprint of 40 hexadecimal digits",
     FILENAME_PATTERN: "a file name without '/'",
     VARIABLE_PATTERN: "names of letters, digits and _, not beginning with a digit",
+    BUCKET_PATTERN: "the name of a bucket: 3 to 255 of letters, digits, '.', '_' and '-'",
+    PREFIX_PATTERN: "1 to 5 parts of letters, digits, '.', '_' and '-', with '/' between them only",
+    ENDPOINT_PATTERN: "an address such as https://s3.example.org, without a user name or a bucket",
+    REGION_PATTERN: "a region such as eu-central-1",
+    STORAGE_CLASS_PATTERN: "a storage class such as STANDARD_IA",
+    KMS_KEY_PATTERN: "the id, alias or ARN of a key",
 }
 DURATION_PATTERN = r"^[1-9][0-9]{0,5}[mhdw]$"
 DURATION_EXAMPLE = "a duration such as 90m, 26h, 30d or 2w"
@@ -156,8 +169,57 @@ class LocalDestination(Entry):
     )
 
 
+class S3Bucket(Entry):
+    """A place in a bucket, and how objects are kept there."""
+
+    bucket: Annotated[str, Matches(BUCKET_PATTERN)] = key("name of the bucket, which must exist")
+    prefix: Annotated[str, Matches(PREFIX_PATTERN)] | None = key(
+        "what the keys of all objects begin with; default: nothing", default=None
+    )
+    region: Annotated[str, Matches(REGION_PATTERN)] | None = key(
+        "the bucket's region; default: that of the AWS environment or profile", default=None
+    )
+    endpoint: Annotated[str, Matches(ENDPOINT_PATTERN)] | None = key(
+        "address of the service; default: AWS", default=None
+    )
+    storage_class: Annotated[str, Matches(STORAGE_CLASS_PATTERN)] | None = key(
+        "storage class of new objects; default: the bucket's", default=None
+    )
+    sse: Literal["AES256", "aws:kms"] | None = key(
+        "encryption by the service, on top of opskit's own; default: the bucket's", default=None
+    )
+    kms_key: Annotated[str, Matches(KMS_KEY_PATTERN)] | None = key("with sse aws:kms: which key", default=None)
+    object_lock_days: Annotated[int, Between(1, 36_500)] | None = key(
+        "days for which nobody can delete an object that a snapshot needs; the bucket must have object lock",
+        default=None,
+    )
+    lock_mode: Literal["COMPLIANCE", "GOVERNANCE"] = key(
+        "COMPLIANCE locks against everybody; GOVERNANCE yields to who may bypass it", default="COMPLIANCE"
+    )
+    access_key_id: Reference | None = key(
+        "reference to the id of an access key; default: the usual AWS chain", default=None
+    )
+    secret_access_key: Reference | None = key("reference to the secret of that access key", default=None)
+
+
+class S3Destination(Entry):
+    """A bucket of AWS S3, or of a service that speaks its protocol."""
+
+    kind: ClassVar[str] = "s3"
+
+    s3: S3Bucket = key("the bucket that holds the repository")
+    medium: Label = key("label of the kind of medium, for the 3-2-1 rule", default="object-storage")
+    offsite: bool = key("whether this copy is at another place than the original", default=False)
+    upload_limit: Annotated[int, Between(1, 1_000_000_000)] | None = key(
+        "most that is sent on the average, in KiB a second; default: no limit", default=None
+    )
+    download_limit: Annotated[int, Between(1, 1_000_000_000)] | None = key(
+        "most that is received on the average, in KiB a second; default: no limit", default=None
+    )
+
+
 Source = PathsSource | CommandSource
-Destination = LocalDestination
+Destination = LocalDestination | S3Destination
 
 _UpTo100 = Annotated[int, Between(1, 100)]
 

@@ -293,6 +293,7 @@ def _spawn(
     output_limit: int | None,
 ) -> int:
     output, log, status = files
+    limit = None if output_limit is None else _possible(output_limit)
     command = [find_program(name), "--status-fd", str(status.fileno())]
     passed = [status.fileno()]
     if secret is not None:
@@ -307,15 +308,27 @@ def _spawn(
         if secret is not None:
             os.close(passed[-1])
     try:
-        if output_limit is not None:
+        if limit is not None:
             # The kernel ends the program with SIGXFSZ when its output passes the limit.
             with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (output_limit, output_limit))
-        return process.wait()
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+        code = process.wait()
     except BaseException:
         process.kill()
         process.wait()
         raise
+    if code == -signal.SIGXFSZ and limit != output_limit:  # so small a limit says nothing about the message
+        raise OpskitError(
+            f"{name} was ended because files may not grow beyond {limit} bytes here",
+            hint="lift that limit: ulimit -f unlimited",
+        )
+    return code
+
+
+def _possible(limit: int) -> int:
+    """`limit` bytes, or the present hard limit on files (`ulimit -f`), which cannot be raised, where that is less."""
+    present = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    return limit if present == resource.RLIM_INFINITY else min(limit, present)
 
 
 def _secret_pipe(secret: bytes) -> int:

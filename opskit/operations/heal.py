@@ -73,6 +73,17 @@ def heal(
     return results
 
 
+def mend_report(report: CopyReport, result: Healed) -> None:
+    """Make the report of a copy that was healed say what it is now, as if it had been read again."""
+    mended = {*result.replaced, *result.restored}
+    gone = {*mended, *result.quarantined}
+    report.damaged = [name for name in report.damaged if name not in gone]
+    report.foreign = [name for name in report.foreign if name not in gone]
+    report.untrusted = [text for text in report.untrusted if text.partition(":")[0] not in gone]
+    report.missing = [name for name in report.missing if name not in mended] + result.quarantined
+    report.needed_by = {name: needing for name, needing in report.needed_by.items() if name not in mended}
+
+
 class _Healing:
     """The mending of one copy."""
 

@@ -1,25 +1,51 @@
-"""Small files of the host's state that must survive a power cut, written whole or not at all."""
+"""Small files of the host's state and config that must survive a power cut, written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from opskit.errors import OpskitError
+from opskit.errors import OpskitError, UsageError
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace a file (mode 0600): temporary name, fsync, rename, fsync of the folder. Raises OpskitError."""
-    try:
-        _write(path, data)
-    except OSError as error:
-        raise OpskitError(
-            f"{path} cannot be written: {(error.strerror or 'error').lower()}",
-            hint="free space in that folder, or mend its permissions, then run the command again",
-        ) from error
+def write_durably(path: Path, data: bytes, *, like_before: bool = False) -> None:
+    """Replace a file (mode 0600): temporary name, fsync, rename, fsync of the folder. Raises OpskitError.
+
+    With `like_before` a file of people's: a symbolic link stays one, and mode and owner stay what they were.
+    """
+    with _translated(path):
+        if like_before:
+            path = Path(os.path.realpath(path))
+        temporary = _write_beside(path, data)
+        if like_before:
+            _take_after(temporary, path)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
 
 
-def _write(path: Path, data: bytes) -> None:
+def create_durably(path: Path, data: bytes) -> None:
+    """The same for a file that must not be there yet; raises UsageError where it is."""
+    with _translated(path):
+        temporary = _write_beside(path, data)
+        try:
+            os.link(temporary, path)
+        except FileExistsError as error:
+            raise UsageError(f"{path} is there already: another run has just made it") from error
+        finally:
+            os.unlink(temporary)
+        _sync_folder(path.parent)
+
+
+def require_writable(path: Path) -> None:
+    """Raise what `write_durably` would, as far as that can be known before; makes the folder."""
+    with _translated(path):
+        os.unlink(_write_beside(Path(os.path.realpath(path)), b""))
+
+
+def _write_beside(path: Path, data: bytes) -> Path:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -27,9 +53,31 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return temporary
+
+
+def _take_after(file: Path, model: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        found = model.stat()
+        with contextlib.suppress(PermissionError):  # only root gives files away
+            os.chown(file, found.st_uid, found.st_gid)
+        file.chmod(found.st_mode & 0o777)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OpskitError(
+            f"{path} cannot be written: {(error.strerror or 'error').lower()}",
+            hint="free space in that folder, or mend its permissions, then run the command again",
+        ) from error

@@ -17,8 +17,8 @@ from opskit.repository.durable import write_durably
 class Identity:
     """The host's GnuPG home and the roles from the config; fingerprints are 40 upper-case hex digits.
 
-    `signers` may sign snapshots (maintainers among them), `maintainers` alone may sign marks. `trusted` is a key ring file
-    with the public keys of both, for gpgv.
+    `signers` may sign snapshots (maintainers among them), `maintainers` alone may sign marks. `trusted` is a key ring
+    file with the public keys of both, for gpgv.
     """
 
     keyring: Keyring

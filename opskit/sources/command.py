@@ -2,7 +2,8 @@
 
 Invariants: the content counts as complete only when the command has ended with status 0, and the last
 `readinto` says otherwise by SourceError, before anything can be committed; standard error is drained at all times,
-so that a chatty command never blocks; a command that is no longer wanted is ended with its whole process group.
+so that a chatty command never blocks; a command that is no longer wanted is ended with its whole process group, by
+this process, or by the kernel where this process is killed (`Lifeline`).
 Arguments go to the program as they are, no shell is involved, and they never appear in messages: they may hold secrets.
 
 There is no time limit: a dump takes as long as it takes. Of standard input the status of the writer
@@ -11,6 +12,7 @@ cannot be known: a failed program in front of the pipe looks like the end. Prefe
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -103,6 +105,7 @@ class CommandOutput:
     ) -> None:
         self._grace_seconds, self._redact = grace_seconds, redact
         self._name = os.path.basename(argv[0])
+        self._lifeline = Lifeline()
         try:
             self._process = subprocess.Popen(
                 argv,
@@ -112,9 +115,12 @@ class CommandOutput:
                 env=env,
                 bufsize=0,
                 start_new_session=True,
+                pass_fds=(self._lifeline.held,),
             )
         except (OSError, ValueError) as error:
+            self._lifeline.close()
             raise _cannot_start(argv[0], str(getattr(error, "strerror", None) or "bad argument").lower()) from error
+        self._lifeline.tie(self._process.pid)
         assert self._process.stdout is not None and self._process.stderr is not None
         self._stdout, self._stderr = self._process.stdout, self._process.stderr
         self._tail: deque[bytes] = deque()
@@ -132,6 +138,7 @@ class CommandOutput:
         """Free the pipes; end the process group where the command still runs."""
         if self._process.poll() is None:
             self._end_group()
+        self._lifeline.close()
         self._drain.join(self._grace_seconds)
         self._stdout.close()
         if not self._drain.is_alive():  # else a stray grandchild holds the pipe: its thread ends with the process
@@ -167,6 +174,39 @@ class CommandOutput:
                 kept += len(block)
                 while kept - len(self._tail[0]) >= 2 * KEPT_STDERR_BYTES:
                     kept -= len(self._tail.popleft())
+
+
+class Lifeline:
+    """Ends a process group when this process dies without a chance to, as by `kill -9`.
+
+    A pipe in which nothing is ever written: the command inherits the end called `held`, only this process has the
+    other one. When that closes, the kernel sends SIGTERM to the group (fcntl(2): F_SETOWN, F_SETSIG, O_ASYNC). Unlike
+    PR_SET_PDEATHSIG it needs no code in the child, reaches the whole group, and does not follow the death of a thread.
+    A command that closes the descriptors it does not know, and has no child that keeps them, is out of its reach.
+    """
+
+    def __init__(self) -> None:
+        self.held, self._ours = os.pipe()
+
+    def tie(self, group: int) -> None:
+        """From now on the group goes with this process."""
+        with suppress(OSError):  # it is over already, or this kernel cannot do it
+            fcntl.fcntl(self.held, fcntl.F_SETSIG, signal.SIGTERM)
+            fcntl.fcntl(self.held, fcntl.F_SETOWN, -group)
+            self._watch(os.O_ASYNC)
+
+    def close(self) -> None:
+        """Let the group go: what a command left running on purpose stays. May be repeated."""
+        if self.held >= 0:
+            with suppress(OSError):
+                self._watch(0)
+            os.close(self.held)
+            os.close(self._ours)
+            self.held = -1
+
+    def _watch(self, flag: int) -> None:
+        flags = fcntl.fcntl(self.held, fcntl.F_GETFL)
+        fcntl.fcntl(self.held, fcntl.F_SETFL, flags & ~os.O_ASYNC | flag)
 
 
 class StdinSource:

@@ -85,6 +85,15 @@ def test_usage(machine: Machine, arguments: list[str]) -> None:
     assert not objects(machine.a, "snapshots")
 
 
+@pytest.mark.parametrize("tag", ["a\nb\x1b[31m", "nightly\n", "", "two words", "x" * 65, "ü"])
+def test_a_tag_is_judged_as_in_the_config(machine: Machine, tag: str) -> None:
+    """A tag that the config would refuse is exit 2, says what is expected, and is signed nowhere."""
+    answer = machine.run("backup", "--tag", "good", "--tag", tag)
+    assert answer.code == 2 and "--tag: expected 1 to 64 of letters, digits" in answer.err
+    assert "\x1b" not in answer.err and not objects(machine.a, "snapshots")
+    assert machine.run("backup", "--dry-run", "--tag", tag).code == 2
+
+
 def test_the_source_is_gone(machine: Machine) -> None:
     """An absent source path is exit 4, and no snapshot is made."""
     shutil.rmtree(machine.source)
@@ -322,6 +331,7 @@ def test_interrupted(machine: Machine) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
+    assert err.splitlines()[-1] == b"opskit: error: interrupted; everything stored so far will be reused"
     assert not objects(machine.a, "snapshots")
     stored = {name for name in objects(machine.a, "packs") if not Path(name).name.startswith(".")}
     assert stored

@@ -14,7 +14,7 @@ def test_the_story_on_given_data(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     before = snapshot_of(data)
     done = opskit("demo", str(data), TMPDIR=str(tmp_path / "tmp"))
-    assert done.returncode == 0, done
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "damaged" in done.stdout + done.stderr and "PROVED: 4 files restored, equal" in done.stdout
     assert snapshot_of(data) == before
     assert not list((tmp_path / "tmp").iterdir())

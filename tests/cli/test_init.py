@@ -17,10 +17,12 @@ from opskit.access import read_key_file
 from opskit.cli.wizard import label_of
 from opskit.config.load import load
 from opskit.gpg import Keyring
+from opskit.operations.lock import exclusive
 from tests.cli.hosts import Machine, fill, objects, run, snapshot_of
 from tests.cli.running import OPSKIT, clean
 from tests.gpg.keys import private_folder
 from tests.operations.judging import assert_equal
+from tests.stores.mounts import mounted
 
 
 @pytest.fixture
@@ -70,7 +72,9 @@ def test_repeated(machine: Machine) -> None:
     answer = machine.run("init")
     assert answer.code == 0 and "repository is there" in answer.out
     for path, content in kept.items():
-        if path.suffix != ".lock":
+        if path.suffix == ".jsonl":
+            assert path.read_bytes().startswith(content), "the audit log only grows"
+        elif path.suffix != ".lock":
             assert path.read_bytes() == content, path
 
 
@@ -496,3 +500,58 @@ def test_a_key_with_a_passphrase(fresh: Machine, tmp_path: Path) -> None:
     command = [*OPSKIT, "--config", str(fresh.config), *map(str, restore), "asked"]
     code, shown = converse(command, tmp_path, [(b"passphrase", b"correct horse")])
     assert code == 0 and b"horse" not in shown, shown
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """Of several inits of one host at once one succeeds, and the recovery key it names opens what is backed up."""
+    machine = Machine(tmp_path / "host")
+    fill(machine.source)
+    runs = [
+        machine.start(
+            "init", "--state-dir", machine.state, "--source", f"data={machine.source}",
+            "--destination", f"a={machine.a}", "--new-recipient", f"Safe {number} <safe@example.org>", "--no-passphrase",
+            "--recovery-key", machine.folder / f"key-{number}.asc",
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    answers = [each.communicate() for each in runs]
+    good = [number for number, each in enumerate(runs) if each.returncode == 0]
+    assert len(good) == 1 and all(each.returncode in (0, 2, 11) for each in runs), answers
+    assert machine.run("backup").code == 0
+    keys = list(machine.folder.glob("key-*.asc"))
+    assert keys == [machine.folder / f"key-{good[0]}.asc"], "no key file stays that opens nothing"
+    assert machine.run("restore", "latest", "--target", tmp_path / "r", "--key", keys[0]).code == 0
+
+
+def test_init_waits_for_no_backup(machine: Machine) -> None:
+    """While another run holds the state, init is exit 11 and changes nothing."""
+    before = machine.config.read_text()
+    with exclusive(machine.state / "lock"):
+        answer = machine.run("init", "--destination", f"c={machine.folder / 'c'}")
+    assert answer.code == 11 and machine.config.read_text() == before and not (machine.folder / "c").exists()
+
+
+def test_a_linked_config_stays_a_link(machine: Machine) -> None:
+    """A config that is a symbolic link keeps being one; the file behind it gets the entry, and keeps its mode."""
+    real = machine.folder / "real.yaml"
+    machine.config.rename(real)
+    real.chmod(0o640)
+    machine.config.symlink_to("real.yaml")
+    assert machine.run("init", "--destination", f"c={machine.folder / 'c'}").code == 0
+    assert machine.config.is_symlink() and "c:" in real.read_text() and real.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_config_that_cannot_be_written(tmp_path: Path) -> None:
+    """Where the config's folder takes nothing, no recovery key is written, and the same command works afterwards."""
+    machine = Machine(tmp_path / "host")
+    fill(machine.source)
+    with mounted("tmpfs", tmp_path) as place:
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        arguments = [
+            "--config", place / "opskit.yaml", "init", "--state-dir", machine.state, "--source", f"d={machine.source}",
+            "--destination", f"a={machine.a}", "--new-recipient", "Safe <safe@example.org>",
+            "--recovery-key", machine.key, "--no-passphrase",
+        ]  # fmt: skip
+        assert run(*arguments).code == 1 and not machine.key.exists()
+        subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+        assert run(*arguments).code == 0 and machine.key.exists()

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from opskit import __version__, log
-from opskit.cli import commands, context, failures, main
+from opskit.cli import commands, context, failures, main, story
 from opskit.errors import Interrupted, NotMounted, OpskitError, SnapshotNotFound
 from tests.cli.running import OPSKIT, clean, opskit
 
@@ -29,7 +29,7 @@ def acting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Act], None]:
     """Add a command `act` to the program that does what the test says."""
 
     def install(act: Act) -> None:
-        from opskit.cli.options import build, noun
+        from opskit.cli.options import GLOBAL_NAMES, build, noun
 
         app = noun()
 
@@ -44,7 +44,7 @@ def acting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Act], None]:
             return act(context.Context.of(typer_context))
 
         def load(self: commands.LazyGroup, name: str) -> object:
-            return build(app, [each for each in self.params if each.name in commands.GLOBAL_NAMES])
+            return build(app, [each for each in self.params if each.name in GLOBAL_NAMES])
 
         monkeypatch.setitem(commands.COMMANDS, "act", ("act", "Act."))
         monkeypatch.setattr(commands.LazyGroup, "load", load)
@@ -59,6 +59,11 @@ def failing(error: BaseException) -> Act:
         raise error
 
     return act
+
+
+def noted(error: BaseException, note: str) -> BaseException:
+    error.add_note(note)
+    return error
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
@@ -77,8 +82,9 @@ def test_what_a_command_returns_is_the_exit_code(
         (SnapshotNotFound("no snapshot 'x'"), 10, "no snapshot 'x'"),
         (NotMounted("not mounted at /mnt"), 23, "not mounted at /mnt"),
         (Interrupted("stopped"), 130, "stopped"),
-        (KeyboardInterrupt(), 130, "interrupted; everything stored so far will be reused"),
-        (typer.Abort(), 130, "interrupted; everything stored so far will be reused"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (noted(KeyboardInterrupt(), "what is done is kept"), 130, "interrupted; what is done is kept"),
+        (typer.Abort(), 130, "interrupted"),
         (MemoryError(), 1, "out of memory"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, "no space left on device: /x"),
         (ValueError("odd"), 1, "unexpected ValueError: odd"),
@@ -228,7 +234,23 @@ def test_a_failing_exit_after_an_interrupt_is_an_interrupt(acting: Callable[[Act
 
     acting(act)
     assert main(["act"]) == 130
-    assert capsys.readouterr().err == "opskit: error: interrupted; everything stored so far will be reused\n"
+    assert capsys.readouterr().err == "opskit: error: interrupted\n"
+
+
+def test_a_demonstration_keeps_nothing_outside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the story's commands keep of its config lies in the story's folder, and goes with it."""
+    stage, elsewhere = tmp_path / "stage", tmp_path / "elsewhere"
+    for folder in (stage, elsewhere):
+        folder.mkdir()
+    (stage / "opskit.yaml").write_text(
+        "version: 1\nstate_dir: state\nsources: {data: {paths: [data]}}\n"
+        f"destinations: {{disk: {{path: copy}}}}\nkeys: {{recipients: [{'A' * 40}]}}\n"
+    )
+    (stage / "opskit.yaml").chmod(0o600)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(elsewhere))
+    told = story.Stage(stage, stage / "data", lambda _: None)
+    told.run("--quiet", "backup", "--dry-run", "nobody", expect=2)
+    assert len(list((stage / "cache" / "opskit").iterdir())) == 1 and not list(elsewhere.iterdir())
 
 
 def test_without_arguments_the_help_is_shown(capsys: Capture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -54,9 +55,25 @@ def test_which_snapshot(backed_up: Machine, tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["0000000000", "other@latest", "2001-01-01", "latest:srv/nothing"])
 def test_no_such_thing(backed_up: Machine, tmp_path: Path, what: str) -> None:
     """A snapshot, source, date or path that is not there is exit 10 with a hint, and no file appears."""
-    answer = backed_up.run("restore", what, "--target", tmp_path / "r", "--key", backed_up.key)
+    arguments = ["restore", what, "--target", tmp_path / "r", "--key", backed_up.key]
+    answer = backed_up.run(*arguments)
     assert answer.code == 10 and "hint" in answer.err
     assert not (tmp_path / "r").exists()
+    plan = backed_up.run(*arguments, "--dry-run")
+    assert (plan.code, plan.err, plan.out) == (10, answer.err, "")
+    assert backed_up.run(*arguments, "--dry-run", "--json").json["error"]["exit_code"] == 10
+
+
+def test_every_time_that_is_printed_restores_its_snapshot(backed_up: Machine, tmp_path: Path) -> None:
+    """The time in `snapshots --json`, and the minute in what restore reports, name that snapshot."""
+    newest = backed_up.run("snapshots", "--json").json[-1]
+    common = ["--key", backed_up.key]
+    answer = backed_up.run("restore", newest["time"], "--target", tmp_path / "z", *common)
+    assert answer.code == 0 and f"of snapshot {newest['id'][:8]} (" in answer.out
+    minute = re.search(r"[(](.*UTC)[)]", answer.out)
+    assert minute is not None
+    again = backed_up.run("restore", f"{minute[1]}:{backed_up.source}/later", "--target", tmp_path / "m", *common)
+    assert again.code == 0 and f"restored 1 file, 7 B of snapshot {newest['id'][:8]} (" in again.out
 
 
 def test_one_file_by_path(backed_up: Machine, tmp_path: Path) -> None:
@@ -116,9 +133,9 @@ def test_a_target_in_use(backed_up: Machine, tmp_path: Path) -> None:
     assert snapshot_of(tmp_path / "r") == before
 
 
-@pytest.mark.parametrize(("target", "code"), [("file", 2), ("file/below", 2), ("full/r", 20)])
+@pytest.mark.parametrize(("target", "code"), [("file", 2), ("file/below", 2), ("full/r", 21)])
 def test_a_target_that_cannot_be_used(backed_up: Machine, tmp_path: Path, target: str, code: int) -> None:
-    """A file as target is exit 2, no space for it is 20 and says how to go on; neither is called a fault of opskit."""
+    """A file as target is exit 2, no space for it is 21 and says how to go on; neither is called a fault of opskit."""
     (tmp_path / "file").write_text("x")
     arguments = ["restore", "latest", "--target", tmp_path / target, "--key", backed_up.key]
     if code == 2:
@@ -245,8 +262,22 @@ def test_a_damaged_copy_is_passed_over(used: Machine, backed_up: Machine, tmp_pa
         path.chmod(0o600)
         path.write_bytes(data)
     answer = used.run("restore", "latest", "--target", tmp_path / "r", "--key", used.key)
-    assert answer.code == 0 and "another copy was tried" in answer.err
+    assert answer.code == 0 and "; read from another copy\n" in answer.err and "no other" not in answer.err
     assert_equal(backed_up.source, place(backed_up, tmp_path / "r"))
+
+
+@pytest.mark.parametrize("copies", [["a"], ["a", "b"]])
+def test_damage_that_nothing_makes_good_is_called_so(used: Machine, tmp_path: Path, copies: list[str]) -> None:
+    """Where every copy at hand has an object damaged, each damage is told once, and no other copy is spoken of."""
+    large = max(objects(used.a, "packs"), key=lambda name: (used.a / name).stat().st_size)
+    for name in copies:
+        path = used.folder / name / large
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    chosen = [each for name in copies for each in ("--from", name)]
+    answer = used.run("restore", "latest", *chosen, "--target", tmp_path / "r", "--key", used.key)
+    assert answer.code == 3 and "read from another copy" not in answer.err
+    assert answer.err.count("; no other copy at hand has it whole\n") == len(copies)
 
 
 def test_what_no_copy_holds_is_reported(used: Machine, tmp_path: Path) -> None:
@@ -289,9 +320,10 @@ def test_interrupted(machine: Machine, tmp_path: Path, number: signal.Signals) -
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     if number == signal.SIGINT:
         assert process.returncode == 130
+        assert b"interrupted; files restored so far are kept" in err and b"--overwrite if-changed" in err
         for path in there.rglob("*"):
             if path.is_file() and not path.is_symlink():
                 assert filecmp.cmp(path, machine.source / path.relative_to(there), shallow=False), path.name

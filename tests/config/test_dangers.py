@@ -27,6 +27,13 @@ RISKS = [
     (", offsite: true", "", "policy.offsite: 1 copies elsewhere are demanded, 0"),
     ("version: 1", "version: 1\npolicy: {copies: 4}", "policy.copies: 4 copies are demanded"),
     ("{data: {paths: [/srv]}}", "{}", "sources: nothing is backed up"),
+    ("{path: /far,", "{s3: {bucket: far, storage_class: GLACIER},", "destinations.far.s3.storage_class: GLACIER"),
+    ("{path: /far,", "{s3: {bucket: far, endpoint: http://x},", "destinations.far.s3.endpoint: requests travel unenc"),
+    (
+        "{path: /far,",
+        "{s3: {bucket: far, object_lock_days: 9, lock_mode: GOVERNANCE},",
+        "destinations.far.s3.lock_mode: GOVERNANCE",
+    ),
     ("[/srv]", "['/srv/*']", "sources.data.paths: /srv/* is taken literally"),
     ("[/srv]", "['$HOME']", "sources.data.paths: /etc/$HOME is taken literally"),
     ("[/srv]", "[/far/data]", "sources.data.paths: /far/data lies inside destination 'far'"),

@@ -13,6 +13,7 @@ import pytest
 
 from opskit.config import kept
 from opskit.config.load import load
+from opskit.config.model import LocalDestination
 from opskit.errors import ConfigError
 from opskit.secrets.reference import BUILT_IN_SCHEMES
 
@@ -99,7 +100,8 @@ def test_a_changed_config_is_judged_anew(config: Path, keep: Path) -> None:
     """One other byte and the kept file counts no more: a good config is read anew, a bad one refused."""
     load(config, keep=keep)
     config.write_text(TEXT.replace("/backup", "/backuq"))
-    assert load(config, keep=keep).destinations["disk"].path == Path("/backuq")
+    disk = load(config, keep=keep).destinations["disk"]
+    assert isinstance(disk, LocalDestination) and disk.path == Path("/backuq")
     config.write_text(TEXT.replace("version: 1", "version: 2"))
     with pytest.raises(ConfigError, match="unsupported value"):
         load(config, keep=keep)
@@ -111,6 +113,49 @@ def test_one_config_keeps_one_file(config: Path, keep: Path) -> None:
         config.write_text(TEXT.replace("/backup", f"/backup{number}"))
         load(config, keep=keep)
     assert the_file(keep)
+
+
+def neighbours(config: Path, keep: Path, count: int) -> list[Path]:
+    """Kept files of other configs, each a second older than the one before; the first is as old as the file system."""
+    load(config, keep=keep)
+    paths = [keep / f"config-{number:032x}.json" for number in range(count)]
+    for age, path in enumerate(paths):
+        path.write_text("x")
+        path.chmod(0o600)
+        os.utime(path, (4_000_000_000 - age, 4_000_000_000 - age))
+    return paths
+
+
+def test_only_the_newest_are_kept(config: Path, keep: Path) -> None:
+    """Writing one more removes the oldest beyond sixteen, never the one just written; reading removes nothing."""
+    others = neighbours(config, keep, 40)
+    load(config, keep=keep)
+    assert len(list(keep.iterdir())) == 41
+    config.write_text(TEXT.replace("/backup", "/backuq"))
+    load(config, keep=keep)
+    assert set(keep.iterdir()) == {*others[:15], keep / kept_of(keep, config)._name}
+    assert kept_of(keep, config).read() is not None
+
+
+def test_what_is_not_a_kept_file_of_this_user_stays(config: Path, keep: Path) -> None:
+    """Files of other names, links, folders and files of others are neither removed nor counted."""
+    others = neighbours(config, keep, 30)
+    strange = [keep / "precious", keep / "config-1.json", keep / f"config-{'f' * 32}.json.old"]
+    for path in strange:
+        path.write_text("x")
+    others[28].unlink()
+    others[28].symlink_to(keep / "precious")
+    others[29].unlink()
+    others[29].mkdir()
+    strange += others[28:]
+    if os.geteuid() == 0:
+        os.chown(others[27], 4711, 4711)
+        strange.append(others[27])
+    for path in strange:
+        os.utime(path, (0, 0), follow_symlinks=False)
+    config.write_text(TEXT.replace("/backup", "/backuq"))
+    load(config, keep=keep)
+    assert set(keep.iterdir()) == {*strange, *others[:15], keep / kept_of(keep, config)._name}
 
 
 def test_the_same_text_elsewhere_is_another_config(config: Path, keep: Path, tmp_path: Path) -> None:

@@ -190,7 +190,45 @@ BAD = [
     (
         "{path: /backup}",
         "{}",
-        "6:3: destinations.disk.path: missing, expected folder that holds the repository, got nothing",
+        "6:3: destinations.disk: unclear kind, expected exactly one of the keys path, s3, got none",
+    ),
+    (
+        "{path: /backup}",
+        "{s3: {}}",
+        "6:10: destinations.disk.s3.bucket: missing, expected name of the bucket, which must exist, got nothing",
+    ),
+    (
+        "{path: /backup}",
+        "{s3: {bucket: b}}",
+        "6:23: destinations.disk.s3.bucket: malformed, expected the name of a bucket: "
+        "3 to 255 of letters, digits, '.', '_' and '-', got 'b'",
+    ),
+    (
+        "{path: /backup}",
+        "{s3: {bucket: bucket, prefix: /a}}",
+        "6:39: destinations.disk.s3.prefix: malformed, expected 1 to 5 parts of letters, digits, '.', '_' and '-', "
+        "with '/' between them only, got '/a'",
+    ),
+    (
+        "{path: /backup}",
+        "{s3: {bucket: bucket, sse: aes}}",
+        "6:36: destinations.disk.s3.sse: unsupported value, expected 'AES256' or 'aws:kms', got 'aes'",
+    ),
+    (
+        "{path: /backup}",
+        "{s3: {bucket: bucket, kms_key: k}}",
+        "6:40: destinations.disk.s3.kms_key: has no use, expected sse: aws:kms beside it, got 'k'",
+    ),
+    (
+        "{path: /backup}",
+        "{s3: {bucket: bucket, access_key_id: 'env:ID'}}",
+        "6:46: destinations.disk.s3.access_key_id: stands alone, expected secret_access_key beside it, got 'env:ID'",
+    ),
+    (
+        "{path: /backup}",
+        "{s3: {bucket: bucket}}\n  twin: {s3: {bucket: bucket, prefix: a}}",
+        "7:23: destinations.twin.s3.bucket: shares its place with destination 'disk', "
+        "expected another bucket or prefix, got 'bucket'",
     ),
     (
         "{path: /backup}",

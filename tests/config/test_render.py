@@ -17,6 +17,7 @@ from opskit.config.load import load, parse
 from opskit.config.model import (
     CommandSource,
     Config,
+    Destination,
     Duration,
     Keys,
     LocalDestination,
@@ -24,6 +25,8 @@ from opskit.config.model import (
     Performance,
     Policy,
     Retention,
+    S3Bucket,
+    S3Destination,
     Source,
     Verify,
 )
@@ -76,8 +79,25 @@ sources: st.SearchStrategy[Source] = st.builds(
     verify=st.none() | verifications,
     tags=tags,
 )
-destinations = st.builds(
+buckets = st.builds(
+    lambda bucket, pair: bucket.but(access_key_id=pair and pair[0], secret_access_key=pair and pair[1]),
+    st.builds(
+        S3Bucket,
+        bucket=st.from_regex(r"\A[a-z0-9][a-z0-9.-]{1,20}[a-z0-9]\Z"),
+        prefix=st.none() | st.from_regex(r"\A[a-z0-9_-]{1,5}(/[a-z0-9_-]{1,5}){0,4}\Z"),
+        endpoint=st.none() | st.just("https://[::1]:9000/s3"),
+        storage_class=st.none() | st.just("STANDARD_IA"),
+        sse=st.sampled_from([None, "AES256", "aws:kms"]),
+        object_lock_days=st.none() | st.integers(1, 36_500),
+        lock_mode=st.sampled_from(["COMPLIANCE", "GOVERNANCE"]),
+    ),
+    st.none() | st.tuples(references, references),
+)
+limits = st.none() | st.integers(1, 1_000_000_000)
+destinations: st.SearchStrategy[Destination] = st.builds(
     LocalDestination, path=_below("/dest"), medium=labels, offsite=st.booleans(), must_be_mounted=st.booleans()
+) | st.builds(
+    S3Destination, s3=buckets, medium=labels, offsite=st.booleans(), upload_limit=limits, download_limit=limits
 )
 counts = st.integers(0, 100_000)
 configs = st.builds(

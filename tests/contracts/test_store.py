@@ -24,7 +24,10 @@ from opskit.stores.base import Store
 from opskit.stores.local import LocalStore
 from opskit.stores.local.publish import WAYS
 from opskit.stores.memory import MemoryStore
+from opskit.stores.wrappers.limits import Limited
+from opskit.stores.wrappers.retry import Retrying
 from tests.fakes import FaultyStore
+from tests.stores import s3_server
 from tests.stores.mounts import FILE_SYSTEMS, mounted
 
 MakeStore = Callable[[], Store]
@@ -46,7 +49,35 @@ def _memory() -> Store:
     return MemoryStore(itertools.count(1_000_000.0).__next__)
 
 
-KINDS = ["memory", "local", "local-not-durable", "local-by-rename", "local-under-lock", "faulty"]
+def _s3(**options: Any) -> MakeStore:
+    """Stores in one bucket that share their connections, each below a prefix of its own."""
+    server = s3_server.running()
+    client = s3_server.shared_client()
+
+    def make() -> Store:
+        connection = server.connection()
+        connection._client = client
+        # Small pages and parts, so that small objects and short listings take the long ways too.
+        return server.store(connection, page_size=7, **options)
+
+    return make
+
+
+def _limited() -> Store:
+    return Limited(_memory(), upload_rate=1e9, download_rate=1e9, clock=lambda: 0.0, sleep=lambda _seconds: None)
+
+
+def _retrying() -> Store:
+    return Retrying(_memory(), lambda _error: True, sleep=lambda _seconds: None, chance=lambda: 0.5)
+
+
+S3 = {
+    "s3": {},
+    "s3-without-conditions": {"conditional": False, "checksums": False},
+    "s3-in-parts": {"threshold": 500, "part_size": 400_000},
+}
+WRAPPED = {"faulty": lambda: FaultyStore(_memory()), "limited": _limited, "retrying": _retrying}
+KINDS = ["memory", "local", "local-not-durable", "local-by-rename", "local-under-lock", *WRAPPED, *S3]
 MOUNTED = [f"local-on-{kind}" for kind in FILE_SYSTEMS]
 
 
@@ -59,13 +90,16 @@ def make_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         with mounted(kind.removeprefix("local-on-"), folder) as place:
             yield _local(place, must_be_mounted=True)
         return
+    if kind in S3:
+        yield _s3(**S3[kind])
+        return
     yield {
         "memory": _memory,
         "local": _local(folder),
         "local-not-durable": _local(folder, durable=False),
         "local-by-rename": _local(folder, ways=1),
         "local-under-lock": _local(folder, ways=2),
-        "faulty": lambda: FaultyStore(_memory()),
+        **WRAPPED,
     }[kind]
 
 

@@ -122,6 +122,39 @@ def test_a_passphrase_that_gpg_would_cut_is_refused(secret: bytes) -> None:
     assert "two" not in str(caught.value) and "xxx" not in str(caught.value)
 
 
+LIMITED = """
+import resource, sys
+from opskit.errors import OpskitError
+from opskit.gpg.program import run
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+try:
+    finished = run("gpg", [], output_limit=int(sys.argv[1]))
+    print(finished.code, finished.read().decode())
+except OpskitError as error:
+    print(error, error.hint)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script_text", "limit", "answer"),
+    [
+        # It looks at its limit when opskit has had the time to set it.
+        ("/bin/sleep 0.2; ulimit -H -f", 1 << 40, "0 128"),
+        ("/bin/sleep 0.2; ulimit -H -f", 4096, "0 8"),
+        ("/bin/sleep 0.2; exec /bin/head -c 99999 /dev/zero", 4096, "-25"),
+        ("exec /bin/head -c 99999 /dev/zero", 1 << 40, "gpg was ended because files may not grow beyond 65536 bytes"),
+    ],
+)
+def test_a_limit_on_files_is_never_raised(programs: Path, script_text: str, limit: int, answer: str) -> None:
+    """Under `ulimit -f` gpg runs with the lesser limit, and what it cuts off there is not called damage."""
+    script(programs, "gpg", script_text)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit)], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert done.stdout.startswith(answer), done
+    assert "ulimit -f unlimited" in done.stdout or not answer.startswith("gpg")
+
+
 def test_an_interrupt_ends_gpg(programs: Path) -> None:
     """A KeyboardInterrupt while gpg works ends gpg before it goes on."""
     marker = programs / "pid"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -38,6 +39,18 @@ TWO = [*ONE, snapshot("db", 1, 5)]
         ("7f3a9c21:srv:with:colons", ("7f3a9c21", "srv:with:colons")),
         ("2026-11-21T02:30:00:/srv", ("2026-11-21T02:30:00", "srv")),
         ("data@2026-11-21 02:30:a\nb", ("data@2026-11-21 02:30", "a\nb")),
+        ("2026-11-22T05:24:49Z", ("2026-11-22T05:24:49Z", "")),
+        ("2026-11-22T05:24:49Z:/srv/a", ("2026-11-22T05:24:49Z", "srv/a")),
+        ("data@2026-11-22T05:24:49+02:00:49Z", ("data@2026-11-22T05:24:49+02:00", "49Z")),
+        ("2026-11-22T05:24+0200", ("2026-11-22T05:24+0200", "")),
+        ("2026-11-22 05:24:49 UTC:a", ("2026-11-22 05:24:49 UTC", "a")),
+        ("2026-11-22T05:24:49.123456Z:a", ("2026-11-22T05:24:49.123456Z", "a")),
+        ("2026-11-22T05:24:/49Z", ("2026-11-22T05:24", "49Z")),
+        ("2026-11-22T05:24:49/a", ("2026-11-22T05:24", "49/a")),
+        ("2026-11-22T05:24:2026", ("2026-11-22T05:24", "2026")),
+        ("2026-11-22T05:24+02:00/a", ("2026-11-22T05:24+02", "00/a")),
+        ("2026-11-22:05:24", ("2026-11-22", "05:24")),
+        ("latest:/a:b", ("latest", "a:b")),
         ("latest:a\n", ("latest", "a\n")),
         ("latest:\udce9", ("latest", "\udce9")),
     ],
@@ -45,6 +58,14 @@ TWO = [*ONE, snapshot("db", 1, 5)]
 def test_the_path_is_what_follows_the_snapshot(text: str, expected: tuple[str, str]) -> None:
     """Colons of times and of paths are told from the one between them."""
     assert split_path(text) == expected
+
+
+@pytest.mark.parametrize("text", ["2026-11-22T05:24:49z", "2026-11-22T05:24:49 a", "2026-11-22T05:24+2", "2026-11-22x"])
+def test_what_may_be_a_time_is_not_taken_for_a_path(text: str) -> None:
+    """After a date stands its end or a colon; a mistyped time is refused and not looked for as a path."""
+    with pytest.raises(UsageError, match="after the date") as caught:
+        split_path(text)
+    assert caught.value.hint
 
 
 @given(st.text(st.characters(exclude_characters="\0")))
@@ -62,12 +83,31 @@ def test_any_path_survives(path: str) -> None:
         ("2026-11-02", 3),
         ("2026-11-02T11:59", 1),
         ("2026-11-02 12:00:00", 3),
+        ("2026-11-02T11:59:59Z", 1),
+        ("2026-11-02T12:00:00Z", 3),
+        ("2026-11-02T12:00:00.5Z", 3),
+        ("2026-11-02 11:59 UTC", 1),
+        ("2026-11-02T13:59:59+02:00", 1),
+        ("2026-11-02T14:00:00+02:00", 3),
+        ("2026-11-02T14:00+0200", 3),
+        ("2026-11-02T07:00-05", 3),
+        ("2026-11-02T12:00+02:00", 1),
         ("2026-12-31", 3),
+        ("9999-12-31", 3),
     ],
 )
 def test_latest_goes_by_number_and_dates_cut(text: str, sequence: int) -> None:
     """`latest` has the highest number, whatever the clock said; a date means the newest at or before it."""
     assert choose(ONE, text).manifest.sequence == sequence
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M UTC", "%Y-%m-%dT%H:%M"])
+def test_a_time_that_was_printed_names_its_snapshot(form: str) -> None:
+    """Times as `snapshots` and `restore` print them find the snapshot, whose last minute is not over at its start."""
+    day = snapshot("data", 4, 7)
+    at = day.manifest.started.replace(hour=5, minute=24, second=49)
+    late = replace(day, manifest=replace(day.manifest, started=at))
+    assert choose([*ONE, late], f"{at:{form}}") is late
 
 
 def test_an_id_may_be_cut_short() -> None:
@@ -93,7 +133,9 @@ def test_what_is_not_there_is_not_found(text: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["", "newest", "7f3", "2026-13-45", "ABCDEF01", "data@"])
+@pytest.mark.parametrize(
+    "text", ["", "newest", "7f3", "2026-13-45", "2026-11-02T12:00+25:00", "2026-11-02T12", "ABCDEF01", "data@"]
+)
 def test_what_makes_no_sense_is_a_usage_error(text: str) -> None:
     """A text that can be no snapshot says what one looks like."""
     with pytest.raises(UsageError):

@@ -136,6 +136,17 @@ def test_each_field_is_told(change: dict[str, object], kind: str, fields: tuple[
     assert (found.kind, found.fields) == (kind, fields)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"xattrs": [(b"user.b", b""), (b"user.a", b"")]}, {"hardlink": "2"}, {"error": "other words"}],
+)
+def test_what_says_nothing_about_a_file_is_no_difference(change: dict[str, object]) -> None:
+    """The order of attributes, the number of a group of hard links and the words of an error change nothing."""
+    xattrs = [(b"user.a", b""), (b"user.b", b"")]
+    old = Node(b"x", "file", 0o644, 0, 0, hardlink="1", xattrs=xattrs, error="some words")
+    assert list(diff(iter([old]), iter([replace(old, **change)]))) == []  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="module")
 def changed(throwaway_keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, Path, Picture, Picture]:
     """Two snapshots of a folder with nearly everything in it, and what the system said of it each time."""

@@ -174,7 +174,7 @@ def test_missing_objects_make_a_copy_damaged(lab: Lab) -> None:
 
 @pytest.mark.parametrize("what", ["pack", "manifest"])
 def test_torn_objects_make_a_copy_damaged(lab: Lab, what: str) -> None:
-    """An object that is shorter than at the other copy is as good as missing, and no rollback where it is a manifest."""
+    """An object shorter than at the other copy is as good as missing, and no rollback where it is a manifest."""
     last = lab.history().snapshots[-1]
     name = names.pack(last.manifest.tree_pack) if what == "pack" else last.name
     lab.stores["b"] = memory_copy(lab.stores["b"], lambda each, data: data[:-1] if each == name else data)
@@ -198,6 +198,16 @@ def test_damage_inside_is_known_from_verify_alone(lab: Lab) -> None:
     assert states(lab)["b"].state == "current"
 
 
+def test_a_damaged_snapshot_was_not_verified(lab: Lab) -> None:
+    """Where the newest snapshot is damaged, the newest that can be relied on is the one before."""
+    name = names.pack(lab.history().snapshots[-1].manifest.tree_pack)
+    lab.stores["b"] = memory_copy(lab.stores["b"], lambda each, data: data[:-1] + b"?" if each == name else data)
+    verify(lab)
+    found = states(lab)
+    numbers = {name: each.newest_verified and each.newest_verified.sequence for name, each in found.items()}
+    assert numbers == {"a": 3, "b": 2}
+
+
 def test_one_number_twice_is_a_fork(lab: Lab) -> None:
     """Copies that hold either of two texts with one number are forked."""
     last = lab.history().snapshots[-1]
@@ -219,7 +229,9 @@ def test_an_empty_copy_and_no_copy(lab: Lab) -> None:
 def test_no_copy_at_all_is_an_answer_too(lab: Lab) -> None:
     """When nothing can be reached every state is absent; that is no exception."""
     lab.stores = {name: Unplugged() for name in NAMES}
-    assert {each.state for each in states(lab).values()} == {"absent"}
+    found = states(lab)
+    assert {each.state for each in found.values()} == {"absent"}
+    assert (found["a"].is_offline, found["b"].is_offline) == (False, True)  # only what is meant to be unplugged is
 
 
 def forget(lab: Lab, snapshot: Snapshot) -> None:
@@ -263,7 +275,7 @@ def test_the_memory_comes_back_as_it_was(tmp_path: Path, lab: Lab) -> None:
     read = Verified(path)
     assert (read.get("id"), read.get(""), read.get(None), read.copy_at("usb")) == (one, None, None, "id")
     assert not one.is_good and replace(one, damaged=0, missing=0, untrusted=0).is_good
-    assert read.lost is None
+    assert read.lost is None and b'"":' not in path.read_bytes()
 
 
 def test_a_copy_that_was_not_read_to_its_end_is_not_verified(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from opskit import encoding
 from opskit.gpg import bulk
 from opskit.gpg.verify import LARGEST_PAYLOAD
 from opskit.operations import contents
-from opskit.repository import chunker, index, manifest, names, pack, tree
+from opskit.repository import chunker, index, manifest, marks, names, pack, tree
 from opskit.repository.recovery import keyfile
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -74,6 +74,7 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
     "root": again(tree.decode_root, tree.encode_root),  # type: ignore[arg-type]
     "index": check_index,
     "manifest": again(manifest.decode, manifest.encode),  # type: ignore[arg-type]
+    "mark": again(marks.decode, marks.encode),  # type: ignore[arg-type]
     "key file": check_key_file,
 }
 

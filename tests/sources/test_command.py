@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -173,6 +174,42 @@ def test_a_stubborn_command_is_killed() -> None:
     (process,) = family(opened)
     opened.close()
     assert not process.is_running()
+
+
+KILLED = """
+import os, signal, sys
+from opskit.sources.command import CommandSource
+source = CommandSource(sys.argv[1:], "out", 0)
+opened = source.open(next(source.entries()))
+buffer = bytearray(100)
+print(bytes(buffer[: opened.readinto(memoryview(buffer))]).decode(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+DEAF = python(
+    "import signal, subprocess, time; signal.signal(signal.SIGPIPE, signal.SIG_IGN); "
+    "print(subprocess.Popen(['sleep', '1000']).pid, __import__('os').getpid(), flush=True); time.sleep(1000)"
+)
+
+
+def test_a_command_does_not_outlive_a_killed_backup() -> None:
+    """When this process is killed with -9, the command and its children end, even where they never write again."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *DEAF], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    for process in map(int, done.stdout.split()):
+        assert not psutil.pid_exists(process) or ended(psutil.Process(process))
+
+
+def test_what_a_finished_command_left_running_stays() -> None:
+    """A child that a command started for later, with all its descriptors, does not end when the output is closed."""
+    code = "import subprocess; print(subprocess.Popen(['sleep', '1000'], stdout=2, stderr=2, close_fds=False).pid)"
+    opened = start(CommandSource(["sh", "-c", 'exec 2>/dev/null; exec "$@"', "-", *python(code)], "out", NOW))
+    left = psutil.Process(int(content(opened)))
+    opened.close()
+    time.sleep(0.2)  # a signal may take a moment to show
+    assert left.status() != psutil.STATUS_ZOMBIE
+    left.kill()
 
 
 def test_reading_the_entries_to_their_end_ends_nothing() -> None:

@@ -24,6 +24,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from opskit.errors import Damaged
+from opskit.operations.restoring.birth import creation_mask, ids_at_birth
 from opskit.repository.tree import Node
 
 _OPEN_FOLDERS = 128
@@ -74,38 +75,6 @@ def _open_folder(name: bytes, parent: int) -> int:
         return os.open(name, _FOLDER, dir_fd=parent)
 
 
-def _ids_at_birth(root: int) -> tuple[int, int] | None:
-    """Whom a new file below `root` belongs to, seen on one without a name; None where that cannot be seen.
-
-    Not always the process's own: mounts with grpid, network file systems and forced owners think otherwise.
-    """
-    try:
-        descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=root)
-    except OSError:
-        return None
-    try:
-        found = os.fstat(descriptor)
-        return found.st_uid, found.st_gid
-    finally:
-        os.close(descriptor)
-
-
-def _creation_mask(root: int) -> int | None:
-    """The permission bits that files below `root` lose when they are made; None where that is not sure."""
-    try:
-        os.getxattr(root, "system.posix_acl_default")
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-            return None
-    else:
-        return None
-    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"Umask:"):
-                return int(line[6:], 8)
-    return None
-
-
 class Target:
     """An open target folder; `root` is its descriptor, owned by the caller."""
 
@@ -114,9 +83,9 @@ class Target:
         self._folders: OrderedDict[bytes, int] = OrderedDict()
         self._is_root = os.geteuid() == 0
         is_setgid = os.fstat(root).st_mode & stat.S_ISGID  # folders below inherit it, and files their group
-        self._own_ids = None if replace or is_setgid else _ids_at_birth(root)
+        self._own_ids = None if replace or is_setgid else ids_at_birth(root)
         """Whom a new file belongs to by itself; None where that is not sure."""
-        mask = None if self._own_ids is None else _creation_mask(root)
+        mask = None if self._own_ids is None else creation_mask(root)
         self._given_at_birth = 0 if mask is None else 0o777 & ~mask
         """The bits of a mode that a new file of its owner here can have from the start."""
         self._latest: tuple[bytes, int] = b"", root

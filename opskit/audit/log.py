@@ -1,0 +1,349 @@
+"""Appending to the audit log: many processes and threads, a crash at any moment, nothing ever changed or cut off.
+
+Protocol, for each append: open and lock the lock file (flock, so no crash leaves it locked; opened each time, so that
+threads and forked children exclude one another too); learn the last record; one `write` of whole lines to a file opened
+with O_APPEND; unlock; then fdatasync, outside the lock, so that waiting writers share it; only then return. All records
+of a segment are in one file, so a record is on the medium only if all before it are; before a new segment gets its
+first record, the old one is synced.
+
+Invariants: no byte is ever changed, cut off or removed (it works on files with `chattr +a`); what a writer that died
+left torn is kept and recorded; a failed fdatasync is final for this object, because the kernel may have dropped the
+pages and would report success the next time; within a process the chain never goes back, so that whoever shortens or
+rewrites the log under a running process leaves a break that `verify` sees.
+
+It deliberately does not judge the log (verification.py does): a log that was tampered with still takes records.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from opskit.audit.record import (
+    OPEN,
+    RECOVERED,
+    SEAL,
+    Actor,
+    Fields,
+    Head,
+    Outcome,
+    UnknownVersion,
+    draft,
+    genesis,
+    identity,
+    line_of,
+    parse,
+    sha256,
+)
+from opskit.audit.segments import lock_file, log_folder, numbers, path_of
+from opskit.audit.tail import adopted, read_tail, recovery
+from opskit.errors import AuditError, Damaged
+
+SEGMENT_SIZE = 64 * 1024 * 1024
+_SYNC_HINT = "look at the medium of state_dir (smartctl, kernel log); what this command did is not recorded for certain"
+
+
+@dataclass
+class _Segment:
+    """The segment that is written to, and how this process last saw its end; changed under the lock only."""
+
+    number: int
+    path: str
+    descriptor: int
+    inode: tuple[int, int]
+    end: int = -1
+    head: Head | None = None
+    """Its last record, which goes before what the log knows as its head only if the log knows of a later one."""
+    torn: bytes = b""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it ends in a record that others may follow."""
+        return not self.torn and self.head is not None and self.head.op != SEAL
+
+
+class AuditLog:
+    """One log of one host, below `folder`; made with its first record.
+
+    `now` gives the time in UTC; `token(n)` 2n random hexadecimal digits. Holds one open file until `close`; may be used
+    by several threads, and after a fork by parent and child.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str,
+        actor: Actor,
+        now: Callable[[], datetime],
+        token: Callable[[int], str],
+        segment_size: int = SEGMENT_SIZE,
+    ) -> None:
+        self.folder = folder
+        self._who = identity(actor, host)
+        self.now = now
+        self._lock_file = str(lock_file(folder))
+        self._token = token
+        self._segment_size = segment_size
+        self._segment: _Segment | None = None
+        self._head: Head | None = None
+        self._retired: list[int] = []
+        self._failure: str | None = None
+
+    def __enter__(self) -> AuditLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files; the next append opens them again. No append may be under way."""
+        descriptors = [*self._retired, *([self._segment.descriptor] if self._segment else [])]
+        self._retired, self._segment = [], None
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def new_run(self) -> str:
+        """An id for a start and its outcome."""
+        return self._token(8)
+
+    def append(
+        self, op: str, out: Outcome, *, target: str = "", run: str = "", details: Mapping[str, object] | None = None
+    ) -> Head:
+        """Add a record and return it once it is on the medium.
+
+        Raises AuditError: nothing was recorded for certain. After a failed fdatasync every later call raises too.
+        """
+        if self._failure is not None:
+            raise AuditError(f"the audit log failed before: {self._failure}", hint=_SYNC_HINT)
+        drafted = draft(self._who, op, out, target, run, details or {})
+        try:
+            lock = self._lock()
+            try:
+                descriptor, head = self._append(drafted)
+            finally:
+                os.close(lock)
+        except UnknownVersion as error:
+            raise AuditError(f"{self.folder}: {error}", hint="a newer opskit wrote this log: use that one") from error
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._sync(descriptor)
+        return head
+
+    def _lock(self) -> int:
+        """The lock, held until the descriptor is closed."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._lock_file, flags)
+        except FileNotFoundError:
+            _make_folder(log_folder(self.folder))
+            descriptor = os.open(self._lock_file, flags | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _append(self, drafted: Fields) -> tuple[int, Head]:
+        """Write what has to come before the record, and the record; under the lock."""
+        segment = self._current()
+        if segment.is_plain and segment.end < self._segment_size:
+            return segment.descriptor, self._write(segment, (drafted,))
+        before, after = self._recover(segment)
+        if segment.head is not None and segment.head.op == SEAL and not before:
+            segment = self._following(segment)
+        elif segment.end >= self._segment_size and segment.head is not None:
+            if before or after:
+                self._write(segment, [*before, *after])
+            self._write(segment, [self._own(SEAL, {"bytes": segment.end, "segment": segment.number})])
+            before, after = [], []
+            segment = self._following(segment)
+        if segment.head is None:
+            before.append(self._own(OPEN, {"log": self._log_id(segment), "segment": segment.number}))
+        return segment.descriptor, self._write(segment, [*before, *after, drafted])
+
+    def _current(self) -> _Segment:
+        """The newest segment, its end known."""
+        segment = self._segment
+        if segment is None or not self._refresh(segment) or (segment.head is not None and segment.head.op == SEAL):
+            newest = max(self._numbers(), default=1)
+            if segment is None or segment.number != newest or not self._refresh(segment):
+                segment = self._open(newest)
+                self._refresh(segment)
+        return segment
+
+    def _numbers(self) -> Sequence[int]:
+        try:
+            return numbers(self.folder)
+        except FileNotFoundError:
+            return ()
+
+    def _open(self, number: int) -> _Segment:
+        """Open a segment, made if it is not there; its name is on the medium afterwards, whoever made it."""
+        path = path_of(self.folder, number)
+        _make_folder(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if self._segment is not None:
+            # Another thread may be about to sync it, so it is closed at the end only.
+            self._retired.append(self._segment.descriptor)
+        status = os.fstat(descriptor)
+        self._segment = _Segment(number, str(path), descriptor, (status.st_dev, status.st_ino))
+        self._sync(descriptor)
+        _sync_folder(path.parent)
+        return self._segment
+
+    def _refresh(self, segment: _Segment) -> bool:
+        """Learn where the segment ends now; false if its name does not lead to the open file any more."""
+        try:
+            status = os.stat(segment.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if (status.st_dev, status.st_ino) != segment.inode:
+            return False
+        if status.st_size != segment.end:
+            tail = read_tail(segment.descriptor, status.st_size)
+            segment.end, segment.head, segment.torn = status.st_size, tail.head, tail.torn
+            self._learn(tail.head or self._head_before(segment.number))
+        return True
+
+    def _learn(self, found: Head | None) -> None:
+        """Take over the end of the chain as the files have it, unless this process knows of a later one."""
+        if self._head is None or (found is not None and found.seq > self._head.seq):
+            self._head = found
+
+    def _head_before(self, number: int) -> Head | None:
+        """The last record of the segment before: what the first one of this segment follows."""
+        try:
+            descriptor = os.open(path_of(self.folder, number - 1), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return read_tail(descriptor, os.fstat(descriptor).st_size).head
+        finally:
+            os.close(descriptor)
+
+    def _recover(self, segment: _Segment) -> tuple[list[Fields], list[Fields]]:
+        """End a torn region with an LF; the records that tell of it, to be written before or after `audit.open`.
+
+        The LF of a region that becomes a record is written at once; that of any other goes with the record.
+        """
+        torn = segment.torn
+        if not torn:
+            return [], []
+        whole = adopted(torn, self._head)
+        if whole is None:
+            return [self._own(RECOVERED, recovery(torn))], []
+        line, record = whole
+        segment.end += _write_whole(segment.descriptor, b"\n")
+        segment.torn = b""
+        segment.head = self._head = Head(record["seq"], sha256(line), record["op"])
+        return [], [self._own(RECOVERED, {"bytes": len(line), "kind": "adopted", "sha256": sha256(line)})]
+
+    def _following(self, segment: _Segment) -> _Segment:
+        """The segment after one that was sealed, which is on the medium first."""
+        self._sync(segment.descriptor)
+        following = self._open(segment.number + 1)
+        self._refresh(following)
+        return following
+
+    def _own(self, op: str, details: Mapping[str, object]) -> Fields:
+        """A record that the log itself makes."""
+        return draft(self._who, op, "ok", "", "", details)
+
+    def _write(self, segment: _Segment, drafts: Sequence[Fields]) -> Head:
+        """Write records in one piece, at the end of the chain."""
+        head = self._head
+        if head is None:
+            drafts = self._first(drafts)
+        data = b"\n" if segment.torn else b""
+        for each in drafts:
+            previous = genesis(each["d"]["log"]) if head is None else head.sha256
+            seq = 1 if head is None else head.seq + 1
+            line = line_of(each, seq, previous, _timestamp(self.now()))
+            head = Head(seq, sha256(line), each["op"])
+            data += line + b"\n"
+        assert head is not None
+        segment.end += _write_whole(segment.descriptor, data)
+        segment.head, segment.torn, self._head = head, b"", head
+        return head
+
+    def _first(self, drafts: Sequence[Fields]) -> list[Fields]:
+        """The records that begin a log: the very first of them names the log, whatever it is."""
+        opening = next(each for each in drafts if each["op"] == OPEN)
+        first = {**drafts[0], "d": {**drafts[0]["d"], "log": opening["d"]["log"]}}
+        return [first, *drafts[1:]]
+
+    def _log_id(self, segment: _Segment) -> str:
+        """The id that `audit.open` carries: a new one for a new log, else the one the segment before was opened with.
+
+        Empty where that is not to be found any more: such a log does not verify, and takes records all the same.
+        """
+        if self._head is None:
+            return self._token(16)
+        try:
+            with path_of(self.folder, segment.number - 1).open("rb") as file:
+                beginning = file.read(1024 * 1024)
+        except FileNotFoundError:
+            return ""
+        for line in beginning.split(b"\n"):
+            if line.startswith(b'{"actor":') and (found := _opened_log(line)):
+                return found
+        return ""
+
+    def _sync(self, descriptor: int) -> None:
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            self._failure = (error.strerror or "error").lower()
+            raise AuditError(f"the audit log cannot be synced: {self._failure}", hint=_SYNC_HINT) from error
+
+    def _unwritable(self, error: OSError) -> AuditError:
+        return AuditError(
+            f"the audit log in {self.folder} cannot be written: {(error.strerror or 'error').lower()}",
+            hint="free space in state_dir, or mend its owner and permissions, then run the command again",
+        )
+
+
+def _opened_log(line: bytes) -> str | None:
+    try:
+        record = parse(line)
+    except Damaged:
+        return None
+    return str(record["d"].get("log", "")) if record["op"] == OPEN else None
+
+
+def _write_whole(descriptor: int, data: bytes) -> int:
+    """One write; raises OSError if not all of it went in, which the next writer finds as a torn region."""
+    written = os.write(descriptor, data)
+    if written != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # what a short write to a file means
+    return written
+
+
+def _timestamp(moment: datetime) -> str:
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it (mode 0700), each of them on the medium."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""`opskit status`: whether each source is kept 3-2-1, seen at the destinations; needs no private key.
+
+The answer is made by `operations.status`; here the config becomes what that takes, and the answer JSON. How it looks
+to people is module `matrix`. In a simulated config the places are pretended too: that is said in every form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.options import noun
+
+if TYPE_CHECKING:
+    from opskit.config.model import Config
+    from opskit.config.model import Source as SourceConfig
+    from opskit.operations.status.places import Original
+    from opskit.operations.status.rules import SourceStatus
+    from opskit.operations.status.states import CopyState, Destination, Point, Seen
+
+app = noun()
+
+
+@app.command()
+def status(
+    typer_context: typer.Context,
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Of these sources; of all if none.")
+    ] = None,
+) -> int | None:
+    """Show whether each source is kept 3-2-1, and what to do where it is not."""
+    from opskit import gpg
+
+    gpg.begin_check()  # answered while the rest is imported
+    from opskit.cli.reading import warn_of_rejected
+    from opskit.cli.render import printable
+
+    context = Context.of(typer_context)
+    config = context.load_config()
+    wanted = _chosen(config, sources or ())
+    seen = _look(config)
+    for note in seen.notes:
+        context.warning(printable(note))
+    code = warn_of_rejected(context, seen.history)
+    now, places = _now(), destinations_of(config)
+    found = [_judged(config, seen, name, places, now) for name in wanted]
+    if context.json:
+        context.write_json(as_json(found, simulated=config.simulated))
+    else:
+        from opskit.cli.matrix import show
+
+        show(context, found, places, now, simulated=config.simulated)
+    return max(code, 13 if any(each.is_forged for each in found) else 3 * (not all(each.is_ok for each in found)))
+
+
+def _chosen(config: Config, names: Sequence[str]) -> list[str]:
+    from opskit.errors import UsageError
+
+    for name in names:
+        if name not in config.sources:
+            raise UsageError(f"no source {name!r}; the config has {', '.join(config.sources) or 'none'}")
+    return [name for name in config.sources if not names or name in names]
+
+
+def _look(config: Config) -> Seen:
+    from opskit.operations.status.look import look
+    from opskit.wiring import host_of, stores_of
+
+    return look(host_of(config), stores_of(config), config.keys.maintainers)
+
+
+def _now() -> datetime:
+    from opskit.wiring import now
+
+    return now()
+
+
+def _judged(
+    config: Config, seen: Seen, source: str, destinations: Sequence[Destination], now: datetime
+) -> SourceStatus:
+    from opskit.operations.status.rules import Policy, judge
+    from opskit.operations.status.states import states_of
+
+    given = config.policy
+    policy = Policy(given.copies, given.media, given.offsite, given.max_age, given.verify_every)
+    original = original_of(config.sources[source])
+    return judge(source, original, states_of(seen, source, config.host, destinations), policy, now)
+
+
+def destinations_of(config: Config) -> list[Destination]:
+    """The destinations of a config with the places where they are; in a simulated one each has its own."""
+    from opskit.operations.status.places import place_of
+    from opskit.operations.status.states import Destination
+
+    return [
+        Destination(
+            name,
+            each.medium,
+            each.offsite,
+            f"simulated place {name}" if config.simulated else place_of(each),
+            is_removable=getattr(each, "must_be_mounted", False),
+            is_locked=bool(getattr(getattr(each, "s3", None), "object_lock_days", None)),
+        )
+        for name, each in config.destinations.items()
+    ]
+
+
+def original_of(source: SourceConfig) -> Original:
+    """What is there of a source now."""
+    from opskit.config.model import PathsSource
+    from opskit.operations.status.places import original_command, original_files
+
+    if not isinstance(source, PathsSource):
+        return original_command(source.command)
+    return original_files(source.paths)
+
+
+def as_json(found: Sequence[SourceStatus], *, simulated: bool) -> dict[str, object]:
+    """The contracted document; what is simulated is never to be taken for real."""
+    return {
+        "ok": all(each.is_ok for each in found),
+        "simulated": simulated,
+        "sources": {each.source: _source_json(each) for each in found},
+    }
+
+
+def _source_json(found: SourceStatus) -> dict[str, object]:
+    return {
+        "ok": found.is_ok,
+        "met": found.is_met,
+        "copies": found.counts.copies,
+        "media": found.counts.media,
+        "offsite": found.counts.offsite,
+        "policy": {"copies": found.policy.copies, "media": found.policy.media, "offsite": found.policy.offsite},
+        "offline": [each.destination.name for each in found.copies if each.is_offline],
+        "locked": [each.destination.name for each in found.copies if each.counts and each.destination.is_locked],
+        "errors": found.errors,
+        "counted_once": [list(names) for names, _ in found.counts.shared],
+        "newest": _time(found.newest),
+        "newest_id": found.newest.id if found.newest else None,
+        "age_seconds": None if found.age is None else int(found.age.total_seconds()),
+        "newest_verified": _time(found.newest_verified),
+        "rpo_seconds": None if found.recovery_age is None else int(found.recovery_age.total_seconds()),
+        "problems": [str(each) for each in found.problems],
+        "original": {
+            "state": "live" if found.original.is_live else "gone",
+            "observed": sorted(found.original.places),
+            "gone": list(found.original.gone),
+        },
+        "destinations": {each.destination.name: _copy_json(each) for each in found.copies},
+    }
+
+
+def _copy_json(copy: CopyState) -> dict[str, object]:
+    destination = copy.destination
+    return {
+        "state": copy.state,
+        "snapshots": copy.snapshots,
+        "newest": _time(copy.newest),
+        "last_verified": f"{copy.verified.ended:%Y-%m-%dT%H:%M:%SZ}" if copy.verified else None,
+        "last_drilled": None,  # drills are recorded by nobody yet
+        "counts": copy.counts,
+        "lacks": [each.id for each in copy.lacks],
+        "declared": {"medium": destination.medium, "offsite": destination.offsite},
+        "observed": destination.place or None,
+        "error": str(copy.error) if copy.error else None,
+    }
+
+
+def _time(point: Point | None) -> str | None:
+    return f"{point.time:%Y-%m-%dT%H:%M:%SZ}" if point else None

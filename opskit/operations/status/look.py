@@ -1,0 +1,91 @@
+"""Looks at every destination of one host and gathers what the rules judge.
+
+Invariants: nothing is changed at any copy. What is read are manifests, marks, the two fixed objects, and objects on
+whose size copies disagree: one of them is torn, and the bytes tell which. State of this host that cannot be read or
+written costs what it would have told, and is noted; it never hides the copies. A destination that cannot be opened is
+part of the answer, also when it is the only one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+from opskit.errors import CacheError, OpskitError
+from opskit.operations import verified as memory
+from opskit.operations.session import Host, cache_file, open_copies
+from opskit.operations.status.states import Seen
+from opskit.operations.torn import drop_torn
+from opskit.operations.verified import Verified
+from opskit.repository.cache import Cache, open_or_replace
+from opskit.repository.copy import Copy
+from opskit.repository.heads import Heads
+from opskit.repository.history import History, load_history
+from opskit.repository.marks import Marks, load_marks
+from opskit.stores.base import Store
+
+
+def look(host: Host, stores: Mapping[str, Store], maintainers: Sequence[str] = ()) -> Seen:
+    """Open what can be opened and load what it shows; `maintainers` are those whose marks count."""
+    notes: list[str] = []
+    copies, absent = open_copies(stores, host.repository)
+    history, marks = _load(host, copies, maintainers, notes)
+    torn = frozenset((destination, name) for destination, name, _ in drop_torn(copies))
+    seen = Seen(copies, absent, history, _heads(host, notes), _verified(host, notes), marks.forgotten(), torn, notes)
+    if seen.verified is not None:
+        _remember_places(seen.verified, copies, notes)
+    return seen
+
+
+def _load(host: Host, copies: Sequence[Copy], maintainers: Sequence[str], notes: list[str]) -> tuple[History, Marks]:
+    """Manifests and marks, by way of the cache where it can be had: a backup may hold it, a disk may be read-only."""
+    cache: Cache | None = None
+    try:
+        cache = open_or_replace(cache_file(host), host.repository)
+        return _read(host, copies, maintainers, cache)
+    except (OSError, CacheError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        notes.append(f"{host.state} cannot be written ({reason}): reading goes on without the cache, only slower")
+    finally:
+        if cache is not None:
+            with contextlib.suppress(CacheError):
+                cache.close()
+    return _read(host, copies, maintainers, None)
+
+
+def _read(host: Host, copies: Sequence[Copy], maintainers: Sequence[str], cache: Cache | None) -> tuple[History, Marks]:
+    identity, repository = host.identity, host.repository
+    history = load_history(copies, identity.verify, signers=identity.signers, repository=repository, cache=cache)
+    return history, load_marks(copies, identity.verify, maintainers=maintainers, repository=repository, cache=cache)
+
+
+def _heads(host: Host, notes: list[str]) -> Heads | None:
+    try:
+        heads = Heads(host.state / "heads" / f"{host.repository}.json")
+    except OSError as error:
+        notes.append(f"{error.filename}: {error.strerror}: a rollback of a copy cannot be seen")
+        return None
+    if heads.lost:
+        notes.append(heads.lost)
+    return heads
+
+
+def _verified(host: Host, notes: list[str]) -> Verified | None:
+    try:
+        verified = Verified(memory.place(host.state, host.repository))
+    except OSError as error:
+        notes.append(f"{error.filename}: {error.strerror}: when copies were verified is not known")
+        return None
+    if verified.lost:
+        notes.append(verified.lost)
+    return verified
+
+
+def _remember_places(verified: Verified, copies: Sequence[Copy], notes: list[str]) -> None:
+    """Note which copy is where, for the day when one is absent."""
+    for copy in copies:
+        verified.seen(copy.destination, copy.id)
+    try:
+        verified.save()
+    except OpskitError as error:
+        notes.append(str(error))

@@ -1,0 +1,289 @@
+"""The rules: whether what was seen of one source meets the policy, and what to do where it does not.
+
+Invariants: facts beat labels. What lies in one place (or has one copy id) counts as one copy, has one medium, and is
+offsite only if all of it is declared so and the original is elsewhere; so another copy in a place that is taken never
+raises a number, and a whole copy in a place of its own never lowers one. A copy counts while it is reachable, whole
+and has the newest snapshot. Every shortfall is a sentence with a command that mends it. Pure: no clock, no store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from opskit.operations.status.places import Original
+from opskit.operations.status.states import CopyState, Point
+
+ORIGINAL_MEDIUM = "disk"
+"""What a live file system counts as: no config says on what the original lies."""
+CLOCKS_APART = timedelta(minutes=5)
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is demanded of a source; the original counts as a copy."""
+
+    copies: int = 3
+    media: int = 2
+    offsite: int = 1
+    max_age: timedelta = timedelta(hours=26)
+    verify_every: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, in a sentence, and what to type."""
+
+    text: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.command}"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The three numbers; `shared` are sets of two or more names that count once, with the reason."""
+
+    copies: int
+    media: int
+    offsite: int
+    shared: tuple[tuple[tuple[str, ...], str], ...] = ()
+
+    def meets(self, policy: Policy) -> bool:
+        """Whether all three are reached."""
+        return self.copies >= policy.copies and self.media >= policy.media and self.offsite >= policy.offsite
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """The answer for one source. `newest` is the newest snapshot at reachable copies, `age` its age.
+
+    `newest_verified` and `recovery_age` (the RPO) are of the newest snapshot that a verify found whole at some copy.
+    """
+
+    source: str
+    original: Original
+    copies: Sequence[CopyState]
+    counts: Counts
+    policy: Policy
+    newest: Point | None
+    age: timedelta | None
+    newest_verified: Point | None
+    recovery_age: timedelta | None
+    problems: Sequence[Problem]
+
+    @property
+    def is_met(self) -> bool:
+        """Whether copies, media and offsite copies are enough."""
+        return self.counts.meets(self.policy)
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.is_met and not self.problems
+
+    @property
+    def errors(self) -> int:
+        """Objects known to be damaged, missing or not to be believed, each copy counted once."""
+        seen = {each.copy_id or each.destination.name: each for each in self.copies}
+        return sum(_errors(each) for each in seen.values())
+
+    @property
+    def is_forged(self) -> bool:
+        """Whether some copy's history went backwards or is of two minds."""
+        return any(each.state in ("rolled back", "forked") for each in self.copies)
+
+
+def judge(source: str, original: Original, copies: Sequence[CopyState], policy: Policy, now: datetime) -> SourceStatus:
+    """Hold one source against the policy."""
+    counts = count(original, [each for each in copies if each.counts])
+    newest = max((each.newest for each in copies if each.newest and each.state != "absent"), default=None)
+    verified = max((each.newest_verified for each in copies if each.newest_verified), key=_time, default=None)
+    problems = [
+        *_of_original(source, original),
+        *_of_snapshots(source, copies, newest, policy, now),
+        *(problem for each in copies for problem in _of_copy(each, newest, policy, now)),
+        *_of_counts(original, copies, policy),
+    ]
+    return SourceStatus(
+        source,
+        original,
+        copies,
+        counts,
+        policy,
+        newest,
+        now - newest.time if newest else None,
+        verified,
+        now - verified.time if verified else None,
+        problems,
+    )
+
+
+def count(original: Original, copies: Sequence[CopyState]) -> Counts:
+    """Count the original, if it is live, and these copies, by where they really are."""
+    groups: list[_Group] = [_Group([ORIGINAL], {*original.places}, ORIGINAL_MEDIUM, False)] if original.is_live else []
+    for each in copies:
+        destination = each.destination
+        marks = {destination.place} if destination.place else set()
+        marks |= {f"copy {each.copy_id}"} if each.copy_id else set()
+        groups = _with(groups, _Group([destination.name], marks, destination.medium, destination.offsite))
+    shared = tuple((tuple(each.names), each.why) for each in groups if len(each.names) > 1)
+    return Counts(len(groups), len({each.medium for each in groups}), sum(each.offsite for each in groups), shared)
+
+
+@dataclass(slots=True)
+class _Group:
+    """What counts as one: `marks` are the places and copy ids by which more is found to belong to it."""
+
+    names: list[str]
+    marks: set[str]
+    medium: str
+    offsite: bool
+    why: str = ""
+
+
+def _with(groups: Sequence[_Group], new: _Group) -> list[_Group]:
+    """The groups with one more member, which joins those it shares a mark with."""
+    touched = [each for each in groups if each.marks & new.marks]
+    if not touched:
+        return [*groups, new]
+    common = sorted(new.marks & set[str]().union(*(each.marks for each in touched)))
+    first = touched[0]
+    merged = _Group(
+        [name for each in (*touched, new) for name in each.names],
+        new.marks.union(*(each.marks for each in touched)),
+        first.medium,
+        all(each.offsite for each in (*touched, new)),
+        # The place, where there is one: "device …" is plainer than a copy id.
+        next((each for each in (*common, first.why) if each and not each.startswith("copy ")), "one copy id"),
+    )
+    return [merged if each is first else each for each in groups if each is first or each not in touched]
+
+
+def _errors(copy: CopyState) -> int:
+    verified = copy.verified
+    remembered = verified.damaged + verified.missing + verified.untrusted if verified else 0
+    return max(remembered, copy.objects_missing + copy.untrusted)
+
+
+def _time(point: Point) -> datetime:
+    return point.time
+
+
+def _of_original(source: str, original: Original) -> Iterator[Problem]:
+    if not original.is_live:
+        gone = ", ".join(original.gone[:3]) + (" and more" if len(original.gone) > 3 else "")
+        yield Problem(f"the original is not there: {gone}", f"opskit restore {source}@latest --target DIR")
+
+
+def _of_snapshots(
+    source: str, copies: Sequence[CopyState], newest: Point | None, policy: Policy, now: datetime
+) -> Iterator[Problem]:
+    if newest is None:
+        if any(each.state != "absent" and each.error is None for each in copies):
+            yield Problem("no reachable copy has a snapshot", f"opskit backup {source}")
+        return
+    age = now - newest.time
+    if age > policy.max_age:
+        demanded = f"the policy wants one every {policy.max_age}"
+        yield Problem(f"the newest snapshot is {length(age)} old, {demanded}", f"opskit backup {source}")
+    if age < -CLOCKS_APART:
+        text = f"the newest snapshot is dated {length(-age)} from now, so its age cannot be judged"
+        yield Problem(text, f"set the clock of this host, then opskit backup {source}")
+    if newest.unreadable:
+        text = f"{newest.unreadable:,} files are not in the newest snapshot, for they could not be read"
+        yield Problem(text, f"opskit backup {source} names them")
+
+
+def _of_copy(copy: CopyState, newest: Point | None, policy: Policy, now: datetime) -> Iterator[Problem]:
+    yield from _of_state(copy, newest)
+    name, verified = copy.destination.name, copy.verified
+    if copy.untrusted:
+        text = f"{name} holds {_some(copy.untrusted, 'manifest')} that cannot be believed"
+        yield Problem(text, f"opskit verify --destination {name}")
+    since = verified.ended if verified else copy.oldest
+    if since is not None and now - since > policy.verify_every:
+        when = f"{length(now - since)} ago" if verified else "never"
+        text = f"{name} was last read back {when}, the policy wants it every {policy.verify_every}"
+        yield Problem(text, f"opskit verify --destination {name}")
+
+
+def _of_state(copy: CopyState, newest: Point | None) -> Iterator[Problem]:
+    """The problem that a state is; the gravest first, for a copy has one state."""
+    name = copy.destination.name
+    sync, verify = f"opskit sync {name}", f"opskit verify --destination {name}"
+    if copy.state == "absent":
+        yield Problem(f"{name} is absent, {_reason(copy)}", f"when it is back, {sync}")
+    elif copy.state == "empty" and copy.error is not None:
+        yield Problem(f"{name} holds no repository; is the right disk there?", f"opskit init, then {sync}")
+    elif copy.state == "empty" and (copy.lacks or newest is not None):
+        yield Problem(f"{name} has no snapshot of this source", sync)
+    elif copy.state == "behind":
+        what = "the newest among them" if not copy.holds_newest else "the newest not among them"
+        yield Problem(f"{name} lacks {_some(len(copy.lacks), 'snapshot')}, {what}", sync)
+    elif copy.state == "rolled back" and copy.lost is not None:
+        lost = f"snapshot {copy.lost.id[:8]} of {copy.lost.time:%d %b %Y %H:%M}"
+        yield Problem(
+            f"{name} once held {lost} and has lost it: an older state was put back, or it was deleted", verify
+        )
+    elif copy.state == "forked":
+        yield Problem(f"{name} holds two histories with one number: a cloned host, or a stolen key", verify)
+    elif copy.state == "damaged":
+        yield Problem(f"{name} {_damage(copy)}", f"opskit heal --destination {name}, then {verify}")
+
+
+def _reason(copy: CopyState) -> str:
+    reason = str(copy.error or "").removeprefix(f"{copy.destination.name}: ")
+    last = f"; its last known snapshot is of {copy.newest.time:%d %b %Y %H:%M}" if copy.newest else ""
+    return f"{reason}{last}"
+
+
+def _damage(copy: CopyState) -> str:
+    told = [f"lacks {_some(copy.objects_missing, 'object')} that its snapshots need"] if copy.objects_missing else []
+    verified = copy.verified
+    if verified is not None and not verified.is_good:
+        kinds = (("damaged", verified.damaged), ("missing", verified.missing), ("untrusted", verified.untrusted))
+        found = ", ".join(f"{number:,} {kind}" for kind, number in kinds if number)
+        told.append(f"had {found} when it was last read back")
+    return " and ".join(told)
+
+
+def _of_counts(original: Original, copies: Sequence[CopyState], policy: Policy) -> Iterator[Problem]:
+    """What stays short even when everything declared is there and current: the cause lies in the config."""
+    possible = count(original if original.is_live else Original(), copies)
+    if possible.meets(policy):
+        return
+    short, wanted = list[str](), list[str]()
+    if possible.copies < policy.copies:
+        short.append(f"{possible.copies} of {_some(policy.copies, 'copy', 'copies')}")
+        wanted.append("another place")
+    if possible.media < policy.media:
+        short.append(f"{possible.media} of {policy.media} media")
+        wanted.append("another medium")
+    if possible.offsite < policy.offsite:
+        short.append(f"{possible.offsite} of {policy.offsite} offsite")
+        wanted.append("offsite: true")
+    causes = "".join(
+        f"; {', '.join(names[:-1])} and {names[-1]} are in one place ({why}) and count once"
+        for names, why in possible.shared
+    )
+    command = f"add a destination ({', '.join(wanted)}) to the config, then opskit init"
+    yield Problem(f"with these destinations there are at most {', '.join(short)}{causes}", command)
+
+
+def _some(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def length(span: timedelta) -> str:
+    """A length of time in its largest unit or two: 40 min, 5 h 12 min, 3 d 4 h, 40 d."""
+    minutes = max(int(span.total_seconds()) // 60, 0)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, days = minutes // 60, minutes // 1440
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
+    return f"{days} d {hours % 24} h" if days < 10 and hours % 24 else f"{days} d"

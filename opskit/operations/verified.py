@@ -1,0 +1,148 @@
+"""What this host remembers of reading its copies back: per copy id, when, how much, and what came of it.
+
+This is state, not cache: nothing at the copies says when they were last read. Losing it costs the memory alone: the
+copies count as never verified until the next `opskit verify`. It is kept per copy id, since disks swapped at one mount
+point are two copies, and remembers which copy was last seen at a destination, so that something can be said of a
+disk that is not there. It deliberately decides nothing: what is overdue is judged by `status.rules`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opskit import encoding
+from opskit.errors import Damaged
+from opskit.repository.durable import write_durably
+from opskit.repository.manifest import time_of, time_text
+
+if TYPE_CHECKING:  # reading this memory must not cost the import of verify
+    from opskit.operations.verify import CopyReport
+    from opskit.repository.copy import Copy
+    from opskit.repository.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """One complete reading of a copy. `total_bytes` were read; `damaged`, `missing`, `untrusted` count what was found.
+
+    `newest` names per "host/source" the newest snapshot that was there with everything it needs, undamaged.
+    """
+
+    ended: datetime
+    objects: int
+    total_bytes: int
+    damaged: int = 0
+    missing: int = 0
+    untrusted: int = 0
+    newest: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        """Nothing damaged, missing or of unknown origin."""
+        return not (self.damaged or self.missing or self.untrusted)
+
+
+def place(state: Path, repository: str) -> Path:
+    """Where the memory of one repository lies in a host's state folder."""
+    return state / "verified" / f"{repository}.json"
+
+
+class Verified:
+    """The memory of one repository's copies, in one small JSON file, replaced atomically."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file; an absent one is empty. Raises OSError when it cannot be read or set aside."""
+        self._path = path
+        self._copies: dict[str, Verification] = {}
+        self._destinations: dict[str, str] = {}
+        self._is_changed = False
+        self.lost: str | None = None
+        """Says so when the file was damaged, and has been set aside."""
+        try:
+            value = encoding.decode_object(path.read_bytes(), what=str(path))
+            copies = {str(copy): _verification(each) for copy, each in value["copies"].items()}
+            self._destinations = {str(name): str(copy) for name, copy in value["destinations"].items()}
+            self._copies = copies
+        except FileNotFoundError:
+            pass
+        except (Damaged, KeyError, TypeError, ValueError, AttributeError):
+            aside = path.with_suffix(".damaged")
+            os.replace(path, aside)
+            self.lost = f"{path} was damaged (now {aside}): every copy counts as never verified until it is read again"
+
+    def get(self, copy_id: str | None) -> Verification | None:
+        """The last complete reading of a copy."""
+        return self._copies.get(copy_id) if copy_id else None
+
+    def record(self, copy_id: str, verification: Verification) -> None:
+        """Note a reading; a copy without an id is not told from others, so nothing is noted for it."""
+        if copy_id:
+            self._copies[copy_id] = verification
+            self._is_changed = True
+
+    def copy_at(self, destination: str) -> str | None:
+        """The id of the copy that was last seen at a destination."""
+        return self._destinations.get(destination)
+
+    def seen(self, destination: str, copy_id: str) -> None:
+        """Note which copy is at a destination now."""
+        if copy_id and self._destinations.get(destination) != copy_id:
+            self._destinations[destination] = copy_id
+            self._is_changed = True
+
+    def save(self) -> None:
+        """Write the file if anything new was noted; raises OpskitError."""
+        if not self._is_changed:
+            return
+        copies = {copy: _value(each) for copy, each in self._copies.items()}
+        write_durably(self._path, encoding.encode({"copies": copies, "destinations": self._destinations}))
+        self._is_changed = False
+
+
+def verification_of(copy: Copy, report: CopyReport, history: History, now: datetime) -> Verification | None:
+    """What to remember of a report; None when the copy was not read to its end."""
+    if report.failure is not None:
+        return None
+    suffering = {snapshot.name for needing in report.needed_by.values() for snapshot in needing}
+    newest: dict[str, str] = {}
+    for snapshot in history.snapshots:  # in sequence order, so the last one stays
+        if copy.destination in history.holders[snapshot.name] and snapshot.name not in suffering:
+            newest[f"{snapshot.manifest.host}/{snapshot.manifest.source}"] = snapshot.name
+    return Verification(
+        now,
+        report.objects,
+        report.total_bytes,
+        len(report.damaged),
+        len(report.missing),
+        len(report.untrusted) + len(report.forks) + len(report.rolled_back),
+        newest,
+    )
+
+
+def _value(each: Verification) -> dict[str, object]:
+    return {
+        "ended": time_text(each.ended),
+        "objects": each.objects,
+        "bytes": each.total_bytes,
+        "damaged": each.damaged,
+        "missing": each.missing,
+        "untrusted": each.untrusted,
+        "newest": dict(each.newest),
+    }
+
+
+def _verification(value: Mapping[str, Any]) -> Verification:
+    return Verification(
+        ended=time_of(value["ended"]),
+        objects=int(value["objects"]),
+        total_bytes=int(value["bytes"]),
+        damaged=int(value["damaged"]),
+        missing=int(value["missing"]),
+        untrusted=int(value["untrusted"]),
+        newest={str(chain): str(name) for chain, name in value["newest"].items()},
+    )

@@ -1,0 +1,65 @@
+"""Requests to one bucket: what all parts of the store share.
+
+It deliberately knows nothing of what a request is for; errors are translated by `failures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from opskit.errors import StoreError
+from opskit.stores.s3.connection import Connection
+from opskit.stores.s3.failures import Failures, status_of
+
+Answer = dict[str, Any]
+
+
+class Bucket:
+    """A place, the way to it, and the translation of its errors."""
+
+    def __init__(self, connection: Connection, now: Callable[[], datetime]) -> None:
+        self.place = connection.place
+        self.connection = connection
+        self.now = now
+        self.failures = Failures(connection.place, now)
+
+    def send(self, operation: str, **arguments: Any) -> Answer:
+        """One request, its errors as botocore raises them; `operation` is the client's method."""
+        answer: Answer = getattr(self.connection.client(), operation)(Bucket=self.place.bucket, **arguments)
+        return answer
+
+    def ask(self, operation: str, name: str = "", **arguments: Any) -> Answer:
+        """One request, about the object `name` where one is given; raises StoreError and its kinds."""
+        if name:
+            arguments["Key"] = self.place.key(name)
+        with self.translated(operation, name):
+            return self.send(operation, **arguments)
+
+    def translated(self, operation: str, name: str = "") -> AbstractContextManager[None]:
+        """Turns errors of the block into StoreErrors."""
+        return self.failures.translated(operation, name)
+
+    def look(self, name: str) -> Answer | None:
+        """What the endpoint knows of an object without reading it, or None where there is none; raises StoreError."""
+        with self.translated("head_object", name):
+            try:
+                answer = self.send("head_object", Key=self.place.key(name))
+            except ClientError as error:
+                if status_of(error) == 404:
+                    return None
+                raise
+        return self.genuine(answer, name)
+
+    def genuine(self, answer: Answer, name: str) -> Answer:
+        """The answer, if S3 gave it; raises StoreError for the "200 OK" of a portal or proxy that stores nothing."""
+        if not answer.get("ETag"):
+            raise StoreError(
+                f"{self.place.location}: {name}: expected an answer of S3, got one without an ETag",
+                hint="check the endpoint's address: a proxy, a portal or another service may have answered",
+            )
+        return answer

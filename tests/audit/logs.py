@@ -1,0 +1,56 @@
+"""Small audit logs with a clock and ids of their own, so that each is the same wherever it is made."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from opskit.audit.log import SEGMENT_SIZE, AuditLog
+from opskit.audit.record import Actor
+from opskit.audit.segments import path_of
+from opskit.audit.verification import Report, verify
+
+ACTOR = Actor(1000, 0, "anna", "cli")
+BEGIN = datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
+
+
+def ticking(step: timedelta = timedelta(seconds=1)) -> Callable[[], datetime]:
+    """A clock that goes one step further each time it is looked at."""
+    counter = itertools.count()
+    return lambda: BEGIN + next(counter) * step
+
+
+_later = ticking()
+
+
+def open_log(folder: Path, *, segment_size: int = SEGMENT_SIZE, now: Callable[[], datetime] | None = None) -> AuditLog:
+    """The log at `folder`/audit."""
+    return AuditLog(
+        folder / "audit",
+        host="h1",
+        actor=ACTOR,
+        now=now or _later,
+        token=lambda count: os.urandom(count).hex(),
+        segment_size=segment_size,
+    )
+
+
+def segment(folder: Path, number: int = 1) -> Path:
+    """A segment of that log."""
+    return path_of(folder / "audit", number)
+
+
+def judged(folder: Path) -> Report:
+    """What `verify` says of that log."""
+    return verify(folder / "audit")
+
+
+def make_log(folder: Path, records: int = 5) -> Path:
+    """A log of so many records beside its `audit.open`; returns its only segment."""
+    with open_log(folder) as log:
+        for number in range(records):
+            log.append("backup.create", "ok", target=f"data-{number}", run=f"run-{number}", details={"bytes": number})
+    return segment(folder)

@@ -1,0 +1,182 @@
+"""One operation is one event: a start before the act, one outcome after it, whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opskit.audit.event import operation
+from opskit.audit.log import AuditLog
+from opskit.audit.reading import entries, latest, records, since
+from opskit.audit.record import Fields
+from opskit.audit.segments import segments
+from opskit.errors import AuditError, Forged
+from tests.audit.logs import judged, open_log, segment
+
+
+def told(folder: Path) -> list[Fields]:
+    """All records but the log's own."""
+    return [each for each in records(segments(folder / "audit")) if not each["op"].startswith("audit.")]
+
+
+def test_a_start_before_and_an_outcome_after(tmp_path: Path) -> None:
+    """The start is on the medium while the body runs; both carry run, operation and target."""
+    with open_log(tmp_path) as log:
+        with operation(log, "backup", "data", details={"destinations": ["a", "b"]}) as event:
+            (start,) = told(tmp_path)
+            event.note(snapshot="abc")
+    _, outcome = told(tmp_path)
+    assert (start["out"], start["d"]) == ("start", {"destinations": ["a", "b"]})
+    assert (outcome["out"], outcome["d"]["snapshot"], outcome["tgt"]) == ("ok", "abc", "data")
+    assert start["run"] == outcome["run"] == event.run and type(outcome["d"]["ms"]) is int
+    assert not judged(tmp_path).unfinished
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(Forged("secret pw"), 13), (KeyboardInterrupt(), 130), (SystemExit(4), 4), (ValueError("pw"), 1)],
+)
+def test_what_ends_the_body_is_recorded_and_goes_on(tmp_path: Path, error: BaseException, code: int) -> None:
+    """Class, exit code and message without secrets stand in the one outcome, and the caller gets the same error."""
+    with open_log(tmp_path) as log:
+        with pytest.raises(type(error)) as caught:
+            with operation(log, "verify", redact=lambda text: text.replace("pw", "[secret]")):
+                raise error
+    assert caught.value is error
+    _, outcome = told(tmp_path)
+    assert (outcome["out"], outcome["d"]["error"], outcome["d"]["exit"]) == ("fail", type(error).__name__, code)
+    assert "pw" not in str(outcome) and ("[secret]" in str(outcome)) == ("pw" in str(error))
+
+
+def test_a_bad_answer_is_a_failure_too(tmp_path: Path) -> None:
+    """The body says what it found, and a clean exit of the process is no failure."""
+    with open_log(tmp_path) as log:
+        with operation(log, "verify", "a", redact=str.upper) as event:
+            event.fail(3, "two objects damaged")
+        with operation(log, "backup", "b") as event:
+            event.skip("nothing changed")
+        with operation(log, "restore", "c", run="given") as event:
+            event.deny("not an operator")
+        with pytest.raises(SystemExit), operation(log, "demo"):
+            raise SystemExit(0)
+    outcomes = [(each["out"], each["d"].get("message")) for each in told(tmp_path) if each["out"] != "start"]
+    assert outcomes == [
+        ("fail", "TWO OBJECTS DAMAGED"),
+        ("skip", "nothing changed"),
+        ("denied", "not an operator"),
+        ("ok", None),
+    ]
+    assert told(tmp_path)[-3]["run"] == "given"
+
+
+def test_a_secret_at_the_end_of_a_long_message(tmp_path: Path) -> None:
+    """A message is cut after its secrets were removed, so that no half of one stays."""
+    with open_log(tmp_path) as log, operation(log, "verify", redact=lambda text: text.replace("hunter2", "*")) as event:
+        event.fail(3, "x" * 497 + "hunter2")
+    assert told(tmp_path)[-1]["d"]["message"] == "x" * 497 + "*"
+
+
+class Breakable:
+    """Makes the next writes of a log fail, as a full disk would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patch = monkeypatch
+        self._write = os.write
+
+    def fail(self) -> None:
+        def write(descriptor: int, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self._patch.setattr(os, "write", write)
+
+    def mend(self) -> None:
+        self._patch.setattr(os, "write", self._write)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Breakable:
+    return Breakable(monkeypatch)
+
+
+def test_refuse_stops_before_the_act(tmp_path: Path, disk: Breakable) -> None:
+    """Where the start cannot be recorded, the body does not run."""
+    with open_log(tmp_path) as log:
+        disk.fail()
+        with pytest.raises(AuditError, match="no space"), operation(log, "backup"):
+            pytest.fail("the body ran")
+
+
+def test_refuse_tells_after_the_act(tmp_path: Path, disk: Breakable) -> None:
+    """An act whose outcome cannot be recorded ends in AuditError, and stays unfinished in the log."""
+    with open_log(tmp_path) as log:
+        with pytest.raises(AuditError), operation(log, "backup"):
+            disk.fail()
+        disk.mend()
+    assert judged(tmp_path).unfinished_count == 1
+
+
+def test_an_error_of_the_body_is_not_replaced(tmp_path: Path, disk: Breakable) -> None:
+    """Where both fail, the caller gets the body's error and `warn` the log's."""
+    warnings: list[AuditError] = []
+    with open_log(tmp_path) as log:
+        with pytest.raises(Forged), operation(log, "verify", warn=warnings.append):
+            disk.fail()
+            raise Forged("bad")
+        disk.mend()
+    assert len(warnings) == 1
+
+
+def test_warn_goes_on(tmp_path: Path, disk: Breakable) -> None:
+    """With on_failure="warn" the act runs, and each record that is missing is told."""
+    warnings: list[AuditError] = []
+    ran: list[Any] = []
+    with open_log(tmp_path) as log:
+        disk.fail()
+        with operation(log, "backup", on_failure="warn", warn=warnings.append) as event:
+            ran.append(event.run)
+        disk.mend()
+    assert len(ran) == 1 and len(warnings) == 2
+
+
+def write_story(log: AuditLog) -> None:
+    """A finished operation, one that was killed, and one more."""
+    with operation(log, "backup", "one"):
+        pass
+    log.append("backup", "start", target="killed", run="k")
+    with operation(log, "backup", "two"):
+        pass
+
+
+def test_reading_in_order_and_from_the_end_agree(tmp_path: Path) -> None:
+    """Both know which starts are unfinished; the latest are counted without finished starts, across segments."""
+    with open_log(tmp_path, segment_size=700) as log:
+        write_story(log)
+        write_story(log)
+    with segment(tmp_path, segments(tmp_path / "audit")[-1].number).open("ab") as file:
+        file.write(b"torn")
+    everything = [each for each in entries(tmp_path / "audit") if each.is_unfinished or each.record["out"] != "start"]
+    assert [each.record["tgt"] for each in everything if each.is_unfinished] == ["killed", "killed"]
+    for count in (0, 1, 3, 1000):
+        found, _ = latest(tmp_path / "audit", count)
+        assert found == everything[len(everything) - count if count < len(everything) else 0 :]
+
+
+def test_following(tmp_path: Path) -> None:
+    """From the place behind the latest on, every record comes once and in order, through torn ends and new segments."""
+    with open_log(tmp_path, segment_size=700) as log:
+        log.append("backup", "ok")
+        _, place = latest(tmp_path / "audit", 5)
+        assert since(tmp_path / "audit", place) == ([], place)
+        seen = []
+        for number in range(6):
+            log.append("backup", "ok", target=str(number))
+            if number == 2:
+                with segment(tmp_path, segments(tmp_path / "audit")[-1].number).open("ab") as file:
+                    file.write(b'{"actor"')
+            found, place = since(tmp_path / "audit", place)
+            seen += [each["tgt"] for each in found if each["op"] == "backup"]
+    assert seen == list("012345")

@@ -1,0 +1,185 @@
+"""`opskit audit`: reading and judging the log on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opskit.audit.event import operation
+from opskit.errors import Forged
+from tests.audit.logs import BEGIN, open_log, segment
+from tests.cli.hosts import Answer, run
+from tests.cli.running import OPSKIT, clean, python
+
+
+class Lab:
+    """A host with a config and a log in its state folder."""
+
+    def __init__(self, config: Path, folder: Path) -> None:
+        self.config, self.state = config, folder / "state"
+
+    def run(self, *arguments: object) -> Answer:
+        return run("--config", self.config, "audit", *arguments)
+
+    def targets(self, *arguments: object) -> list[str]:
+        """The targets of the records that a search finds."""
+        return [each["tgt"] for each in self.run("search", "--json", *arguments).json]
+
+
+@pytest.fixture
+def lab(config_file: Path, tmp_path: Path) -> Lab:
+    """One operation of each outcome; the clock goes on a minute each time it is looked at, from 02:00 on."""
+    lab = Lab(config_file, tmp_path)
+    moments = iter(BEGIN.replace(minute=minute) for minute in range(60))
+    with open_log(lab.state, now=lambda: next(moments)) as log:
+        with operation(log, "backup", "data", run="r1"):
+            pass
+        with operation(log, "verify", "usb", run="r2") as event:
+            event.fail(3, "2 objects damaged")
+        with pytest.raises(Forged), operation(log, "restore", "data", run="r3"):
+            raise Forged("signature by a stranger \x1b[31m")
+        log.append("audit.search", "denied", target="log", details={"why": "Not An Operator"})
+        log.append("backup", "start", target="killed\n\u202e", run="r4")
+    return lab
+
+
+def test_tail_shows_each_operation_once(lab: Lab) -> None:
+    """Outcomes and unfinished starts, oldest first, in a line each; no control character reaches the terminal."""
+    answer = lab.run("tail")
+    header, *rows = [line for line in answer.out.splitlines() if not line.startswith(" ")]
+    assert answer.code == 0 and header.split()[:3] == ["time", "(UTC)", "outcome"]
+    assert [row[21:31].strip() for row in rows] == ["ok", "ok", "fail", "fail", "denied", "unfinished"]
+    assert "verify" in rows[2] and "usb" in rows[2] and "exit 3" in rows[2]
+    assert f"\n{' ' * 21}2 objects damaged\n" in answer.out, "what would not fit into 80 columns has its own line"
+    assert "killed\\n\\u202e" in rows[5] and "\x1b" not in answer.out and "\u202e" not in answer.out
+    assert len(lab.run("tail", "-n", 2).out.splitlines()) == 3
+
+
+def test_tail_as_json(lab: Lab) -> None:
+    """Whole records, and whether they are unfinished."""
+    found = lab.run("tail", "--json", "-n", "2").json
+    assert [(each["op"], each["out"], each["unfinished"]) for each in found] == [
+        ("audit.search", "denied", False), ("backup", "start", True),
+    ]  # fmt: skip
+    assert lab.run("tail", "--json", "-n", "0").json == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "targets"),
+    [
+        (("--op", "backup"), ["data", "killed\n\u202e"]),
+        (("--op", "audit.*"), ["", "log"]),
+        (("--target", "DAT"), ["data", "data"]),
+        (("--actor", "ann", "--op", "verify"), ["usb"]),
+        (("--actor", "1000", "--op", "verify"), ["usb"]),
+        (("--actor", "100"), []),
+        (("--outcome", "fail"), ["usb", "data"]),
+        (("--outcome", "start"), ["data", "usb", "data", "killed\n\u202e"]),
+        (("--outcome", "unfinished"), ["killed\n\u202e"]),
+        (("--run", "r2"), ["usb"]),
+        (("STRANGER",), ["data"]),
+        (("not an operator",), ["log"]),
+        (("--since", "2026-11-22T02:13"), ["log", "killed\n\u202e"]),
+        (("--since", "2026-11-22T03:13+01:00", "--until", "2026-11-22 02:14Z"), ["log"]),
+        (("--until", "2026-11-21"), []),
+    ],
+)
+def test_search(lab: Lab, arguments: tuple[str, ...], targets: list[str]) -> None:
+    """Each filter keeps what it says, all of them together what fits all."""
+    assert lab.targets(*arguments) == targets
+    assert lab.run("search", *arguments).code == (0 if targets else 3)
+
+
+def test_an_age_counts_back_from_now(lab: Lab) -> None:
+    """`--since 52w` takes an age; the log of this test was written at a fixed time."""
+    assert lab.targets("--until", "0s") in ([], lab.targets())
+    assert lab.targets("--since", "5200w") == lab.targets()
+
+
+@pytest.mark.parametrize(
+    "option", [("--since", "yesterday"), ("--until", "9" * 30 + "w"), ("--outcome", "good"), ("-n", "-1")]
+)
+def test_wrong_values_are_usage_errors(lab: Lab, option: tuple[str, str]) -> None:
+    """What cannot be understood ends with 2 and says what was expected."""
+    answer = lab.run("tail" if option[0] == "-n" else "search", *option)
+    assert answer.code == 2 and option[1][:20] in answer.err
+
+
+def test_verify_a_good_log(lab: Lab) -> None:
+    """Exit 0, the counts, the head to note elsewhere, and what is unfinished; the limits are told."""
+    answer = lab.run("verify")
+    assert answer.code == 0 and answer.out.startswith("ok  9 records in 1 segment")
+    assert "1 operation without an outcome" in answer.out and "\u202e" not in answer.out
+    assert "looks whole" in answer.err
+    told = lab.run("verify", "--json").json
+    assert told["ok"] and told["records"] == 9 and told["findings"] == [] and told["unfinished"][0]["run"] == "r4"
+    assert f"record 9, SHA-256 {told['head']['sha256']}" in answer.out
+
+
+def test_verify_a_broken_log(lab: Lab) -> None:
+    """Exit 13, and each finding with file and line."""
+    path = segment(lab.state)
+    path.write_bytes(path.read_bytes().replace(b'"usb"', b'"usc"'))
+    answer = lab.run("verify")
+    assert answer.code == 13 and answer.out.startswith("BROKEN") and "0000000001.jsonl:5: expected prev" in answer.out
+    told = lab.run("verify", "--json")
+    assert told.code == 13 and not told.json["ok"] and told.json["findings"][0]["line"] == 5
+
+
+def test_verify_a_torn_log(lab: Lab) -> None:
+    """Exit 3 while no record tells of a torn end, 0 when the next operation has recorded it."""
+    with segment(lab.state).open("ab") as file:
+        file.write(b'{"actor":')
+    answer = lab.run("verify")
+    assert answer.code == 3 and answer.out.startswith("torn") and not lab.run("verify", "--json").json["ok"]
+    with open_log(lab.state) as log:
+        log.append("backup", "ok")
+    answer = lab.run("verify")
+    assert answer.code == 0 and "1 torn write recovered" in answer.out
+
+
+@pytest.mark.parametrize("command", ["tail", "search", "verify"])
+def test_no_log_yet(config_file: Path, tmp_path: Path, command: str) -> None:
+    """Exit 10 where nothing was recorded yet, and reading makes nothing."""
+    answer = Lab(config_file, tmp_path).run(command)
+    assert answer.code == 10 and "no audit log yet" in answer.err
+    assert not (tmp_path / "state").exists()
+
+
+def test_rows_fit_a_terminal_of_80_columns(lab: Lab) -> None:
+    """What an everyday operation leaves is told within 80 columns."""
+    assert max(map(len, lab.run("search", "--op", "backup").out.splitlines())) <= 80
+
+
+def test_the_schema_is_not_needed(lab: Lab) -> None:
+    """Once the config is known to be good, neither pydantic nor YAML is loaded: a log is looked at often."""
+    code = "import sys; from opskit.cli import main; [main(a.split()) for a in sys.argv[1:]]; print(*sys.modules)"
+    config = f"--config {lab.config} audit"
+    lines = [f"{config} tail -n 1", f"{config} search --op x", f"{config} verify --quiet"]
+    home = str(lab.state.parent / "home")
+    Path(home).mkdir()
+    for number in range(2):
+        loaded = python(code, *lines, HOME=home).stdout.split()
+        assert ({"pydantic", "yaml", "rich"} & set(loaded) == set()) == (number == 1)
+
+
+def test_follow(lab: Lab) -> None:
+    """What happens is shown as it happens, beginnings too, until a signal ends it with 0."""
+    command = [*OPSKIT, "--config", str(lab.config), "audit", "tail", "--json", "-n", "1", "--follow"]
+    with subprocess.Popen(command, env=clean({}), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            seen: list[Any] = [json.loads(process.stdout.readline())]
+            with open_log(lab.state) as log, operation(log, "sync", "late"):
+                seen.append(json.loads(process.stdout.readline()))
+            seen.append(json.loads(process.stdout.readline()))
+        finally:
+            os.kill(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0
+    assert [(each["op"], each["out"]) for each in seen] == [("backup", "start"), ("sync", "start"), ("sync", "ok")]

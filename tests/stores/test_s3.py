@@ -1,0 +1,390 @@
+"""What the S3 store does beyond the contract: errors in words, locks, what an endpoint honours, policies."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.utils import parse_timestamp
+
+from opskit.errors import ObjectExists, ObjectNotFound, StoreError, StoreFull, StoreRefused, UnresolvedReference
+from opskit.stores.s3 import Connection, Honours, S3Place, S3Store, iam_policy, probe
+from opskit.stores.s3.connection import _timestamp
+from tests.stores import s3_server
+from tests.stores.proxy import Fault, Proxy, answer, failure, proxied
+
+NOW = datetime(2026, 11, 22, 5, 0, tzinfo=UTC)
+DENIED = failure("403 Forbidden", "AccessDenied")
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore's pauses between its tries are no part of what is tested here."""
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    """A proxy before the endpoint."""
+    with proxied(s3_server.running().port) as each:
+        yield each
+
+
+@pytest.fixture
+def store(proxy: Proxy) -> Iterator[S3Store]:
+    """A store behind the proxy, its clock at NOW."""
+    connection = s3_server.running().connection(port=proxy.port)
+    yield S3Store(connection, lambda: NOW)
+    connection.close()
+
+
+def locking(**place: Any) -> S3Store:
+    """A store in the bucket that has object lock; the clock is the real one, as the endpoint's is."""
+    server = s3_server.running()
+    connection = server.connection(place={"bucket": "locking", **place})
+    connection._client = s3_server.shared_client()
+    return server.store(connection)
+
+
+SKEWED = failure("403 Forbidden", "RequestTimeTooSkewed", "Date: Sun, 22 Nov 2026 05:20:00 GMT")
+# What the endpoint answers, the error, words that the message or the hint must have.
+ANSWERS = [
+    (DENIED, StoreRefused, ["cannot write one", "expected the permission s3:PutObject", "arn:aws:s3:::plain/"]),
+    (failure("404 Not Found", "NoSuchBucket"), StoreError, ["no such bucket", "plain"]),
+    (failure("403 Forbidden", "InvalidAccessKeyId"), StoreRefused, ["expected credentials that the endpoint knows"]),
+    (failure("403 Forbidden", "SignatureDoesNotMatch"), StoreRefused, ["secret_access_key"]),
+    (failure("400 Bad Request", "ExpiredToken"), StoreRefused, ["a session that has expired", "log in again"]),
+    (failure("403 Forbidden", "QuotaExceeded"), StoreFull, ["expected space, got QuotaExceeded"]),
+    (failure("507 Insufficient Storage", "XMinioStorageFull"), StoreFull, ["expected space"]),
+    (SKEWED, StoreRefused, ["1200 s behind", "expected 2026-11-22T05:20:00Z, got 2026-11-22T05:00:00Z", "clock"]),
+    (failure("503 Slow Down", "SlowDown"), StoreError, ["overloaded or throttles"]),
+    (failure("403 Forbidden", "InvalidObjectState"), StoreRefused, ["Glacier", "restore it first"]),
+    (failure("400 Bad Request", "KMS.DisabledException"), StoreRefused, ["the encryption key cannot be used"]),
+    (failure("400 Bad Request", "Curious"), StoreError, ["expected success, got Curious: said the endpoint"]),
+    (answer("403 Forbidden"), StoreRefused, ["s3:PutObject"]),
+]
+
+
+@pytest.mark.parametrize(("answered", "kind", "words"), ANSWERS, ids=[words[0][:40] for _, _, words in ANSWERS])
+def test_each_refusal_says_what_and_what_next(
+    store: S3Store, proxy: Proxy, answered: bytes, kind: type[StoreError], words: list[str]
+) -> None:
+    """Each kind of answer that says no has its exception, what was expected and got, and a hint."""
+    proxy.plan = [Fault(answer=answered)] * 3
+    with pytest.raises(kind) as caught:
+        store.put("one", b"x")
+    assert type(caught.value) is kind and caught.value.hint
+    for word in words:
+        assert word in f"{caught.value}\n{caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        failure("301 Moved Permanently", "PermanentRedirect", "x-amz-bucket-region: eu-north-1"),
+        failure("400 Bad Request", "AuthorizationHeaderMalformed", more="<Region>eu-north-1</Region>"),
+        failure("400 Bad Request", "IllegalLocationConstraintException", "x-amz-bucket-region: eu-north-1"),
+    ],
+    ids=["301", "malformed", "illegal"],
+)
+def test_the_right_region_is_named(store: S3Store, proxy: Proxy, answered: bytes) -> None:
+    """A bucket of another region is refused with the region to write into the config."""
+    proxy.plan = [Fault(answer=answered)] * 6
+    with pytest.raises(StoreRefused, match="expected eu-north-1") as caught:
+        store.put("one", b"x")
+    assert "region: eu-north-1" in str(caught.value.hint)
+
+
+def test_no_message_shows_a_secret(store: S3Store, proxy: Proxy) -> None:
+    """Whatever the endpoint echoes about credentials stays out of message, hint, repr and cause."""
+    echo = f"you sent {s3_server.SECRET}"
+    for code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
+        proxy.plan = [Fault(answer=failure("403 Forbidden", code, message=echo))]
+        with pytest.raises(StoreRefused) as caught:
+            store.put("one", b"x")
+        assert s3_server.SECRET not in f"{caught.value!r} {caught.value} {caught.value.hint}"
+    assert s3_server.SECRET not in repr(vars(store.bucket.connection)) + repr(store)
+    assert logging.getLogger("botocore").getEffectiveLevel() >= logging.WARNING
+
+
+def test_credentials_are_asked_for_late_and_their_absence_is_told() -> None:
+    """A store that is not used resolves no reference; a reference that cannot be resolved is UnresolvedReference."""
+
+    def unresolved() -> tuple[str, str]:
+        raise UnresolvedReference("env:S3_KEY is not set")
+
+    store = S3Store(Connection(S3Place("plain", endpoint="http://127.0.0.1:9"), unresolved), lambda: NOW)
+    with pytest.raises(UnresolvedReference):
+        store.put("one", b"x")
+
+
+def test_without_any_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Where the AWS chain finds nothing the store is refused, and the hint says where to put them."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    store = S3Store(Connection(S3Place("plain", endpoint="http://127.0.0.1:9")), lambda: NOW)
+    with pytest.raises(StoreRefused, match="expected credentials") as caught:
+        store.put("one", b"x")
+    assert "access_key_id" in str(caught.value.hint)
+
+
+def test_an_endpoint_where_nothing_listens(proxy: Proxy) -> None:
+    """An endpoint that cannot be reached is a StoreError naming it."""
+    place = S3Place("plain", endpoint="http://127.0.0.1:9")
+    store = S3Store(Connection(place, lambda: ("a", "b"), attempts=1, connect_timeout=0.5), lambda: NOW)
+    with pytest.raises(StoreError, match="cannot be reached"):
+        store.put("one", b"x")
+
+
+def test_credentials_that_may_only_put(store: S3Store, proxy: Proxy) -> None:
+    """With nothing but s3:PutObject puts work and taken names are told; the rest names the permission that lacks."""
+    store.put("packs/one", b"x")
+    with pytest.raises(ObjectExists):
+        store.put("packs/one", b"x")
+    attempts: list[tuple[str, Callable[[], object]]] = [
+        ("s3:ListBucket", lambda: list(store.list("packs"))),
+        ("s3:GetObject", lambda: store.get("packs/one")),
+        ("s3:GetObject", lambda: store.delete("packs/one")),
+    ]
+    for permission, act in attempts:
+        proxy.plan = [Fault("GET", answer=DENIED), Fault("HEAD", answer=answer("403 Forbidden"))]
+        with pytest.raises(StoreRefused, match=permission):
+            act()
+    proxy.plan = [Fault("PUT", is_lost=True), Fault("HEAD", answer=answer("403 Forbidden"))]
+    with pytest.raises(ObjectExists):  # whether it is our own cannot be seen, so it counts as a stranger's
+        store.put("packs/two", b"x")
+
+
+def test_what_a_put_asks_for_is_kept() -> None:
+    """Storage class, encryption, SHA-256 and the mark of the put are found with the object."""
+    server = s3_server.running()
+    connection = server.connection(place={"storage_class": "STANDARD_IA", "sse": "aws:kms", "kms_key": "alias/k"})
+    connection._client = s3_server.shared_client()
+    for store in (server.store(connection), server.store(connection, threshold=1)):
+        name = f"one-{id(store)}"
+        store.put(name, b"abc")
+        found = store.bucket.look(name)
+        assert found is not None
+        assert (found["StorageClass"], found["ServerSideEncryption"]) == ("STANDARD_IA", "aws:kms")
+        assert found["Metadata"]["opskit-sha256"] == hashlib.sha256(b"abc").hexdigest()
+        assert len(found["Metadata"]["opskit-put"]) == 24
+
+
+def test_other_keys_are_no_objects() -> None:
+    """Folder markers, hidden keys and keys that are no names are passed over, in place and in order."""
+    store = s3_server.running().store()
+    for name in ("a", "b/one"):
+        store.put(name, b"x")
+    for key in ("", "b/", ".hidden", "a b", "b/ä"):
+        store.bucket.send("put_object", Key=store.place.folder + key or "x", Body=b"")
+    assert [info.name for info in store.list()] == ["a", "b/one"]
+    store.close()
+
+
+# Object lock
+
+
+def test_a_put_locks_at_once_and_a_lock_is_only_extended() -> None:
+    """With object_lock_days every object is locked from its put; extending never shortens; the earliest date counts."""
+    store = locking(object_lock_days=5)
+    before = datetime.now(UTC)
+    store.put("packs/one", b"1")
+    store.put("packs/two", b"2")
+    locked = store.locked_until(["packs/one", "packs/two"])
+    assert locked is not None
+    assert before + timedelta(days=5, seconds=-2) <= locked <= datetime.now(UTC) + timedelta(days=5, seconds=1)
+    later = (before + timedelta(days=30, microseconds=1)).replace(microsecond=300)
+    assert store.extend_lock(["packs/one"], later) == later.replace(microsecond=0) + timedelta(seconds=1)
+    assert store.locked_until(["packs/two", "packs/one"]) == locked
+    held = store.extend_lock(["packs/one", "packs/two"], before + timedelta(days=10))
+    assert held == store.locked_until(["packs/two"]) and held >= before + timedelta(days=10)
+    one = store.locked_until(["packs/one"])
+    assert one is not None and one >= later
+    assert store.extend_lock([], later) is None and store.locked_until([]) is None
+
+
+def test_a_locked_object_cannot_be_deleted() -> None:
+    """Deleting a locked object is StoreRefused with the date, and it stays; without a lock it goes for good."""
+    store = locking(object_lock_days=1)
+    store.put("packs/one", b"1")
+    with pytest.raises(StoreRefused, match="locked until 20"):
+        store.delete("packs/one")
+    # Also where the store does not look first.
+    version = (store.bucket.look("packs/one") or {})["VersionId"]
+    with pytest.raises(StoreRefused, match="s3:DeleteObject"):
+        store.bucket.ask("delete_object", "packs/one", VersionId=version)
+    assert store.get("packs/one") == b"1"
+    free = locking()
+    free.put("packs/one", b"1")
+    free.delete("packs/one")
+    versions = free.bucket.ask("list_objects_v2", Prefix=free.place.folder)
+    assert versions["KeyCount"] == 0
+    assert free.bucket.send("list_object_versions", Prefix=free.place.folder).get("Versions", []) == []
+
+
+def test_an_overwritten_object_comes_back() -> None:
+    """What an intruder put over an object in a bucket with versions, delete removes; the object shows again."""
+    store = locking(object_lock_days=1)
+    store.put("packs/one", b"good")
+    store.bucket.send("put_object", Key=store.place.key("packs/one"), Body=b"ransom")
+    assert store.get("packs/one") == b"ransom"
+    store.delete("packs/one")
+    assert store.get("packs/one") == b"good"
+
+
+def test_locks_of_what_is_absent_or_unlocked() -> None:
+    """An absent object is ObjectNotFound; one without a lock makes the answer None."""
+    store = locking()
+    store.put("packs/free", b"1")
+    assert store.locked_until(["packs/free"]) is None
+    for act in (store.locked_until, lambda names: store.extend_lock(names, datetime.now(UTC) + timedelta(days=1))):
+        with pytest.raises(ObjectNotFound, match="packs/absent"):
+            act(["packs/free", "packs/absent"])
+
+
+def test_a_bucket_without_object_lock_is_refused() -> None:
+    """Extending a lock where the bucket has none is a StoreError about that, not silence."""
+    server = s3_server.running()
+    connection = server.connection()
+    connection._client = s3_server.shared_client()
+    store = server.store(connection)
+    store.put("packs/one", b"1")
+    with pytest.raises(StoreError, match="cannot lock packs/one"):
+        store.extend_lock(["packs/one"], datetime.now(UTC) + timedelta(days=1))
+
+
+# What an endpoint honours
+
+
+def keys_of(store: S3Store) -> list[str]:
+    """All keys below the prefix, hidden ones too."""
+    page = store.bucket.ask("list_objects_v2", Prefix=store.place.folder)
+    return [entry["Key"] for entry in page.get("Contents", [])]
+
+
+def test_probe_finds_out_and_cleans_up(store: S3Store, proxy: Proxy) -> None:
+    """What holds is found by trying, and nothing is left behind. (moto stores bytes that do not fit their checksum.)"""
+    honours = probe(store)
+    assert honours == Honours(conditional=True, checksums=False, versions=False, object_lock=None, is_clean=True)
+    assert keys_of(store) == []
+    assert ["SHA-256" in line for line in honours.shortcomings()] == [True]
+
+
+def test_probe_of_an_endpoint_that_ignores_conditions(store: S3Store, proxy: Proxy) -> None:
+    """A second put that is answered by success, or a header that is refused, means that conditions are not honoured."""
+    taken = answer("200 OK", "", 'ETag: "x"')
+    proxy.plan = [Fault("PUT"), Fault("PUT", answer=taken)]
+    assert not probe(store).conditional
+    proxy.plan = [Fault("PUT", answer=failure("501 Not Implemented", "NotImplemented"))]
+    found = probe(store)
+    assert not found.conditional and "If-None-Match" in found.shortcomings()[0]
+    assert keys_of(store) == []
+
+
+def test_probe_of_an_endpoint_that_checks_bytes(store: S3Store, proxy: Proxy) -> None:
+    """Wrong bytes refused and right ones taken mean that checksums are honoured; both refused, that they are not."""
+    bad = failure("400 Bad Request", "BadDigest")
+    proxy.plan = [Fault("PUT", path=".bytes", answer=bad)]
+    assert probe(store).checksums
+    proxy.plan = [Fault("PUT", path=".bytes", answer=bad)] * 2
+    assert not probe(store).checksums
+
+
+def test_probe_with_credentials_that_may_only_put(store: S3Store, proxy: Proxy) -> None:
+    """What cannot be removed is said, and no listing shows it; a bucket that takes nothing is an error."""
+    proxy.plan = [Fault("DELETE", answer=DENIED)] * 9
+    assert not probe(store).is_clean
+    assert keys_of(store) != [] and list(store.list()) == []
+    proxy.plan = [Fault("PUT", answer=DENIED)]
+    with pytest.raises(StoreRefused, match="s3:PutObject"):
+        probe(store)
+
+
+def test_probe_tries_a_lock() -> None:
+    """A lock is tried where it is asked for: true where a locked object could not be deleted, else false and said."""
+    server = s3_server.running()
+    for bucket, expected in (("locking", True), ("plain", False)):
+        connection = server.connection(place={"bucket": bucket, "object_lock_days": 1})
+        connection._client = s3_server.shared_client()
+        slept: list[float] = []
+        found = probe(S3Store(connection, lambda: datetime.now(UTC), sleep=slept.append))
+        assert found.object_lock is expected and found.versions is expected
+        # Nobody waited for the lock to end, so what was locked is still there and that is said.
+        assert found.is_clean is not expected and bool(slept) is expected
+        assert any("object lock" in line for line in found.shortcomings()) is not expected
+
+
+def test_without_checksums_md5_guards_the_bytes(store: S3Store, proxy: Proxy) -> None:
+    """Each put proves its bytes by a checksum that the endpoint knows."""
+    heads: list[dict[str, str]] = []
+    store.bucket.connection.client().meta.events.register(
+        "before-send.s3", lambda request, **_: heads.append({k.lower(): v for k, v in request.headers.items()})
+    )
+    store.put("one", b"abc")
+    S3Store(store.bucket.connection, lambda: NOW, checksums=False).put("two", b"abc")
+    text = {name: value.decode() if isinstance(value, bytes) else value for name, value in heads[0].items()}
+    assert text["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
+    assert text["if-none-match"] == "*" and "content-md5" in heads[1] and "x-amz-checksum-sha256" not in heads[1]
+
+
+# Policies
+
+
+def test_policies_allow_what_their_part_needs_and_nothing_else() -> None:
+    """No policy but that of maintenance can delete, replace or list beyond the prefix; putting is conditional."""
+    put, backup, maintain = (
+        json.loads(iam_policy("b", "web1", may=may, object_lock=True, kms_key="arn:k"))["Statement"]
+        for may in ("put", "backup", "maintain")
+    )
+    actions = [{action for each in policy for action in each["Action"]} for policy in (put, backup, maintain)]
+    assert "s3:PutObject" in actions[0] and not actions[0] & {"s3:GetObject", "s3:ListBucket", "s3:DeleteObject"}
+    assert actions[0] < actions[1] and "s3:DeleteObject" not in actions[1]
+    assert {"s3:DeleteObject", "s3:DeleteObjectVersion"} <= actions[2]
+    for policy in (put, backup):
+        conditions = [each["Condition"] for each in policy if each["Action"] == ["s3:PutObject"]]
+        assert conditions == [
+            {"Null": {"s3:if-none-match": "false"}},
+            {"Bool": {"s3:ObjectCreationOperation": "false"}},
+        ]
+    for each in backup:
+        assert each["Resource"] in ("arn:aws:s3:::b/web1/*", "arn:k") or each["Sid"] == "List"
+        assert each["Sid"] != "List" or each["Condition"] == {"StringLike": {"s3:prefix": ["web1", "web1/*"]}}
+    assert "arn:aws:s3:::b/*" in iam_policy("b") and "kms" not in iam_policy("b")
+
+
+def test_locations_read_as_they_are_typed() -> None:
+    """A place shows as what a person types to reach it, the endpoint included, and never with anything else."""
+    assert S3Place("b").location == "s3://b" and S3Place("b", "web1/x", region="eu-1").location == "s3://b/web1/x"
+    place = S3Place("b", "p", endpoint="https://s3.example.org:9000", region="eu-1")
+    assert place.location == "s3://b/p?endpoint=https://s3.example.org:9000&region=eu-1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-11-22T05:00:00Z", "2026-11-22T05:00:00.250Z", "Sun, 22 Nov 2026 05:00:00 GMT", "1795323600", 1795323600,
+     "2026-11-22T05:00:00", "2026-11-22T06:00:00+01:00", "20261122T050000Z"],
+)  # fmt: skip
+def test_times_are_read_as_botocore_reads_them(text: Any) -> None:
+    """The quick way to read a time agrees with botocore's own on every form that endpoints use."""
+    assert _timestamp(text) == parse_timestamp(text)
+
+
+def test_boto3_is_loaded_by_those_who_use_it() -> None:
+    """Building everything else loads neither boto3 nor botocore: they would double the start-up time."""
+    program = (
+        "import sys, opskit.wiring, opskit.access, opskit.setup; print([m for m in sys.modules if m[:3] == 'bot'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
