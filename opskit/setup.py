@@ -145,7 +145,7 @@ def _initialise(
     _check(wishes, known)
     draft = _draft(path, wishes, known)
     require_writable(path)  # while no key has been made that nothing would name
-    stores = {name: wiring.store_of(each) for name, each in draft.destinations.items()}
+    stores, lacking = wiring.probed_stores(draft)
     about = operations.repository_of(
         draft.state_dir, stores, lambda: copies.identity(secrets.token_hex(16), wiring.now())
     )
@@ -167,7 +167,7 @@ def _initialise(
     )
     written = wishes.recovery_key if wishes.new_recipient else None
     warnings = [f"no snapshot will be readable by recipient {doubt}" for doubt in doubts]
-    return Done(path, made, written, warnings + dangers.warnings(configs.load(path)))
+    return Done(path, made, written, warnings + lacking + dangers.warnings(configs.load(path)))
 
 
 def _make_keys(

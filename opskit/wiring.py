@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from opskit import log
+from opskit import encoding, log
 from opskit.audit.actor import current_actor
 from opskit.audit.log import AuditLog
 from opskit.config.model import CommandSource as CommandConfig
-from opskit.config.model import Config, Destination, LocalDestination, PathsSource, S3Bucket
-from opskit.errors import ConfigError, RepositoryNotFound, UnresolvedReference, UsageError
+from opskit.config.model import Config, Destination, LocalDestination, PathsSource, S3Bucket, S3Destination
+from opskit.errors import ConfigError, Damaged, OpskitError, RepositoryNotFound, UnresolvedReference, UsageError
 from opskit.gpg import Keyring, check_programs
 from opskit.locations import bucket_at, is_bucket
 from opskit.operations.session import Host
+from opskit.repository.durable import write_durably
 from opskit.repository.identity import Identity, read_repository_id
 from opskit.secrets.reference import Reference, Resolver
 from opskit.secrets.stores.environment import EnvironmentScheme
@@ -150,7 +151,74 @@ def stores_of(config: Config, names: Sequence[str] = ()) -> dict[str, Store]:
     if unknown:
         known = ", ".join(config.destinations)
         raise UsageError(f"no destination {unknown[0]!r}; the config has {known}")
-    return {name: store_of(each) for name, each in config.destinations.items() if not names or name in names}
+    honoured = _endpoints(config.state_dir)
+    return {
+        name: store_of(each, **honoured.get(name, _UNKNOWN))
+        for name, each in config.destinations.items()
+        if not names or name in names
+    }
+
+
+_UNKNOWN = {"conditional": False, "checksums": False}
+"""What is believed of an endpoint that nobody has asked: nothing, so that a put looks before it writes."""
+
+
+Part = Literal["put", "backup", "maintain"]
+PARTS: tuple[Part, ...] = ("put", "backup", "maintain")
+"""What a host may be allowed to do at a bucket."""
+
+
+def iam_policy_of(config: Config, name: str, may: Part) -> str:
+    """The least policy for a destination in a bucket; raises UsageError for any other."""
+    found = config.destinations.get(name)
+    if not isinstance(found, S3Destination):
+        raise UsageError(
+            f"{name!r}: expected a destination with s3:, got {'another kind' if found else 'no such name'}"
+        )
+    from opskit.stores.s3 import iam_policy
+
+    bucket = found.s3
+    return iam_policy(
+        bucket.bucket, bucket.prefix or "",
+        may=may, object_lock=bucket.object_lock_days is not None, kms_key=bucket.kms_key,
+    )  # fmt: skip
+
+
+def probed_stores(config: Config) -> tuple[dict[str, Store], list[str]]:
+    """The stores of all destinations, endpoints asked what they honour and that noted; what they lack, in sentences.
+
+    An endpoint that does not answer is left for whoever uses the store to tell.
+    """
+    known, lacking = _endpoints(config.state_dir), list[str]()
+    for name, destination in config.destinations.items():
+        if isinstance(destination, LocalDestination):
+            continue
+        from opskit.stores.s3 import S3Store, probe
+
+        store = innermost(store_of(destination))
+        assert isinstance(store, S3Store)
+        try:
+            found = probe(store)
+        except OpskitError:
+            continue
+        known[name] = {"conditional": found.conditional, "checksums": found.checksums}
+        lacking += [f"{name}: {text}" for text in found.shortcomings()]
+    if known:
+        write_durably(_endpoints_file(config.state_dir), encoding.encode(known))
+    return stores_of(config), lacking
+
+
+def _endpoints_file(state: Path) -> Path:
+    return state / "endpoints.json"
+
+
+def _endpoints(state: Path) -> dict[str, dict[str, bool]]:
+    """What endpoints honour, by destination, as `init` found out; a file that cannot be read says nothing."""
+    try:
+        value = encoding.decode_object(_endpoints_file(state).read_bytes(), what="endpoints.json")
+        return {name: {key: each[key] is True for key in _UNKNOWN} for name, each in value.items()}
+    except (OSError, Damaged, KeyError, TypeError):
+        return {}
 
 
 def resolver(environ: Mapping[str, str]) -> Resolver:

@@ -191,6 +191,7 @@ def _as_json(result: Result) -> dict[str, object]:
         "seconds": round(result.seconds, 3),
         "errors": result.errors,
         "destinations": result.destinations,
+        "locked": {name: f"{until:%Y-%m-%dT%H:%M:%SZ}" for name, until in result.locked.items()},
     }
 
 
@@ -212,6 +213,8 @@ def _tell(context: Context, result: Result, told: set[str]) -> None:
     for name, state in result.destinations.items():
         reason = result.reasons.get(name)
         note = _reason(name, reason, told) if reason else f"{human_bytes(result.put_bytes.get(name, 0))} new"
+        if name in result.locked:
+            note += f", locked until {result.locked[name]:%Y-%m-%d}"
         rows.append((f"  {name}", context.styled(state, colour[state]), note))
     for line in table(rows):
         context.write(line)

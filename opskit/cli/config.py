@@ -75,6 +75,26 @@ def generate(
     context.hint(f"edit it, then: opskit --config {name} config validate")
 
 
+@app.command(name="iam-policy")
+def iam_policy(
+    typer_context: typer.Context,
+    destination: Annotated[str, typer.Argument(metavar="DESTINATION", help="A destination in an S3 bucket.")],
+    may: Annotated[
+        str,
+        typer.Option("--may", metavar="put|backup|maintain", help="What it allows; backup reads, and never deletes."),
+    ] = "backup",
+) -> None:
+    """Write the least IAM policy for a destination in a bucket of AWS."""
+    from opskit import wiring
+    from opskit.errors import UsageError
+
+    context = Context.of(typer_context)
+    part = next((each for each in wiring.PARTS if each == may), None)
+    if part is None:
+        raise UsageError(f"--may: expected {', '.join(wiring.PARTS)}, got {may!r}")
+    context.write(wiring.iam_policy_of(context.load_config(), destination, part))
+
+
 def _create(path: Path, text: str) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -33,7 +33,8 @@ def init(
         list[str] | None, typer.Option("--source", metavar="NAME=PATH", help="What to back up; repeatable.")
     ] = None,
     destination: Annotated[
-        list[str] | None, typer.Option("--destination", metavar="NAME=PATH", help="Where copies go; repeatable.")
+        list[str] | None,
+        typer.Option("--destination", metavar="NAME=PLACE", help="A folder, or s3://BUCKET/PREFIX; repeatable."),
     ] = None,
     recipient: Annotated[
         list[str] | None,
@@ -178,7 +179,7 @@ def _rebuild(
 
     if key is None:
         raise UsageError("--from needs --key FILE, the recovery-key file")
-    place, key = str(locations.expanded("--from", location)), locations.expanded("--key", str(key))
+    place, key = locations.located("--from", location), locations.expanded("--key", str(key))
     found = setup.rebuild(
         path, place, key, host=host, state_dir=state_dir, recovery_key=recovery_key, ask=asker(context)
     )

@@ -23,6 +23,7 @@ from opskit.errors import NoKey, OpskitError, SourceError, StoreError, Unresolve
 from opskit.gpg import usable_recipients
 from opskit.log import logger
 from opskit.operations import session as sessions
+from opskit.operations.locking import extend_lock
 from opskit.operations.reading import Reading, SourceReader, root_of
 from opskit.operations.session import Session
 from opskit.operations.sync import lacking, sync
@@ -34,6 +35,7 @@ from opskit.repository.history import load_history
 from opskit.repository.index import Index, IndexedPack
 from opskit.repository.locating import move_to_lists, runs_needed
 from opskit.repository.manifest import Manifest, Snapshot
+from opskit.repository.marks import Marks, load_marks
 from opskit.repository.writer import ChunkWriter, OpenRun
 from opskit.sources.base import Source, printable
 
@@ -68,7 +70,8 @@ class Options:
 class Result:
     """What became of one source. `destinations`: "ok", "behind" or "failed"; sizes in bytes.
 
-    `put_bytes` tells per destination what was put there since the result before, catching up included.
+    `put_bytes` tells per destination what was put there since the result before, catching up included; `locked` until
+    when nobody can take the snapshot away there.
     """
 
     source: str
@@ -83,6 +86,7 @@ class Result:
     destinations: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, OpskitError] = field(default_factory=dict)
     put_bytes: dict[str, int] = field(default_factory=dict)
+    locked: dict[str, datetime] = field(default_factory=dict)
     failure: OpskitError | None = None
 
     @property
@@ -119,6 +123,7 @@ class _Run:
         self._host = session.host
         self._identity = session.host.identity
         self._rolled_back: list[str] = []
+        self._marks = Marks()
         self._recipients, self._rejected = _recipients(session)
         self._fanout = Fanout(session.copies)
         self._writer = ChunkWriter(
@@ -188,6 +193,7 @@ class _Run:
             (self._clock_ns() - started_ns) / 1e9, reading.unchanged,
         )  # fmt: skip
         self._judge(result, reading, snapshot[0], snapshots)
+        self._lock(result, snapshot[0])
         return result
 
     def _history(self, source: str) -> list[Snapshot]:
@@ -203,6 +209,11 @@ class _Run:
             for copy in session.copies
             if (head := session.heads.get(copy.id, self._host.label, source)) and head.name not in copy.objects
         ]
+        self._marks = load_marks(
+            session.copies, identity.verify,
+            maintainers=identity.maintainers, repository=self._host.repository, cache=session.cache,
+        )  # fmt: skip
+        session.rejected.extend(self._marks.rejected)
         snapshots = history.of(source, self._host.label)
         if snapshots:
             sessions.retire_small_packs(session, snapshots[-1].manifest)
@@ -278,8 +289,13 @@ class _Run:
         """Give the manifest to every copy that has, or can be given, what it needs."""
         session = self._session
         self._fanout.wait()
+        marks = self._marks
         for copy in session.working():
-            sync(copy, session.working(), older, workers=self._options.workers, quick=True)
+            sync(
+                copy, session.working(), older,
+                before=[each.name for each in marks.marks], forgotten=marks.forgotten(),
+                workers=self._options.workers, quick=True,
+            )  # fmt: skip
         for copy in session.working():
             self._commit_to(copy, snapshot, data)
         if not any(snapshot.name in copy.objects for copy in session.copies):
@@ -297,6 +313,17 @@ class _Run:
             copy.failed = error
             log.warning("copy failed", destination=copy.destination, reason=str(error))
 
+    def _lock(self, result: Result, snapshot: Snapshot) -> None:
+        session = self._session
+        for copy in session.working():
+            try:
+                until = extend_lock(copy, snapshot, session.get, self._host.now())
+            except StoreError as error:
+                result.errors.append(f"{copy.destination}: the lock of what is there was not extended: {error}")
+                continue
+            if until is not None and snapshot.name in copy.objects:
+                result.locked[copy.destination] = until
+
     def _judge(self, result: Result, reading: Reading, snapshot: Snapshot, older: Sequence[Snapshot]) -> None:
         session = self._session
         result.errors = [f"{printable(problem.path)}: {problem.message}" for problem in reading.problems]
@@ -305,9 +332,10 @@ class _Run:
         result.errors += [f"recipient {reason}" for reason in self._rejected]
         rejected = {(place, name): _rejection(place, name, error) for place, name, error in session.rejected}
         result.errors += rejected.values()
+        forgotten = self._marks.forgotten()
         for copy in session.copies:
             result.put_bytes[copy.destination], copy.put_bytes = copy.put_bytes, 0
-            missing = [each for each in older if each.name not in copy.objects]
+            missing = [each for each in older if each.name not in copy.objects and each.id not in forgotten]
             if copy.failed is not None:
                 result.destinations[copy.destination], result.reasons[copy.destination] = "failed", copy.failed
             elif snapshot.name in copy.objects and not missing:

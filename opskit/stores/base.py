@@ -17,8 +17,9 @@ Contract (checked by tests/contracts over every implementation):
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
 Buffer = bytes | bytearray | memoryview
 
@@ -50,6 +51,24 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove `name`; raises ObjectNotFound, StoreError."""
+
+
+class Lockable(Protocol):
+    """A store that can keep objects from being deleted until a date, whoever asks."""
+
+    lock_days: int | None
+    """For how many days the config wants objects locked; None: not at all."""
+
+    def extend_lock(self, names: Iterable[str], until: datetime) -> datetime | None:
+        """Lock objects at least until then; returns the earliest date that holds for all of them. Raises StoreError."""
+
+
+def lockable(store: Store) -> Lockable | None:
+    """The store behind all wrappers, if it locks objects and is to do so."""
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    found: Any = store
+    return found if getattr(found, "lock_days", None) else None
 
 
 def check_name(name: str) -> None:

@@ -78,7 +78,7 @@ def test_completion_offers_commands_and_options(tmp_path: Path) -> None:
     """bash completion knows the commands, their commands, and the global options behind them."""
     assert complete("opskit ", tmp_path) == list(commands.COMMANDS)
     assert complete("opskit conf", tmp_path) == ["config"]
-    assert complete("opskit config ", tmp_path) == ["validate", "show", "schema", "generate"]
+    assert complete("opskit config ", tmp_path) == ["validate", "show", "schema", "generate", "iam-policy"]
     assert complete("opskit config show --js", tmp_path) == ["--json"]
 
 

@@ -509,8 +509,8 @@ def test_two_at_once(tmp_path: Path) -> None:
     runs = [
         machine.start(
             "init", "--state-dir", machine.state, "--source", f"data={machine.source}",
-            "--destination", f"a={machine.a}", "--new-recipient", f"Safe {number} <safe@example.org>", "--no-passphrase",
-            "--recovery-key", machine.folder / f"key-{number}.asc",
+            "--destination", f"a={machine.a}", "--new-recipient", f"Safe {number} <safe@example.org>",
+            "--no-passphrase", "--recovery-key", machine.folder / f"key-{number}.asc",
         )
         for number in range(4)
     ]  # fmt: skip

@@ -59,6 +59,7 @@ class S3Store:
     ) -> None:
         self.place = connection.place
         self.location = self.place.location
+        self.lock_days = self.place.object_lock_days
         self.bucket = Bucket(connection, now)
         self.sleep = sleep
         self._writer = Writer(self.bucket, Ways(conditional, checksums, threshold, part_size), sleep, chance)
