@@ -55,7 +55,8 @@ class Keys:
     trusted: Path
 
     def identity(self) -> Identity:
-        return Identity(self.host, self.host_key, list(self.recipient_keys), [self.host_key], self.trusted)
+        roles = [self.host_key]
+        return Identity(self.host, self.host_key, list(self.recipient_keys), roles, self.trusted, roles)
 
     def decrypt(self, data: bytes) -> bytes:
         """As the first recipient does."""

@@ -180,6 +180,16 @@ def test_forgotten_snapshots_do_not_come_back(two: Lab) -> None:
     assert shown == {each.id for each in two.history().snapshots} - {second.id}
 
 
+def test_a_backup_brings_nothing_back_that_was_forgotten(two: Lab, source: Path) -> None:
+    """A disk that was away when a snapshot was forgotten gets the mark from the next backup, and not the snapshot."""
+    second, third = two.history().snapshots[1:]
+    name = mark(two, FORGET, "a", snapshots=[second.id])
+    result = two.backup(source)
+    assert result.errors == [] and result.destinations == {"a": "ok", "b": "ok"}
+    held = {info.name for info in two.stores["b"].list()}
+    assert name in held and third.name in held and second.name not in held
+
+
 def test_holds_end_by_time_and_by_release_alone(two: Lab) -> None:
     """A hold counts until its time or until a release names it, in whatever order the marks were made."""
     first, second = (each.id for each in two.history().snapshots[:2])
