@@ -338,6 +338,7 @@ def rebuild(
         # They were made once: one whose medium is absent must not be made anew on the bare mount point.
         operations.write_past(state, {name: Past("", wiring.now().date().isoformat()) for name in config.destinations})
         write_repository(state, opened.copies[0].store.get(names.REPOSITORY))
+        wiring.probed_stores(config)
         written = _write_rebuilt(path, text, known, config)
     return Rebuilt(written, found.host, keys.host or "", len(found.snapshots), packs, None if written == path else path)
 

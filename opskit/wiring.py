@@ -153,14 +153,16 @@ def stores_of(config: Config, names: Sequence[str] = ()) -> dict[str, Store]:
         raise UsageError(f"no destination {unknown[0]!r}; the config has {known}")
     honoured = _endpoints(config.state_dir)
     return {
-        name: store_of(each, **honoured.get(name, _UNKNOWN))
+        name: store_of(each, **honoured.get(name, _assumed(each)))
         for name, each in config.destinations.items()
         if not names or name in names
     }
 
 
-_UNKNOWN = {"conditional": False, "checksums": False}
-"""What is believed of an endpoint that nobody has asked: nothing, so that a put looks before it writes."""
+def _assumed(destination: Destination) -> dict[str, bool]:
+    """What is believed of an endpoint that nobody has asked: all of AWS, of others nothing, so a put looks first."""
+    is_aws = isinstance(destination, S3Destination) and destination.s3.endpoint is None
+    return {"conditional": is_aws, "checksums": is_aws}
 
 
 Part = Literal["put", "backup", "maintain"]
@@ -216,7 +218,7 @@ def _endpoints(state: Path) -> dict[str, dict[str, bool]]:
     """What endpoints honour, by destination, as `init` found out; a file that cannot be read says nothing."""
     try:
         value = encoding.decode_object(_endpoints_file(state).read_bytes(), what="endpoints.json")
-        return {name: {key: each[key] is True for key in _UNKNOWN} for name, each in value.items()}
+        return {name: {key: each[key] is True for key in ("conditional", "checksums")} for name, each in value.items()}
     except (OSError, Damaged, KeyError, TypeError):
         return {}
 

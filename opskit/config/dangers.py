@@ -173,7 +173,7 @@ def _policy_risks(config: Config) -> Iterator[str]:
     offsite = sum(destination.offsite for destination in config.destinations.values())
     if offsite < config.policy.offsite:
         demanded = config.policy.offsite
-        yield f"policy.offsite: {demanded} copies elsewhere are demanded, {offsite} destinations are offsite"
+        yield f"policy.offsite demands {demanded} elsewhere; of the destinations, {offsite} are offsite"
 
 
 def _source_risks(config: Config) -> Iterator[str]:

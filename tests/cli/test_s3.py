@@ -82,6 +82,17 @@ def test_from_the_bucket_with_nothing_but_the_key(tmp_path: Path) -> None:
     )
     assert answer.code == 0, answer
     assert away.run("backup").code == 0
+    assert (away.state / "endpoints.json").read_bytes() == (machine.state / "endpoints.json").read_bytes()
+
+
+def test_what_was_overwritten_in_a_versioned_bucket_is_healed(tmp_path: Path) -> None:
+    """Junk put over an object as a newer version is taken away; what shows again is whole, and heal says so."""
+    place = location("locking")
+    machine = host(tmp_path, place)
+    machine.run("backup")
+    key = next(each for each in keys(place) if "/packs/" in each)
+    shared_client().put_object(Bucket="locking", Key=key, Body=b"junk")
+    assert machine.run("verify").code == 3 and machine.run("heal").code == 0 and machine.run("verify").code == 0
 
 
 def test_what_the_endpoint_honours_is_noted(tmp_path: Path) -> None:

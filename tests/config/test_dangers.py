@@ -24,7 +24,7 @@ RISKS = [
     (f"[{A}, {B}]", f"[{A}, {OTHER}]", f"keys.recipients: {OTHER} also signs or maintains"),
     (f", maintainers: [{OTHER}]", "", "keys.maintainers: the host's own key is a maintainer"),
     ("maintainers:", f"signers: [{OTHER}], maintainers:", "keys.signers: the host's own key is not a signer"),
-    (", offsite: true", "", "policy.offsite: 1 copies elsewhere are demanded, 0"),
+    (", offsite: true", "", "policy.offsite demands 1 elsewhere; of the destinations, 0"),
     ("version: 1", "version: 1\npolicy: {copies: 4}", "policy.copies: 4 copies are demanded"),
     ("{data: {paths: [/srv]}}", "{}", "sources: nothing is backed up"),
     ("{path: /far,", "{s3: {bucket: far, storage_class: GLACIER},", "destinations.far.s3.storage_class: GLACIER"),
