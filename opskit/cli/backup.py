@@ -181,6 +181,7 @@ def _opened(host: Host, stores: Mapping[str, Store]) -> Session:
 
 
 def _as_json(result: Result) -> dict[str, object]:
+    locked = {name: f"{until:%Y-%m-%dT%H:%M:%SZ}" for name, until in result.locked.items()}
     return {
         "source": result.source,
         "snapshot": result.snapshot,
@@ -191,7 +192,7 @@ def _as_json(result: Result) -> dict[str, object]:
         "seconds": round(result.seconds, 3),
         "errors": result.errors,
         "destinations": result.destinations,
-        "locked": {name: f"{until:%Y-%m-%dT%H:%M:%SZ}" for name, until in result.locked.items()},
+        **({"locked": locked} if locked else {}),
     }
 
 

@@ -153,7 +153,11 @@ def test_errors_carry_no_registered_secret_and_no_escape_sequence(
     [
         (["confg"], "no such command 'confg'", "did you mean 'config'?"),
         (["config", "shw"], "no such command 'shw'", "did you mean 'show'?"),
-        (["config"], "missing command, expected one of validate, show, schema, generate", "`opskit config --help`"),
+        (
+            ["config"],
+            "missing command, expected one of validate, show, schema, generate, iam-policy",
+            "`opskit config --help`",
+        ),
         (["config", "show", "--jsn"], "no such option: --jsn", "did you mean --json?"),
         (["--config"], "option '--config' requires an argument", "`opskit --help`"),
         (["config", "show", "extra"], "got unexpected extra argument(s) (extra)", "`opskit config show --help`"),
