@@ -34,8 +34,13 @@ def audited(
         yield Event("")
         return
 
+    told: set[str] = set()
+
     def warn(error: AuditError) -> None:
-        context.warning(f"this is not in the audit log: {printable(str(error))}")
+        text = printable(str(error))
+        if text not in told:  # the start and the outcome fail alike
+            context.warning(f"this is not in the audit log: {text}")
+        told.add(text)
 
     with (
         closing(wiring.audit_log(config)) as audit,

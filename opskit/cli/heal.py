@@ -116,7 +116,9 @@ def _tell_one(context: Context, name: str, report: CopyReport, result: Healed) -
     for each, reason in list(result.failed.items())[:SHOWN]:
         context.warning(f"{printable(name)}: {printable(each)}: {printable(str(reason))}")
     if result.replaced:
-        context.hint(f"{printable(name)}: look at the medium (smartctl, kernel log); wrong bytes lie in quarantine/")
+        context.hint(
+            f"{printable(name)}: find out why (of a disk: smartctl, kernel log); wrong bytes lie in quarantine/"
+        )
     if result.lost:
         _tell_lost(context, name, report, result)
 

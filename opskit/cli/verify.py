@@ -232,4 +232,4 @@ def _advise(context: Context, name: str, report: CopyReport) -> None:
             "then opskit heal; what the source still has, opskit backup stores anew after that"
         )
     if report.damaged:
-        context.hint(f"{name}: look at the medium (smartctl, kernel log) before you trust it with more")
+        context.hint(f"{name}: find out why (of a disk: smartctl, kernel log) before you trust it with more")

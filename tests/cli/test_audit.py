@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from opskit.audit.event import operation
 from opskit.errors import Forged
 from tests.audit.logs import BEGIN, open_log, segment
-from tests.cli.hosts import Answer, run
+from tests.cli.hosts import Answer, Machine, objects, run
 from tests.cli.running import OPSKIT, clean, python
 
 
@@ -183,3 +184,15 @@ def test_follow(lab: Lab) -> None:
             os.kill(process.pid, signal.SIGINT)
         assert process.wait(30) == 0
     assert [(each["op"], each["out"]) for each in seen] == [("backup", "start"), ("sync", "start"), ("sync", "ok")]
+
+
+def test_a_restore_goes_on_without_the_log(machine: Machine, tmp_path: Path) -> None:
+    """Where nothing can be recorded a restore still restores and says so once; what changes something is refused."""
+    machine.run("backup")
+    log = machine.state / "audit" / "log"
+    shutil.rmtree(log)
+    log.write_text("in the way")
+    answer = machine.run("restore", "latest", "--target", tmp_path / "r", "--key", machine.key)
+    assert answer.code == 0 and answer.err.count("not in the audit log") == 1
+    before = objects(machine.a, "snapshots")
+    assert machine.run("backup").code == 1 and objects(machine.a, "snapshots") == before

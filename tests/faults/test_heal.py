@@ -11,7 +11,7 @@ import pytest
 
 from opskit.errors import StoreError, StoreFull
 from opskit.gpg import verify as check_signature
-from opskit.operations.heal import Healed, heal
+from opskit.operations.heal import Healed, heal, mend_report
 from opskit.operations.session import open_copies
 from opskit.operations.verify import CopyReport, verify
 from opskit.repository import names
@@ -136,6 +136,20 @@ def test_what_no_copy_has_is_told_and_stored_anew(pair: Lab, source: Path) -> No
     assert pack not in newest.object_names()
     held = [{info.name for info in store.list()} for store in pair.stores.values()]
     assert all(set(newest.object_names()) <= each for each in held)
+
+
+def test_a_mended_report_says_what_a_new_one_would(pair: Lab) -> None:
+    """After a heal the report of before, brought up to date, names exactly what reading everything again would."""
+    packs = [name for name in objects(pair, "a") if name.startswith("packs/")]
+    for store in pair.stores.values():
+        spoil(store, packs[0], DAMAGES["flipped"])
+    spoil(pair.stores["a"], packs[1], DAMAGES["flipped"])
+    spoil(pair.stores["b"], packs[2], DAMAGES["gone"])
+    reports, results = mend(pair)
+    for name, fresh in pair.verify().items():
+        mend_report(reports[name], results[name])
+        assert (reports[name].damaged, reports[name].missing) == (fresh.damaged, fresh.missing)
+        assert reports[name].needed_by.keys() == fresh.needed_by.keys()
 
 
 def test_every_interruption_loses_nothing(pair: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.operations.judging import lab_in
-from tests.repositories import Keys, Lab
+from opskit.sources.files import FileSource
+from tests.operations.judging import lab_in, run
+from tests.repositories import Keys, Lab, noise
 
 
 @pytest.fixture
@@ -22,3 +23,13 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "source"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def two(throwaway_keys: Keys, source: Path, tmp_path: Path) -> Lab:
+    """Two copies, of which `b` lacks the second and third snapshot."""
+    lab = lab_in(throwaway_keys, tmp_path, "a", "b")
+    for number in range(3):
+        (source / f"file-{number}").write_bytes(noise(number, 20_000))
+        run(lab, FileSource([source]), stores=lab.stores if number == 0 else {"a": lab.stores["a"]})
+    return lab

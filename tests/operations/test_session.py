@@ -17,16 +17,6 @@ from tests.operations.judging import found, lab_in, restored, run
 from tests.repositories import REPOSITORY, Keys, Lab, memory_store, noise
 
 
-@pytest.fixture
-def two(throwaway_keys: Keys, source: Path, tmp_path: Path) -> Lab:
-    """Two copies, of which `b` lacks the second and third snapshot."""
-    lab = lab_in(throwaway_keys, tmp_path, "a", "b")
-    for number in range(3):
-        (source / f"file-{number}").write_bytes(noise(number, 20_000))
-        run(lab, FileSource([source]), stores=lab.stores if number == 0 else {"a": lab.stores["a"]})
-    return lab
-
-
 def test_what_cannot_be_opened_is_told(lab: Lab) -> None:
     """An absent repository, a failing store and another repository are named with their reasons."""
     other = memory_store("other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,20 +19,8 @@ from opskit.repository import names
 from opskit.repository.copy import Copy
 from opskit.repository.manifest import Snapshot
 from opskit.repository.marks import FORGET, HOLD, RELEASE, Mark, Marks, load_marks
-from opskit.sources.files import FileSource
 from tests.fakes import Crash, Fault, FaultyStore
-from tests.operations.judging import lab_in, run
-from tests.repositories import REPOSITORY, Keys, Lab, memory_store, noise
-
-
-@pytest.fixture
-def two(throwaway_keys: Keys, source: Path, tmp_path: Path) -> Lab:
-    """Two copies, of which `b` lacks the second and third snapshot."""
-    lab = lab_in(throwaway_keys, tmp_path, "a", "b")
-    for number in range(3):
-        (source / f"file-{number}").write_bytes(noise(number, 20_000))
-        run(lab, FileSource([source]), stores=lab.stores if number == 0 else {"a": lab.stores["a"]})
-    return lab
+from tests.repositories import REPOSITORY, Lab, memory_store
 
 
 def opened(lab: Lab) -> tuple[Copy, Copy]:
@@ -205,7 +194,7 @@ def test_holds_end_by_time_and_by_release_alone(two: Lab) -> None:
 
 @pytest.mark.parametrize("day", [1, 2])
 def test_marks_survive_and_strangers_do_not(two: Lab, day: int) -> None:
-    """A mark read back says what was written; one under another name, or another kind of text, is not believed."""
+    """A mark read back says what was written; one renamed, of another repository or no mark at all is not believed."""
     name = mark(two, HOLD, "a", day=day, snapshots=["ab" * 32], reason="why", until=datetime(2027, 1, 1, tzinfo=UTC))
     (found,) = marks_of(two).marks
     assert (found.name, found.mark.reason, found.mark.snapshots) == (name, "why", ["ab" * 32])
@@ -214,8 +203,10 @@ def test_marks_survive_and_strangers_do_not(two: Lab, day: int) -> None:
     manifest = next(info.name for info in two.stores["a"].list("snapshots"))
     as_mark = two.stores["a"].get(manifest)
     two.stores["b"].put(names.mark(found.mark.created, HOLD, names.sha256(as_mark)), as_mark)
+    elsewhere = two.keys.host.sign(marking.encode(replace(found.mark, repository="0" * 32)), two.keys.host_key)
+    two.stores["b"].put(names.mark(found.mark.created, HOLD, names.sha256(elsewhere)), elsewhere)
     marks = marks_of(two)
-    assert len(marks.marks) == 1 and len(marks.rejected) == 2
+    assert len(marks.marks) == 1 and len(marks.rejected) == 3
 
 
 def test_an_absurdly_large_object_is_not_read(two: Lab) -> None:
