@@ -23,6 +23,8 @@ from opskit.repository.pack import PackBuffer, Sealed
 DATA, META = False, True
 INDEX_EVERY_PACKS = 64
 INDEX_EVERY_CHUNKS = 200_000
+FIRST_PACK = 8 * 1024 * 1024
+"""Bytes after which a run's first data pack is full, so that those who seal need not wait for long."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class ChunkWriter:
         self._unindexed: list[int] = []
         self._unindexed_chunks = 0
         self._run: OpenRun | None = None
+        self._is_first = True
         self.content_bytes = self.stored_bytes = 0
 
     def close(self) -> None:
@@ -114,6 +117,8 @@ class ChunkWriter:
             filling.buffer.add(chunk_id, length)
             number = self._pending[chunk_id] = filling.number
             self.content_bytes += length
+            if self._is_first:
+                self._seal_first()
         return number
 
     def store(self, content: bytes | memoryview, *, meta: bool = False) -> tuple[bytes, int]:
@@ -126,7 +131,15 @@ class ChunkWriter:
             filling = self._room(len(content), meta=meta)
             filling.buffer.append(chunk_id, content)
             number = self._note(chunk_id, len(content), filling)
+            if self._is_first and not meta:
+                self._seal_first()
         return chunk_id, number
+
+    def _seal_first(self) -> None:
+        """Begin to seal the run's first data pack once it holds enough."""
+        if len(self._filling[DATA].buffer) >= FIRST_PACK:
+            self._is_first = False
+            self._seal(meta=DATA)
 
     def seal_data(self) -> None:
         """Begin to seal the data pack being filled; for when no more data comes, and so no other work."""

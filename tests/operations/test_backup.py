@@ -14,7 +14,9 @@ import pytest
 from opskit.errors import NoKey, SourceError, StoreError, StoreFull
 from opskit.gpg import Keyring
 from opskit.operations.backup import Job, Options, backup
+from opskit.operations.session import SMALL_PACK
 from opskit.repository import pack
+from opskit.repository.writer import FIRST_PACK
 from opskit.sources.base import Entry, Metadata, OpenFile, Problem, Small
 from opskit.sources.command import CommandSource
 from opskit.sources.files import FileSource
@@ -307,6 +309,17 @@ def test_a_tree_of_several_packs(lab: Lab, source: Path, tmp_path: Path, monkeyp
     assert len({chunk.pack for chunk in reader.root().chunks}) > 2
     assert restored(lab, result, tmp_path / "r").problems == []
     assert differences(source, restored_below(tmp_path / "r", source)) == ""
+
+
+def test_the_first_pack_is_sealed_early(lab: Lab, source: Path) -> None:
+    """Sealing begins long before a whole pack is read, once a run, with a pack too large to be gathered again."""
+    for number in range(20):
+        (source / f"{number:02d}").write_bytes(noise(number, 1024 * 1024))
+    run(lab, FileSource([source]))
+    (store,) = lab.stores.values()
+    sizes = sorted(each.size for each in store.list("packs") if each.size > 1024 * 1024)
+    assert len(sizes) == 2
+    assert SMALL_PACK <= FIRST_PACK <= sizes[0] < 1.25 * FIRST_PACK
 
 
 # Recipients
