@@ -11,10 +11,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import corpora
 from benchmarks.measure import BenchmarkFailed, Usage, check_same, megabytes_of
 from benchmarks.tools import Program, Tool, make
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def run_round(plan: Plan, name: str, number: int, results: Results, tell: Callab
                 results.notes.append(f"{tool.name} left a process running after `{step}`; its CPU time is missing")
 
 
-def rotated(tools: Sequence[Tool], turn: int) -> list[Tool]:
+def rotated(tools: Sequence[T], turn: int) -> list[T]:
     """The tools in the order of this turn: each is the first as often as any other."""
     start = turn % len(tools)
     return [*tools[start:], *tools[:start]]

@@ -45,15 +45,15 @@ class Program:
 
 
 class Opskit:
-    """opskit with one destination and a recovery key without passphrase."""
+    """opskit with one destination (`location`, else a folder) and a recovery key without passphrase."""
 
     name: ClassVar[str] = "opskit"
 
-    def __init__(self, program: str, home: Path, source: Path) -> None:
+    def __init__(self, program: str, home: Path, source: Path, location: str | None = None) -> None:
         self.repository = home / "repository"
         self._home, self._key = home, home / "recovery-key.asc"
         self._program: list[str | Path] = [program, "--config", home / "opskit.yaml", "--quiet"]
-        options = ["--source", f"data={source}", "--destination", f"disk={self.repository}"]
+        options = ["--source", f"data={source}", "--destination", f"disk={location or self.repository}"]
         options += ["--new-recipient", "Benchmark <benchmark@example.org>", "--no-passphrase"]
         run([*self._program, "init", "--state-dir", home / "state", "--recovery-key", self._key, *options], home)
 
@@ -71,16 +71,16 @@ class Opskit:
 
 
 class Restic:
-    """restic with repository format 2, which compresses."""
+    """restic with repository format 2, which compresses, at `location` or in a folder."""
 
     name: ClassVar[str] = "restic"
 
-    def __init__(self, program: str, home: Path, source: Path) -> None:
+    def __init__(self, program: str, home: Path, source: Path, location: str | None = None) -> None:
         self.repository = home / "repository"
         self._program, self._home, self._source = program, home, source
         self._settings = {
             "RESTIC_PASSWORD": PASSPHRASE,
-            "RESTIC_REPOSITORY": str(self.repository),
+            "RESTIC_REPOSITORY": location or str(self.repository),
             "RESTIC_CACHE_DIR": str(home / "cache"),
         }
         self._run("init", "--repository-version", "2")

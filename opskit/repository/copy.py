@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,7 +30,8 @@ class Copy:
     """One opened copy.
 
     `id` tells swapped disks apart, `objects` are the names it has with their sizes in bytes, `failed` says why it
-    fell out. `put_bytes` counts what was really put there and not found there.
+    fell out. `put_bytes` counts what was really put there and not found there. Several threads may put to a copy, each
+    under names of its own.
     """
 
     destination: str
@@ -39,13 +41,14 @@ class Copy:
     objects: dict[str, int] = field(default_factory=dict)
     failed: OpskitError | None = None
     put_bytes: int = 0
+    _counting: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def put(self, name: str, data: Buffer) -> None:
         """Store an object. One that is there already is as good, since names are content hashes; if its bytes
         are not what the name says, they are moved to quarantine and replaced. Raises StoreError."""
         try:
             self.store.put(name, data)
-            self.put_bytes += len(data)
+            self._count(data)
             self.objects[name] = len(data)
         except ObjectExists:
             self.replace(name, data)
@@ -70,8 +73,12 @@ class Copy:
             except ObjectExists:  # where versions are kept, what was overwritten may show again
                 if self.store.get(name) != data:
                     raise
-            self.put_bytes += len(data)
+            self._count(data)
         self.objects[name] = len(data)
+
+    def _count(self, data: Buffer) -> None:
+        with self._counting:
+            self.put_bytes += len(data)
 
     def quarantine(self, name: str) -> None:
         """Move an object's bytes to quarantine, so that the object counts as absent. Raises StoreError.

@@ -1,8 +1,11 @@
 """Feeds every copy from one stream of objects.
 
 Invariants:
-- Each copy has its own thread and receives objects in the order they were given, so a manifest
-  can never overtake what it needs; a slow copy delays the others only when it is `_AHEAD` objects behind.
+- A copy receives packs side by side, as many at once as its store gains from, and everything else in its turn: after
+  all that came before it, and before all that comes after. So a pack never overtakes the key object of its run, nor
+  an index object or a manifest what it needs.
+- Each copy has threads of its own; a slow one delays the others only when it is some objects behind (`_AHEAD`, or as
+  many as it takes at once).
 - One copy's failure is recorded on that copy and stops nothing else. When the last copy fails, the
   failure is raised: there is no one left to write for.
 """
@@ -11,11 +14,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from opskit.errors import OpskitError, StoreError
+from opskit.repository import names
 from opskit.repository.copy import Copy
-from opskit.stores.base import Buffer
+from opskit.stores.base import Buffer, at_once
 
 _AHEAD = 2
 
@@ -24,45 +28,74 @@ class Fanout:
     """Puts objects to all working copies; use as a context manager."""
 
     def __init__(self, copies: Sequence[Copy]) -> None:
-        self._copies = copies
-        self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"put-{copy.destination}") for copy in copies]
-        self._pending: list[deque[Future[None]]] = [deque() for _ in copies]
+        self._lanes = [_Lane(copy) for copy in copies]
 
     def __enter__(self) -> Fanout:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for thread in self._threads:
-            thread.shutdown(wait=True, cancel_futures=True)
+        for lane in self._lanes:
+            lane.close()
 
     def put(self, name: str, data: Buffer) -> None:
         """Queue an object for every working copy; raises the first copy's StoreError when none works."""
-        for copy, thread, pending in zip(self._copies, self._threads, self._pending, strict=True):
-            if copy.failed is None:
-                pending.append(thread.submit(_put, copy, name, data))
-            while len(pending) > _AHEAD:
-                pending.popleft().result()
+        for lane in self._lanes:
+            lane.put(name, data)
         self._require_one()
 
     def wait(self) -> None:
         """Return when everything queued is stored, or its copy has failed; raises when none works."""
-        for pending in self._pending:
-            while pending:
-                pending.popleft().result()
+        for lane in self._lanes:
+            lane.wait()
         self._require_one()
 
     def _require_one(self) -> None:
-        failures = [copy.failed for copy in self._copies if copy.failed is not None]
-        if self._copies and len(failures) == len(self._copies):
+        failures = [lane.copy.failed for lane in self._lanes if lane.copy.failed is not None]
+        if self._lanes and len(failures) == len(self._lanes):
             raise failures[0]
 
 
-def _put(copy: Copy, name: str, data: Buffer) -> None:
-    if copy.failed is not None:
-        return
-    try:
-        copy.put(name, data)
-    except OpskitError as error:
-        copy.failed = error
-    except Exception as error:  # a store that breaks its contract must not look like success
-        copy.failed = StoreError(f"{copy.destination}: unexpected {type(error).__name__}: {error}")
+class _Lane:
+    """The objects on their way to one copy."""
+
+    def __init__(self, copy: Copy) -> None:
+        self.copy = copy
+        workers = at_once(copy.store)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"put-{copy.destination}")
+        self._room = max(_AHEAD, workers)
+        self._pending: deque[Future[None]] = deque()
+        self._turn: list[Future[None]] = []
+
+    def close(self) -> None:
+        """Begin nothing more; wait for what is under way."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def put(self, name: str, data: Buffer) -> None:
+        """Queue an object, unless the copy has failed; waits while too many are on their way."""
+        if self.copy.failed is None:
+            # Threads begin in the order of the queue, so whatever one waits for was begun before.
+            if names.is_pack(name):
+                future = self._threads.submit(self._put, name, data, list(self._turn))
+            else:
+                future = self._threads.submit(self._put, name, data, list(self._pending))
+                self._turn = [future]
+            self._pending.append(future)
+        while len(self._pending) > self._room:
+            self._pending.popleft().result()
+
+    def wait(self) -> None:
+        """Return when everything queued is stored, or the copy has failed."""
+        while self._pending:
+            self._pending.popleft().result()
+
+    def _put(self, name: str, data: Buffer, before: Sequence[Future[None]]) -> None:
+        wait(before)
+        copy = self.copy
+        if copy.failed is not None:
+            return
+        try:
+            copy.put(name, data)
+        except OpskitError as error:
+            copy.failed = error
+        except Exception as error:  # a store that breaks its contract must not look like success
+            copy.failed = StoreError(f"{copy.destination}: unexpected {type(error).__name__}: {error}")

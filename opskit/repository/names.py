@@ -40,6 +40,11 @@ def pack(digest: str) -> str:
     return f"packs/{digest[:2]}/{digest}"
 
 
+def is_pack(name: str) -> bool:
+    """Whether an object is a pack, by its name."""
+    return name.startswith("packs/")
+
+
 def index(digest: str) -> str:
     """An index object: which chunks lie in which packs."""
     return f"index/{digest}.gpg"

@@ -23,6 +23,7 @@ from opskit.repository.locating import packs_of
 from opskit.repository.manifest import Manifest, Run
 from opskit.repository.pack import Unpacker
 from opskit.repository.tree import Node, Root, TreeChunk
+from opskit.stores.base import at_once
 
 Decrypt = Callable[[bytes], bytes]
 """Opens a message with a private key; raises NoKey, Damaged."""
@@ -41,7 +42,7 @@ class SnapshotReader:
         self._lock = threading.Lock()
         self._keys = unlock(manifest, self._get, decrypt, self._key_objects())
         self.pack_runs = {digest: run.id for run in manifest.runs for digest in packs_of(run, self._get)}
-        self._tars: OrderedDict[str, tuple[int, dict[bytes, memoryview]]] = OrderedDict()
+        self._tars: OrderedDict[str, tuple[memoryview, dict[bytes, memoryview]]] = OrderedDict()
         self._tar_bytes = 0
 
     def _key_objects(self) -> list[str]:
@@ -61,17 +62,29 @@ class SnapshotReader:
                     self.damage[f"{copy.destination}: {name}"] = error
         raise failure
 
+    @property
+    def at_once(self) -> int:
+        """How many objects should be fetched at once: more than one where each takes its time to come."""
+        return max((at_once(copy.store) for copy in self._copies[:1]), default=1)
+
     def get_pack(self, digest: str, unpacker: Unpacker | None = None) -> memoryview:
         """The tar inside a pack, in the unpacker's memory or its own; raises Damaged, StoreError."""
-        run = self.pack_runs.get(digest)
-        if run is None:
+        return self.open_pack(digest, self.fetch_pack(digest), unpacker or Unpacker())
+
+    def fetch_pack(self, digest: str) -> bytes:
+        """A pack as it is stored; raises Damaged, StoreError."""
+        if digest not in self.pack_runs:
             raise Damaged(f"pack {digest[:16]} is not among those the manifest names")
-        return (unpacker or Unpacker()).open(self._get(names.pack(digest)), self._keys[run])
+        return self._get(names.pack(digest))
+
+    def open_pack(self, digest: str, data: bytes, unpacker: Unpacker) -> memoryview:
+        """The tar inside a pack that was fetched, in the unpacker's memory; raises Damaged."""
+        return unpacker.open(data, self._keys[self.pack_runs[digest]])
 
     def root(self) -> Root:
         """The root of the tree."""
         manifest = self.manifest
-        root = tree.decode_root(pack.member(self.get_pack(manifest.tree_pack), manifest.tree_member))
+        root = tree.decode_root(pack.member(self._tree_pack(manifest.tree_pack)[0], manifest.tree_member))
         chunks = [chunk if chunk.pack else chunk._replace(pack=manifest.tree_pack) for chunk in root.chunks]
         return replace(root, chunks=chunks)
 
@@ -101,19 +114,22 @@ class SnapshotReader:
 
     def _tree_chunk(self, chunk: TreeChunk) -> bytes:
         digest = chunk.pack or self.manifest.tree_pack
-        if digest not in self._tars:
-            tar = self.get_pack(digest)
-            self._tars[digest] = len(tar), dict(pack.members(tar))
-            self._tar_bytes += len(tar)
-            while self._tar_bytes > _TREE_CACHE_BYTES and len(self._tars) > 1:
-                self._tar_bytes -= self._tars.popitem(last=False)[1][0]
-        self._tars.move_to_end(digest)
-        members = self._tars[digest][1]
-        content = members.get(chunk.chunk_id)
+        content = self._tree_pack(digest)[1].get(chunk.chunk_id)
         if content is None:
             raise Damaged(f"pack {digest[:16]} lacks a part of the tree")
         pack.check_chunk(chunk.chunk_id, content)
         return bytes(content)
+
+    def _tree_pack(self, digest: str) -> tuple[memoryview, dict[bytes, memoryview]]:
+        """A pack's tar and its members; the packs used last are kept."""
+        if digest not in self._tars:
+            tar = self.get_pack(digest)
+            self._tars[digest] = tar, dict(pack.members(tar))
+            self._tar_bytes += len(tar)
+            while self._tar_bytes > _TREE_CACHE_BYTES and len(self._tars) > 1:
+                self._tar_bytes -= len(self._tars.popitem(last=False)[1][0])
+        self._tars.move_to_end(digest)
+        return self._tars[digest]
 
     def forget_tree(self) -> None:
         """Give back the memory in which the tree was read, when no more is to be read of it."""

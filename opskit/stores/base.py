@@ -71,6 +71,16 @@ def lockable(store: Store) -> Lockable | None:
     return found if getattr(found, "lock_days", None) else None
 
 
+def at_once(store: Store) -> int:
+    """How many requests at once a store gains from: its `at_once`, behind all wrappers; of most it is one.
+
+    A medium is no faster for being asked twice; of an endpoint far away, each answer takes its time.
+    """
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    return int(getattr(store, "at_once", 1))
+
+
 def check_name(name: str) -> None:
     """Refuse a name that some medium could not hold or that could leave the store (ValueError)."""
     parts = name.split("/")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,14 +15,18 @@ from zlib import crc32
 import pytest
 
 from opskit.errors import OpskitError, SnapshotNotFound, StoreError, StoreRefused, UsageError
+from opskit.operations.backup import Result
 from opskit.operations.restore import Overwrite, RestoreOptions, files_of, restore, write_file
-from opskit.operations.restoring.pieces import pieces, spans
+from opskit.operations.restoring.filling import Filler
+from opskit.operations.restoring.pieces import Want, pieces, spans
 from opskit.operations.restoring.place import open_target
 from opskit.operations.restoring.plan import Plan
 from opskit.operations.restoring.target import Owners, Target
+from opskit.repository import pack
 from opskit.repository.index import IndexedPack
 from opskit.repository.tree import Node
 from opskit.sources.files import FileSource
+from opskit.stores.base import Buffer, ObjectInfo, Store
 from tests.fakes import Fault, FaultyStore
 from tests.operations.judging import assert_equal, found, is_root, lab_in, restored, run
 from tests.repositories import Keys, Lab, make_source, noise, restored_below
@@ -53,6 +59,91 @@ def test_round_trip(lab: Lab, tmp_path: Path) -> None:
         done = restored(lab, result, target, RestoreOptions(workers=workers))
         assert done.problems == [] and (done.files, done.total_bytes) == (result.files, result.bytes)
         assert_equal(source, restored_below(target, source))
+
+
+class FarAway:
+    """A store whose answers take their time, and which gains from several requests at once; it notes how many."""
+
+    at_once = 3
+
+    def __init__(self, inner: Store) -> None:
+        self._kept = inner
+        self.location = inner.location
+        self.most = self._under_way = 0
+        self._lock = threading.Lock()
+
+    def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        with self._lock:
+            self._under_way += 1
+            self.most = max(self.most, self._under_way)
+        time.sleep(0.01)
+        with self._lock:
+            self._under_way -= 1
+        return self._kept.get(name, offset=offset, length=length)
+
+    def put(self, name: str, data: Buffer) -> None:
+        self._kept.put(name, data)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return self._kept.list(prefix)
+
+    def delete(self, name: str) -> None:
+        self._kept.delete(name)
+
+
+@pytest.fixture
+def far_away(throwaway_keys: Keys, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Lab, Result]:
+    """Two copies in many packs, the first of them far away."""
+    monkeypatch.setattr(pack, "_ROOM", 300_000)
+    lab = lab_in(throwaway_keys, tmp_path / "lab", "a", "b")
+    for number in range(40):
+        (source / f"{number:02d}").write_bytes(noise(number, 100_000))
+    result = run(lab, FileSource([source]))
+    lab.stores["a"] = FarAway(lab.stores["a"])
+    return lab, result
+
+
+def test_packs_from_far_away(far_away: tuple[Lab, Result], source: Path, tmp_path: Path) -> None:
+    """Where a store gains from it, packs are fetched ahead, as many at once as it says and no more."""
+    lab, result = far_away
+    assert restored(lab, result, tmp_path / "r").problems == []
+    assert_equal(source, restored_below(tmp_path / "r", source))
+    store = lab.stores["a"]
+    assert isinstance(store, FarAway) and 2 <= store.most <= FarAway.at_once
+
+
+def test_damage_far_away(far_away: tuple[Lab, Result], source: Path, tmp_path: Path) -> None:
+    """A pack that was fetched ahead and is damaged is taken from the next copy; one that is nowhere costs its files."""
+    lab, result = far_away
+    near, far = lab.stores["b"], lab.stores["a"]
+    packs = [each.name for each in near.list("packs") if each.size > 100_000]
+    for name in packs[:5]:
+        far.delete(name)
+        far.put(name, b"wrong")
+    near.delete(packs[0])
+    answer = restored(lab, result, tmp_path / "r")
+    assert 0 < len(answer.problems) <= 4 and all("lost" in problem for _, problem in answer.problems)
+    assert answer.files == result.files - len(answer.problems)
+
+
+def test_an_interruption_far_away(
+    far_away: tuple[Lab, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while packs are fetched ahead ends the restore, and leaves no thread behind."""
+    lab, result = far_away
+    fill, filled = Filler.fill, list[str]()
+
+    def interrupted(filler: Filler, name: str, wants: list[Want]) -> None:
+        fill(filler, name, wants)
+        filled.append(name)
+        if len(filled) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Filler, "fill", interrupted)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        restored(lab, result, tmp_path / "r")
+    assert threading.active_count() == before
 
 
 def test_a_target_that_is_a_file(lab: Lab, source: Path, tmp_path: Path) -> None:
@@ -278,7 +369,7 @@ def test_a_folder_stands_where_a_file_belongs(lab: Lab, source: Path, tmp_path: 
 
 def test_a_copy_that_fails_while_read(throwaway_keys: Keys, source: Path, tmp_path: Path) -> None:
     """Objects that one copy refuses come from the other, one by one, and the failures are noted."""
-    lab = lab_in(throwaway_keys, tmp_path, "a", "b")
+    lab = lab_in(throwaway_keys, tmp_path / "lab", "a", "b")
     (source / "large").write_bytes(noise(1, 3_000_000))
     result = run(lab, FileSource([source]))
     faulty = FaultyStore(lab.stores["a"], {n: Fault("before", StoreError("read error")) for n in range(5, 60)})

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 
 from opskit.errors import Damaged, OpskitError
 from opskit.log import logger
@@ -30,14 +31,21 @@ _TELL_BYTES = 4 * 1024 * 1024
 
 Wants = Callable[[], list[Want]]
 """Tells what is wanted of a pack; may wait for it."""
+Fetch = Callable[[], bytes]
+"""Gives a pack as it is stored; may wait for it."""
 
 
 class Filler:
-    """Opens packs and writes what is wanted from them, `workers` at a time; `close` ends it, `abort` at once."""
+    """Opens packs and writes what is wanted from them, `workers` at a time; `close` ends it, `abort` at once.
+
+    Where packs take their time to come, those next in turn are fetched meanwhile, as many as the reader says.
+    """
 
     def __init__(self, reader: SnapshotReader, new_target: Callable[[], Target], ledger: Ledger, workers: int) -> None:
         self._reader, self._new_target, self._ledger, self._workers = reader, new_target, ledger, workers
         self.threads = ThreadPoolExecutor(workers, thread_name_prefix="restore")
+        self._ahead = reader.at_once if reader.at_once > 1 else 0
+        self._fetchers = ThreadPoolExecutor(max(self._ahead, 1), thread_name_prefix="fetch")
         self._running: set[Future[None]] = set()
         self._early: dict[str, Future[list[Want]]] = {}
         self._thread = threading.local()
@@ -47,7 +55,7 @@ class Filler:
     def open_early(self, name: str) -> None:
         """Begin to open a pack before it is known what is wanted from it; `fill` it before any other."""
         wants = self._early[name] = Future()
-        self._running.add(self.threads.submit(self._write_pack, name, wants.result))
+        self._begin(name, wants.result)
 
     def fill(self, name: str, wants: list[Want]) -> None:
         """Write what is wanted of a pack, soon; waits while enough is under way. Raises what a worker raised."""
@@ -57,9 +65,15 @@ class Filler:
             early.set_result(wants)  # before it is forgotten: whoever interrupts must find whom to let go
             del self._early[name]
             return
-        self._running.add(self.threads.submit(self._write_pack, name, lambda: wants))
-        while len(self._running) > self._workers:
+        self._begin(name, lambda: wants)
+        while len(self._running) > self._workers + self._ahead:
             self._collect()
+
+    def _begin(self, name: str, wanted: Wants) -> None:
+        fetch: Fetch = partial(self._reader.fetch_pack, name)
+        if self._ahead:
+            fetch = self._fetchers.submit(fetch).result
+        self._running.add(self.threads.submit(self._write_pack, name, fetch, wanted))
 
     def close(self) -> None:
         """Wait until all is written; raises what a worker raised."""
@@ -74,6 +88,7 @@ class Filler:
         self._end()
 
     def _end(self) -> None:
+        self._fetchers.shutdown(wait=True, cancel_futures=True)
         self.threads.shutdown(wait=True, cancel_futures=True)
         while self._targets:
             self._targets.pop().close()
@@ -93,10 +108,10 @@ class Filler:
         tools: tuple[Target, Unpacker] = self._thread.tools
         return tools
 
-    def _write_pack(self, name: str, wanted: Wants) -> None:
+    def _write_pack(self, name: str, fetch: Fetch, wanted: Wants) -> None:
         target, unpacker = self._tools()
         try:
-            members = dict(pack.members(self._reader.get_pack(name, unpacker)))
+            members = dict(pack.members(self._reader.open_pack(name, fetch(), unpacker)))
         except OpskitError as error:
             for want in wanted():
                 self._lose(target, want, str(error))

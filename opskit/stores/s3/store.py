@@ -44,6 +44,9 @@ class S3Store:
     dates locks and tells how wrong a clock is; `sleep` (seconds) and `chance` (0 to 1) space repeated conflicts.
     """
 
+    at_once = 3
+    """Requests with large bodies that make good use of a line, however long an answer takes."""
+
     def __init__(
         self,
         connection: Connection,

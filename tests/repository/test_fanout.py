@@ -1,0 +1,141 @@
+"""The order in which copies receive objects, and what one copy's failure does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from opskit.errors import StoreError, StoreFull
+from opskit.repository import names
+from opskit.repository.copy import Copy
+from opskit.repository.fanout import Fanout
+from opskit.stores.base import Buffer, ObjectInfo
+from opskit.stores.memory import MemoryStore
+
+PAUSE = 0.02
+
+
+class Slow:
+    """A store that takes its time for a put, gains from several at once, and notes when each began and ended."""
+
+    def __init__(self, many: int, *, full_after: int | None = None) -> None:
+        self.at_once = many
+        self.location = "slow"
+        self.spans: dict[str, tuple[float, float]] = {}
+        self.most = 0
+        self._under_way = 0
+        self._left = full_after
+        self._lock = threading.Lock()
+        self._kept = MemoryStore(lambda: 0.0)
+
+    def put(self, name: str, data: Buffer) -> None:
+        with self._lock:
+            self._under_way += 1
+            self.most = max(self.most, self._under_way)
+            if self._left is not None:
+                self._left -= 1
+        begun = time.perf_counter()
+        time.sleep(PAUSE)
+        self.spans[name] = begun, time.perf_counter()
+        with self._lock:
+            self._under_way -= 1
+        if self._left is not None and self._left < 0:
+            raise StoreFull("full")
+        self._kept.put(name, data)
+
+    def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        return self._kept.get(name, offset=offset, length=length)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return self._kept.list(prefix)
+
+    def delete(self, name: str) -> None:
+        self._kept.delete(name)
+
+
+def digest(number: int) -> str:
+    return names.sha256(b"%d" % number)
+
+
+def run_of(packs: range) -> list[str]:
+    """A run's objects in their order: key, packs, index, more packs, index, pack list."""
+    half = len(packs) // 2
+    return [
+        names.key(digest(-1)),
+        *(names.pack(digest(number)) for number in packs[:half]),
+        names.index(digest(-2)),
+        *(names.pack(digest(number)) for number in packs[half:]),
+        names.index(digest(-3)),
+        names.packlist(digest(-4)),
+    ]
+
+
+def test_packs_travel_side_by_side_and_all_else_in_its_turn() -> None:
+    """Whatever is no pack begins after all before it has ended, and ends before anything after it begins."""
+    store = Slow(4)
+    objects = run_of(range(16))
+    with Fanout([Copy("a", store, "1", "r")]) as fanout:
+        for name in objects:
+            fanout.put(name, b"x")
+        fanout.wait()
+    assert store.most == 4
+    for place, name in enumerate(objects):
+        if not names.is_pack(name):
+            begun, ended = store.spans[name]
+            assert all(store.spans[before][1] <= begun for before in objects[:place])
+            assert all(store.spans[after][0] >= ended for after in objects[place + 1 :])
+
+
+def test_a_medium_is_asked_for_one_thing_at_a_time() -> None:
+    """A store that says nothing else receives objects one by one, in their order."""
+    store = Slow(1)
+    objects = run_of(range(6))
+    with Fanout([Copy("a", store, "1", "r")]) as fanout:
+        for name in objects:
+            fanout.put(name, b"x")
+        fanout.wait()
+    assert store.most == 1 and list(store.spans) == objects
+
+
+def test_the_reader_waits_for_a_slow_copy() -> None:
+    """No more objects are on their way to a copy than it takes at once, so that memory stays bounded."""
+    store = Slow(4)
+    with Fanout([Copy("a", store, "1", "r")]) as fanout:
+        for number in range(20):
+            fanout.put(names.pack(digest(number)), b"x")
+            assert number + 1 - len(store.spans) <= 4 + 1
+        fanout.wait()
+
+
+def test_what_was_put_is_counted_whatever_came_at_once() -> None:
+    """The bytes a copy was given are counted once each, by however many threads."""
+    copy = Copy("a", Slow(4), "1", "r")
+    with Fanout([copy]) as fanout:
+        for number in range(40):
+            fanout.put(names.pack(digest(number)), b"x" * 100)
+        fanout.wait()
+    assert copy.put_bytes == 4000 and len(copy.objects) == 40
+
+
+def test_a_copy_that_fails_gets_no_more() -> None:
+    """After a pack was refused, a copy receives nothing that needs it; the other copy receives all."""
+    failing, other = Copy("a", Slow(4, full_after=5), "1", "r"), Copy("b", Slow(4), "2", "r")
+    objects = run_of(range(16))
+    with Fanout([failing, other]) as fanout:
+        for name in objects:
+            fanout.put(name, b"x")
+        fanout.wait()
+    assert isinstance(failing.failed, StoreFull) and other.failed is None
+    assert set(other.objects) == set(objects)
+    assert names.index(digest(-2)) not in failing.objects
+
+
+def test_the_last_copy_that_fails_ends_the_run() -> None:
+    """With no copy left to write for, the failure is raised."""
+    with Fanout([Copy("a", Slow(4, full_after=0), "1", "r")]) as fanout, pytest.raises(StoreError):
+        for name in run_of(range(40)):
+            fanout.put(name, b"x")
+            time.sleep(PAUSE / 4)
