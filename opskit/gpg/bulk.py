@@ -12,6 +12,7 @@ first and complains later, and takes an unencrypted message for a success.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from opskit.errors import Damaged, NoKey, OpskitError, UsageError
@@ -31,7 +32,9 @@ _BARE = (
 )  # fmt: skip
 """The output is descriptor 1 said as a file: to its standard output gpg decrypts in pieces of half the size."""
 _RUN_KEY = re.compile(rb"[0-9a-f]{64}")
-_AES256, _WITH_MDC, _BINARY = "9", "2", "62"
+_AES256, _BINARY = "9", "62"
+_MDC, _AEAD = "2", "0"
+"""How DECRYPTION_INFO names what protects a message. The second also if nothing does, but then GOODMDC is missing."""
 _ROOM_FOR_LOGS = 1 << 20
 _KEY_TROUBLE = ("Bad session key", "Bad passphrase", "No secret key", "public key decryption failed")
 _MACHINE_TROUBLE = ("annot allocate memory", "out of memory", "out of core", "No space left")
@@ -91,12 +94,15 @@ def require_run_key(run_key: bytes) -> bytes:
     return run_key
 
 
-def require_decrypted(finished: Finished, *, literals: int) -> None:
+def require_decrypted(finished: Finished, *, literals: int, aead: bool = False) -> None:
     """Judge a decryption by its status lines; `literals` is 0 where only the encryption layer was taken off.
+
+    `aead`: the message may be protected by OCB instead of a modification detection code. gpg 2.3 and newer do that to
+    recipients whose keys ask for it, and cannot be kept from it; 2.2.21 and newer read it.
 
     Raises NoKey, Damaged, or OpskitError where the machine was at fault, with what gpg said.
     """
-    if _is_whole(finished, literals):
+    if _is_whole(finished, literals, (_MDC, _AEAD) if aead else (_MDC,)):
         return
     why = finished.last_words()
     if any(words in finished.log for words in _MACHINE_TROUBLE):
@@ -108,7 +114,7 @@ def require_decrypted(finished: Finished, *, literals: int) -> None:
     raise Damaged(f"expected one message in AES-256 with an integrity check, got something else: {why}")
 
 
-def _is_whole(finished: Finished, literals: int) -> bool:
+def _is_whole(finished: Finished, literals: int, protections: Sequence[str]) -> bool:
     once = ("BEGIN_DECRYPTION", "DECRYPTION_OKAY", "GOODMDC", "END_DECRYPTION")
     words = [line[0] for line in finished.status]
     texts = finished.lines("PLAINTEXT")
@@ -116,7 +122,7 @@ def _is_whole(finished: Finished, literals: int) -> bool:
         finished.code == 0
         and all(words.count(word) == 1 for word in once)
         and not any(word in words for word in ("BADMDC", "DECRYPTION_FAILED", "NODATA", "UNEXPECTED"))
-        and [line[:2] for line in finished.lines("DECRYPTION_INFO")] == [[_WITH_MDC, _AES256]]
+        and [line[:2] for line in finished.lines("DECRYPTION_INFO")] in [[[each, _AES256]] for each in protections]
         and len(texts) == literals
         and all(line[:1] == [_BINARY] for line in texts)
         and (not texts or words.index("BEGIN_DECRYPTION") < words.index("PLAINTEXT") < words.index("END_DECRYPTION"))

@@ -41,6 +41,8 @@ _QUIET_HOME = (
     "--trust-model", "always", "--no-auto-check-trustdb",
     "--no-auto-key-locate", "--no-auto-key-retrieve", "--disable-dirmngr", "--display-charset", "utf-8",
 )  # fmt: skip
+_PREFERENCES = "SHA512 SHA384 SHA256 AES256 AES192 AES ZLIB Uncompressed"
+"""Of keys made here. gpg 2.3 and newer would add OCB, and then encrypt to such keys in packets that RFC 4880 lacks."""
 _READ_ONLY = ("--no-random-seed-file", "--lock-never")
 """Only where gpg writes nothing into the home: then a lock file is the one thing a full disk could refuse."""
 
@@ -121,7 +123,7 @@ class Keyring:
         self.create()
         self._listed = None
         # --gnupg because 2.4 makes no Ed25519 key under --rfc4880; --yes because two keys may have one name here.
-        options = ["--gnupg", "--pinentry-mode", "loopback", "--yes"]
+        options = ["--gnupg", "--pinentry-mode", "loopback", "--yes", "--default-preference-list", _PREFERENCES]
         primary = ["--quick-generate-key", user_id, "ed25519", "cert,sign", "never"]
         made = self._gpg([*options, *primary], secret=passphrase or b"")
         made.output.close()
@@ -233,7 +235,7 @@ class Keyring:
         # 2.4 would ask a person for the run key of an index object before it tries the private key.
         finished = self._run([*_READ_ONLY, *loopback, "--unwrap"], without_passphrases(bytes(data)), passphrase)
         message = finished.read()
-        require_decrypted(finished, literals=0)
+        require_decrypted(finished, literals=0, aead=True)
         plain, packets = unpack(message, limit=SIGNED_LIMIT)
         tags = [packet.tag for packet in packets]
         if tags == PLAIN:

@@ -30,8 +30,8 @@ from opskit.errors import OpskitError, ProgramMissing, UsageError
 Buffer = bytes | bytearray | memoryview
 Version = tuple[int, int, int]
 
-OLDEST: Version = (2, 2, 20)
-"""The first release known to refuse unprotected ciphertext and to print every status line opskit reads."""
+OLDEST: Version = (2, 2, 21)
+"""The first release that reads OCB, which 2.3 and newer write to recipients whose keys ask for it."""
 
 NOWHERE = "/nonexistent/opskit"
 """A home folder for calls that must neither read nor create one."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from opskit.repository import lasttree, tree
+from opskit.repository.lasttree import Record
 from opskit.sources.base import Problem, Source, printable
 
 
@@ -28,8 +31,12 @@ class Plan:
 
 def plan(name: str, source: Source, state: Path, repository: str | None) -> Plan:
     """Walk a source; raises SourceError when it is absent. A changed cache may make the backup read more."""
-    found = Plan(name)
-    records = lasttree.read(lasttree.place(state, repository or "", name))
+    with closing(lasttree.read(lasttree.place(state, repository or "", name))) as records:
+        return _compare(Plan(name), source, records)
+
+
+def _compare(found: Plan, source: Source, records: Iterator[Record]) -> Plan:
+    """Count what is there, and what of it the last tree does not have so."""
     record = next(records, None)
     for item in source.entries():
         if isinstance(item, Problem):

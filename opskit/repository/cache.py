@@ -43,8 +43,8 @@ CREATE TABLE manifests (name TEXT PRIMARY KEY, signer TEXT NOT NULL, payload BLO
 
 
 _ADD_CHUNKS = """
-WITH RECURSIVE row (no) AS (SELECT 0 UNION ALL SELECT no + 1 FROM row WHERE no + 1 < ?3)
-INSERT OR REPLACE INTO chunks SELECT substr(?1, no * 36 + 1, 32), ?2, substr(?1, no * 36 + 33, 4) FROM row
+WITH RECURSIVE row (no) AS (SELECT 0 UNION ALL SELECT no + 1 FROM row WHERE no + 1 < :count)
+INSERT OR REPLACE INTO chunks SELECT substr(:joined, no * 36 + 1, 32), :pack, substr(:joined, no * 36 + 33, 4) FROM row
 """
 """From one value that joins ids and check sums: a call for each row would hand over the interpreter lock each time."""
 
@@ -150,7 +150,7 @@ class Cache:
             self._db.execute("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?)", (*row, _row_sum(row)))
             if ids:
                 joined = b"".join([chunk_id + _chunk_sum(chunk_id, row.no) for chunk_id in ids])
-                self._db.execute(_ADD_CHUNKS, (joined, row.no, len(ids)))
+                self._db.execute(_ADD_CHUNKS, {"joined": joined, "pack": row.no, "count": len(ids)})
 
     def add_index(self, name: str, run: int, packs: Sequence[int]) -> None:
         """Note that index object `name` describes these packs, before it is put."""

@@ -15,7 +15,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -152,8 +152,11 @@ def read_about(path: Path) -> dict[str, Any]:
     return {}
 
 
-def read(path: Path) -> Iterator[Record]:
-    """The records in order, up to the first damaged block; nothing when the file is absent."""
+def read(path: Path) -> Generator[Record, None, None]:
+    """The records in order, up to the first damaged block; nothing when the file is absent.
+
+    Close it unless it was read to its end: it holds the file open.
+    """
     try:
         file = path.open("rb")
     except OSError:

@@ -289,7 +289,7 @@ def test_an_index_object_opens_with_the_run_key_alone(host: Owner) -> None:
     sealed = keyring.sign_and_encrypt(SMALL, signer=fingerprint, recipient=fingerprint, run_key=RUN_KEY)
     opened = open_signed(sealed, RUN_KEY, public_file)
     assert (opened.payload, opened.fingerprint) == (SMALL, fingerprint)
-    with pytest.raises(NoKey):
+    with pytest.raises((NoKey, Damaged)):  # a wrong key may yield what looks like a session key
         open_signed(sealed, b"0" * 64, public_file)
 
 

@@ -23,6 +23,7 @@ from opskit.gpg.listing import parse_listing
 from opskit.gpg.program import find_program
 from tests.gpg.keys import RUN_KEY, Owner, agents_of, dated_key, private_folder, raw_gpg
 
+GOLDEN = Path(__file__).parent.parent / "golden"
 TEXT = b'{"run": "secret"}\n'
 
 
@@ -32,6 +33,32 @@ def test_a_new_key_signs_encrypts_and_never_expires(host: Owner) -> None:
     assert key.fingerprint == host.fingerprint and len(key.fingerprint) == 40
     assert (key.user_id, key.algorithm, key.expires) == ("host <host@example.org>", "ed25519", None)
     assert key.can_encrypt and key.can_sign and key.has_secret and not key.revoked
+
+
+def test_a_new_key_asks_for_packets_that_every_gpg_reads(host: Owner) -> None:
+    """A generated key announces modification detection and nothing else, whatever this gpg prefers by itself."""
+    packets = raw_gpg(host.home, "--list-packets", data=host.keyring.export_public([host.fingerprint])).decode()
+    lines = [line for line in packets.splitlines() if "(features:" in line]
+    features = [int(line.rpartition(": ")[2].rstrip(")"), 16) for line in lines]
+    assert features and all(each & 1 and not each & 2 for each in features)  # RFC 4880bis: 2 is OCB
+
+
+def test_ocb_of_a_newer_gpg(tmp_short: Path) -> None:
+    """What gpg 2.4.4 wrote to a key that asks for OCB opens with any gpg opskit takes; a flipped bit is noticed."""
+    with Keyring(private_folder(tmp_short / "ocb")) as keyring:
+        keyring.import_keys((GOLDEN / "ocb.key.asc").read_bytes())
+        message = dearmored(keyring, (GOLDEN / "ocb.message.asc").read_bytes())
+        assert keyring.decrypt(message).payload == b"protected by OCB"
+        for position in range(-40, 0):
+            spoilt = bytearray(message)
+            spoilt[position] ^= 1
+            with pytest.raises(Damaged):
+                keyring.decrypt(bytes(spoilt))
+
+
+def dearmored(keyring: Keyring, text: bytes) -> bytes:
+    assert keyring.home is not None
+    return raw_gpg(keyring.home, "--dearmor", data=text)
 
 
 def test_the_home_is_private(host: Owner) -> None:

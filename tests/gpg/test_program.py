@@ -48,7 +48,7 @@ def test_a_missing_program_says_how_to_get_it(programs: Path) -> None:
 @pytest.mark.parametrize(
     "answer, words",
     [
-        ("gpg (GnuPG) 2.2.19", "2.2.20"),
+        ("gpg (GnuPG) 2.2.20", "2.2.21"),
         ("gpg (GnuPG) 1.4.23", "too old"),
         ("gpg (GnuPG/MacGPG2) 2.0.30", "too old"),
         ("something else", "expected"),
