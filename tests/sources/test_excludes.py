@@ -23,6 +23,7 @@ TREE = (
 ).split()
 
 TABLE = [
+    ["**/*/**"],
     ["*.tmp"], ["*.tmp", "!keep.tmp"], ["!keep.tmp", "*.tmp"], ["foo"], ["foo/"], ["/foo"], ["/foo/"], ["foo/bar"],
     ["/foo/bar"], ["sub/"], ["foo/*"], ["foo/**"], ["foo/**", "!foo/bar"], ["foo/*", "!foo/bar"], ["foo", "!foo/bar"],
     ["**/foo"], ["**/build/"], ["**/x/draft"], ["docs/**/draft"], ["docs/**/draft?"], ["a/**/b"], ["**"], ["*"],

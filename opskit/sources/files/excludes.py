@@ -107,6 +107,8 @@ def translate(line: str) -> Pattern | None:
 def _direct(regex: str) -> tuple[str, bool]:
     """Turn a pathspec expression, which matches a prefix, into one for a whole path; and whether only for folders."""
     regex = re.sub(r"\[\^(?!/)", "[^/", regex)  # a negated range never matches a slash
+    if regex == "/":  # `**/*/**`: whatever lies in a folder
+        return ".+/.+", False
     if regex.endswith(FILE_OR_FOLDER):
         return regex.removesuffix(FILE_OR_FOLDER), False
     if regex.endswith(ONLY_FOLDER):
