@@ -89,14 +89,16 @@ def by_config(config: Config, destinations: Sequence[str] = ()) -> Iterator[Acce
     A state folder that cannot be written (a root that was remounted read-only) costs the cache and is noted.
     """
     host = host_of(config)
+    notes = list[str]()
+    heads = _heads_of(host, notes)  # before the listings: what a backup acknowledges meanwhile is not in them
     copies, absent = open_copies(stores_of(config, destinations), host.repository)
     if not copies:
         error = none_opened(absent)
         if isinstance(error, RepositoryNotFound):  # somebody who wants to read wants no new copy
             error.hint = "are the right disks mounted there? --repository DIR --key FILE reads a copy at another place"
         raise error
-    identity, notes = host.identity, list[str]()
-    cache, heads = _cache_of(host, notes), _heads_of(host, notes)
+    identity = host.identity
+    cache = _cache_of(host, notes)
     try:
         yield Access(
             copies, absent, host.repository, identity.signers, identity.trusted, cache, heads,

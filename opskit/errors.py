@@ -16,6 +16,7 @@ unreadable file) is a result, reported with exit code 3. The tree:
     │   └── Damaged                 13   bytes differ from the name they are stored under
     ├── StoreError                  20   a destination cannot be reached
     │   ├── ObjectNotFound          20   the destination has no such object
+    │   ├── ObjectUnreadable        20   the medium has lost the object's bytes, or changed them
     │   ├── ObjectExists            20   a put found the name taken
     │   ├── StoreFull               21   the destination has no space left
     │   ├── StoreRefused            22   permission denied or read-only
@@ -113,6 +114,17 @@ class StoreError(OpskitError):
 
 class ObjectNotFound(StoreError):
     """The destination answers, and has no object of that name."""
+
+
+class ObjectUnreadable(StoreError):
+    """The medium does not give the object's bytes any more, or gives others than were put; asking again is no use.
+
+    `found` are the bytes it gave, if any.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, found: bytes | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.found = found
 
 
 class ObjectExists(StoreError):

@@ -133,7 +133,7 @@ def initialise(path: Path, wishes: Wishes, passphrase: bytes | None) -> Done:
         added = {"sources": [*wishes.sources], "destinations": [*wishes.destinations]}
         with operation(audit, "init", str(path), details=added, redact=log.redact) as event:
             done = _initialise(path, wishes, passphrase, *read)
-            event.note(created=[*done.made.created], failed=[*done.made.failed])
+            event.judge(done.exit_code, created=[*done.made.created], failed=[*done.made.failed])
             return done
 
 

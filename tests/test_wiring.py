@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,10 @@ from opskit.config.load import load
 from opskit.config.model import Config
 from opskit.errors import ConfigError, RepositoryNotFound, SourceError, UsageError
 from opskit.repository.identity import write_repository
+from opskit.stores.base import Store
 from opskit.stores.local import LocalStore
+from opskit.stores.memory import MemoryStore
+from opskit.stores.wrappers.limits import Limited
 
 KEY = "A" * 40
 
@@ -94,3 +98,41 @@ def test_the_host(config: Config) -> None:
     assert (host.repository, host.state, host.label) == ("abc", config.state_dir, config.host)
     assert set(host.identity.signers) == {KEY} and list(host.identity.recipients) == [KEY]
     assert host.now().utcoffset() is not None
+
+
+def test_limits_reach_their_own_direction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`upload_limit` and `download_limit` are KiB a second, each for its own direction; without any nothing waits."""
+    path = tmp_path / "opskit.yaml"
+    path.write_text(f"""\
+version: 1
+state_dir: state
+sources: {{data: {{paths: [/srv]}}}}
+destinations:
+  both: {{s3: {{bucket: bucket-both, region: eu-1}}, upload_limit: 3, download_limit: 5}}
+  up: {{s3: {{bucket: bucket-up, region: eu-1}}, upload_limit: 7}}
+  down: {{s3: {{bucket: bucket-down, region: eu-1}}, download_limit: 11}}
+  free: {{s3: {{bucket: bucket-free, region: eu-1}}}}
+keys: {{recipients: [{KEY}], host: {KEY}}}
+""")
+    path.chmod(0o600)
+    slept: list[float] = []
+    monkeypatch.setattr(wiring, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=slept.append))
+    found = {name: rates(store, slept) for name, store in wiring.stores_of(load(path)).items()}
+    assert found == {"both": (3 * 1024, 5 * 1024), "up": (7 * 1024, None), "down": (None, 11 * 1024), "free": None}
+
+
+def rates(store: Store | None, slept: list[float]) -> tuple[float | None, ...] | None:
+    """Bytes a second up and down that a store grants, from what its second act of a kind sleeps at a time of 0."""
+    while store is not None and not isinstance(store, Limited):
+        store = getattr(store, "inner", None)
+    if store is None:
+        return None
+    limited, size = store, 1024 * 1024
+    limited.inner = MemoryStore(lambda: 0.0)
+    measured: list[float | None] = []
+    for act in (lambda name: limited.put(name, bytes(size)), limited.get):
+        slept.clear()
+        act("first")
+        act("second")
+        measured.append(size / slept[0] if slept else None)
+    return tuple(measured)

@@ -9,7 +9,8 @@ first record, the old one is synced.
 Invariants: no byte is ever changed, cut off or removed (it works on files with `chattr +a`); what a writer that died
 left torn is kept and recorded; a failed fdatasync is final for this object, because the kernel may have dropped the
 pages and would report success the next time; within a process the chain never goes back, so that whoever shortens or
-rewrites the log under a running process leaves a break that `verify` sees.
+rewrites the log under a running process leaves a break that `verify` sees. What is remembered of a file's end is
+changed last, so that a signal at any point only leads to looking at the file again.
 
 It deliberately does not judge the log (verification.py does): a log that was tampered with still takes records.
 """
@@ -17,13 +18,15 @@ It deliberately does not judge the log (verification.py does): a log that was ta
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
+from opskit.audit.files import WRITER_PATIENCE, make_folder, open_to_append, open_to_read, sync_folder, take_lock
 from opskit.audit.record import (
     OPEN,
     RECOVERED,
@@ -41,7 +44,7 @@ from opskit.audit.record import (
     sha256,
 )
 from opskit.audit.segments import lock_file, log_folder, numbers, path_of
-from opskit.audit.tail import adopted, read_tail, recovery
+from opskit.audit.tail import Span, Torn, adopted, line_at, read_tail, recovery
 from opskit.errors import AuditError, Damaged
 
 SEGMENT_SIZE = 64 * 1024 * 1024
@@ -59,19 +62,47 @@ class _Segment:
     end: int = -1
     head: Head | None = None
     """Its last record, which goes before what the log knows as its head only if the log knows of a later one."""
-    torn: bytes = b""
+    span: Span | None = None
+    """Where that lies."""
+    torn: Torn | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it ends in a record that others may follow."""
-        return not self.torn and self.head is not None and self.head.op != SEAL
+        return self.torn is None and self.head is not None and self.head.op != SEAL
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether the record that this process saw as the last still stands where it stood."""
+        return self.head is None or self.span is None or sha256(line_at(self.descriptor, self.span)) == self.head.sha256
+
+
+class _Written(NamedTuple):
+    descriptor: int
+    offset: int
+    data: bytes
+    head: Head
+
+
+class Attempt:
+    """One append, for whoever has to know what became of it after a signal ended it."""
+
+    def __init__(self) -> None:
+        self.about_to: _Written | None = None
+
+    @property
+    def head(self) -> Head | None:
+        """The record, if it was written: on the medium it may not be yet."""
+        if (it := self.about_to) is None:
+            return None
+        return it.head if os.pread(it.descriptor, len(it.data), it.offset) == it.data else None
 
 
 class AuditLog:
     """One log of one host, below `folder`; made with its first record.
 
-    `now` gives the time in UTC; `token(n)` 2n random hexadecimal digits. Holds one open file until `close`; may be used
-    by several threads, and after a fork by parent and child.
+    `now` gives the time in UTC; `token(n)` 2n random hexadecimal digits; `sleep` takes seconds. Holds one open file
+    until `close`; may be used by several threads, and after a fork by parent and child.
     """
 
     def __init__(
@@ -83,11 +114,13 @@ class AuditLog:
         now: Callable[[], datetime],
         token: Callable[[int], str],
         segment_size: int = SEGMENT_SIZE,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.folder = folder
         self._who = identity(actor, host)
         self.now = now
-        self._lock_file = str(lock_file(folder))
+        self._lock_file = lock_file(folder)
+        self._sleep = sleep
         self._token = token
         self._segment_size = segment_size
         self._segment: _Segment | None = None
@@ -113,48 +146,52 @@ class AuditLog:
         return self._token(8)
 
     def append(
-        self, op: str, out: Outcome, *, target: str = "", run: str = "", details: Mapping[str, object] | None = None
+        self,
+        op: str,
+        out: Outcome,
+        *,
+        target: str = "",
+        run: str = "",
+        details: Mapping[str, object] | None = None,
+        patience: float = WRITER_PATIENCE,
+        attempt: Attempt | None = None,
     ) -> Head:
-        """Add a record and return it once it is on the medium.
+        """Add a record and return it once it is on the medium; waits up to `patience` seconds for the lock.
 
+        An `attempt` that a signal ended may be given again: what it wrote is synced then, and not written twice.
         Raises AuditError: nothing was recorded for certain. After a failed fdatasync every later call raises too.
         """
         if self._failure is not None:
             raise AuditError(f"the audit log failed before: {self._failure}", hint=_SYNC_HINT)
+        attempt = attempt or Attempt()
         drafted = draft(self._who, op, out, target, run, details or {})
         try:
-            lock = self._lock()
-            try:
-                descriptor, head = self._append(drafted)
-            finally:
-                os.close(lock)
+            if attempt.head is None:
+                self._append_locked(drafted, attempt, patience)
         except UnknownVersion as error:
             raise AuditError(f"{self.folder}: {error}", hint="a newer opskit wrote this log: use that one") from error
         except OSError as error:
             raise self._unwritable(error) from error
-        self._sync(descriptor)
-        return head
+        assert attempt.about_to is not None
+        self._sync(attempt.about_to.descriptor)
+        return attempt.about_to.head
 
-    def _lock(self) -> int:
-        """The lock, held until the descriptor is closed."""
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    def _append_locked(self, drafted: Fields, attempt: Attempt, patience: float) -> None:
+        if not os.path.lexists(self._lock_file):
+            make_folder(log_folder(self.folder), self.folder.parent)
+        lock = open_to_append(self._lock_file)
         try:
-            descriptor = os.open(self._lock_file, flags)
-        except FileNotFoundError:
-            _make_folder(log_folder(self.folder))
-            descriptor = os.open(self._lock_file, flags | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+            take_lock(self._lock_file, lock, sleep=self._sleep, patience=patience)
+            self._append(drafted, attempt)
+        finally:
+            os.close(lock)
 
-    def _append(self, drafted: Fields) -> tuple[int, Head]:
+    def _append(self, drafted: Fields, attempt: Attempt) -> None:
         """Write what has to come before the record, and the record; under the lock."""
         segment = self._current()
         if segment.is_plain and segment.end < self._segment_size:
-            return segment.descriptor, self._write(segment, (drafted,))
+            self._write(segment, (drafted,), attempt)
+            return
         before, after = self._recover(segment)
         if segment.head is not None and segment.head.op == SEAL and not before:
             segment = self._following(segment)
@@ -166,7 +203,7 @@ class AuditLog:
             segment = self._following(segment)
         if segment.head is None:
             before.append(self._own(OPEN, {"log": self._log_id(segment), "segment": segment.number}))
-        return segment.descriptor, self._write(segment, [*before, *after, drafted])
+        self._write(segment, [*before, *after, drafted], attempt)
 
     def _current(self) -> _Segment:
         """The newest segment, its end known."""
@@ -187,15 +224,18 @@ class AuditLog:
     def _open(self, number: int) -> _Segment:
         """Open a segment, made if it is not there; its name is on the medium afterwards, whoever made it."""
         path = path_of(self.folder, number)
-        _make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        if self._segment is not None:
-            # Another thread may be about to sync it, so it is closed at the end only.
-            self._retired.append(self._segment.descriptor)
-        status = os.fstat(descriptor)
-        self._segment = _Segment(number, str(path), descriptor, (status.st_dev, status.st_ino))
-        self._sync(descriptor)
-        _sync_folder(path.parent)
+        make_folder(path.parent, self.folder.parent)
+        descriptor = open_to_append(path)
+        try:
+            status = os.fstat(descriptor)
+            self._sync(descriptor)
+            sync_folder(path.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        before, self._segment = self._segment, _Segment(number, str(path), descriptor, (status.st_dev, status.st_ino))
+        if before is not None:
+            self._retired.append(before.descriptor)  # closed at the end only: another thread may be about to sync it
         return self._segment
 
     def _refresh(self, segment: _Segment) -> bool:
@@ -208,8 +248,10 @@ class AuditLog:
             return False
         if status.st_size != segment.end:
             tail = read_tail(segment.descriptor, status.st_size)
-            segment.end, segment.head, segment.torn = status.st_size, tail.head, tail.torn
-            self._learn(tail.head or self._head_before(segment.number))
+            if segment.is_as_it_was:
+                self._learn(tail.head or self._head_before(segment.number))
+            end = status.st_size
+            segment.head, segment.span, segment.torn, segment.end = tail.head, tail.span, tail.torn, end
         return True
 
     def _learn(self, found: Head | None) -> None:
@@ -220,7 +262,7 @@ class AuditLog:
     def _head_before(self, number: int) -> Head | None:
         """The last record of the segment before: what the first one of this segment follows."""
         try:
-            descriptor = os.open(path_of(self.folder, number - 1), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = open_to_read(path_of(self.folder, number - 1))
         except FileNotFoundError:
             return None
         try:
@@ -234,15 +276,16 @@ class AuditLog:
         The LF of a region that becomes a record is written at once; that of any other goes with the record.
         """
         torn = segment.torn
-        if not torn:
+        if torn is None:
             return [], []
         whole = adopted(torn, self._head)
         if whole is None:
             return [self._own(RECOVERED, recovery(torn))], []
         line, record = whole
-        segment.end += _write_whole(segment.descriptor, b"\n")
-        segment.torn = b""
-        segment.head = self._head = Head(record["seq"], sha256(line), record["op"])
+        written = _write_whole(segment.descriptor, b"\n")
+        head, span = Head(record["seq"], sha256(line), record["op"]), Span(segment.end - len(line), segment.end)
+        end = segment.end + written
+        self._head, segment.head, segment.span, segment.torn, segment.end = head, head, span, None, end
         return [], [self._own(RECOVERED, {"bytes": len(line), "kind": "adopted", "sha256": sha256(line)})]
 
     def _following(self, segment: _Segment) -> _Segment:
@@ -256,12 +299,12 @@ class AuditLog:
         """A record that the log itself makes."""
         return draft(self._who, op, "ok", "", "", details)
 
-    def _write(self, segment: _Segment, drafts: Sequence[Fields]) -> Head:
+    def _write(self, segment: _Segment, drafts: Sequence[Fields], attempt: Attempt | None = None) -> None:
         """Write records in one piece, at the end of the chain."""
         head = self._head
         if head is None:
             drafts = self._first(drafts)
-        data = b"\n" if segment.torn else b""
+        data, line = b"\n" if segment.torn else b"", b""
         for each in drafts:
             previous = genesis(each["d"]["log"]) if head is None else head.sha256
             seq = 1 if head is None else head.seq + 1
@@ -269,9 +312,12 @@ class AuditLog:
             head = Head(seq, sha256(line), each["op"])
             data += line + b"\n"
         assert head is not None
-        segment.end += _write_whole(segment.descriptor, data)
-        segment.head, segment.torn, self._head = head, b"", head
-        return head
+        if attempt is not None:
+            attempt.about_to = _Written(segment.descriptor, segment.end, data, head)
+        end = segment.end + _write_whole(segment.descriptor, data)
+        span = Span(end - 1 - len(line), end - 1)
+        # No call in between: head and span change together, whenever a signal comes.
+        self._head, segment.head, segment.span, segment.torn, segment.end = head, head, span, None, end
 
     def _first(self, drafts: Sequence[Fields]) -> list[Fields]:
         """The records that begin a log: the very first of them names the log, whatever it is."""
@@ -287,10 +333,11 @@ class AuditLog:
         if self._head is None:
             return self._token(16)
         try:
-            with path_of(self.folder, segment.number - 1).open("rb") as file:
-                beginning = file.read(1024 * 1024)
+            descriptor = open_to_read(path_of(self.folder, segment.number - 1))
         except FileNotFoundError:
             return ""
+        with open(descriptor, "rb") as file:
+            beginning = file.read(1024 * 1024)
         for line in beginning.split(b"\n"):
             if line.startswith(b'{"actor":') and (found := _opened_log(line)):
                 return found
@@ -330,20 +377,3 @@ def _timestamp(moment: datetime) -> str:
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat(timespec="microseconds")[:-6] + "Z"
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it (mode 0700), each of them on the medium."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -143,18 +143,14 @@ def parse(line: bytes) -> Fields:
     if type(record) is not dict:
         raise Damaged("expected a JSON object")
     if record.get("v") != VERSION or type(record["v"]) is not int:
-        if type(record.get("v")) is int:
+        if _is_of_later_version(record):
             raise UnknownVersion(f"expected format version {VERSION}, got {record['v']}")
         raise Damaged(f"expected format version {VERSION} in field v")
     if record.keys() != FIELDS:
         raise Damaged(f"expected the fields {', '.join(sorted(FIELDS))}, got {', '.join(sorted(record))}")
     if wrong := _wrong_field(record):
         raise Damaged(f"field {wrong} is not as the format has it")
-    try:
-        canonical = encode(record)
-    except (TypeError, ValueError) as error:  # what parses need not encode: too deep, for one
-        raise Damaged(f"cannot be encoded again: {error}") from error
-    if canonical != line:
+    if _encoded(record) != line:
         raise Damaged("not in canonical form: key order, white space, escapes, or a key twice")
     return record
 
@@ -170,11 +166,24 @@ def link_of(line: bytes) -> Link:
         if details == b"{}":
             return Link(int(seq), prev, op, out, run, target, ts)
         value = decode_object(details, what="d")
-        if encode(value) == details and _is_plain(value, MAX_DEPTH):
+        if _is_plain(value, MAX_DEPTH) and _encoded(value) == details:
             return Link(int(seq), prev, op, out, run, target, ts)
     record = parse(line)
     names = (record[name].encode() for name in ("prev", "op", "out", "run", "tgt", "ts"))
     return Link(record["seq"], *names)
+
+
+def _encoded(value: Fields) -> bytes:
+    try:
+        return encode(value)
+    except (TypeError, ValueError, RecursionError) as error:  # what parses need not encode: too deep, for one
+        raise Damaged(f"cannot be encoded again: {error}") from error
+
+
+def _is_of_later_version(record: Fields) -> bool:
+    """Whether this is a record that a newer opskit may have written, and not something that merely has a `v`."""
+    version, kinds = record.get("v"), {"seq": int, "prev": str, "ts": str}
+    return type(version) is int and version > VERSION and all(type(record.get(k)) is kinds[k] for k in kinds)
 
 
 def _wrong_field(record: Fields) -> str | None:

@@ -3,20 +3,24 @@
     FOLDER/lock                   what writers lock (flock); its content means nothing
     FOLDER/log/0000000001.jsonl   the segments, numbered without gaps; only the last one is written to
 
-Readers take the lock for the moment in which they list the segments: what they then read are whole appends.
+Readers take the lock for the moment in which they list the segments: what they then read are whole appends. A segment
+is a regular file: nothing else is read, followed or waited for.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import re
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from opskit.audit.files import READER_PATIENCE, open_to_read, take_lock
 from opskit.audit.record import MAX_LINE
 from opskit.errors import AuditError, AuditLogNotFound
 
@@ -31,6 +35,8 @@ class Segment:
     path: Path
     number: int
     size: int
+    is_file: bool = True
+    """Whether the name is that of a regular file, as it has to be."""
 
 
 class Line(NamedTuple):
@@ -64,12 +70,14 @@ def numbers(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def segments(folder: Path) -> list[Segment]:
-    """All segments as they are between two appends; raises AuditLogNotFound where there is none, or AuditError."""
+def segments(folder: Path, sleep: Callable[[float], None] = time.sleep) -> list[Segment]:
+    """All segments as they are between two appends; raises AuditLogNotFound where there is none, or AuditError.
+
+    `sleep` takes seconds, while a writer holds the lock.
+    """
     try:
-        with _locked(folder):
-            found = [Segment(path_of(folder, each), each, 0) for each in numbers(folder)]
-            listed = [Segment(each.path, each.number, each.path.stat().st_size) for each in found]
+        with _locked(folder, sleep):
+            listed = [_listed(path_of(folder, each), each) for each in numbers(folder)]
     except FileNotFoundError:
         listed = []
     except OSError as error:
@@ -81,6 +89,11 @@ def segments(folder: Path) -> list[Segment]:
     return listed
 
 
+def _listed(path: Path, number: int) -> Segment:
+    status = path.lstat()
+    return Segment(path, number, status.st_size, stat.S_ISREG(status.st_mode))
+
+
 def unreadable(path: Path, error: OSError) -> AuditError:
     """What to raise where a file of the log cannot be read."""
     reason = (error.strerror or "error").lower()
@@ -88,15 +101,15 @@ def unreadable(path: Path, error: OSError) -> AuditError:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, sleep: Callable[[float], None]) -> Iterator[None]:
     """No writer at work, where there is a lock: a log copied elsewhere for inspection may have none."""
     try:
-        descriptor = os.open(lock_file(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = open_to_read(lock_file(folder))
     except FileNotFoundError:
         yield
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        take_lock(lock_file(folder), descriptor, shared=True, sleep=sleep, patience=READER_PATIENCE)
         yield
     finally:
         os.close(descriptor)
@@ -105,10 +118,21 @@ def _locked(folder: Path) -> Iterator[None]:
 def lines(segment: Segment, start: int = 0) -> Iterator[Line]:
     """The lines of a segment from `start` (where a line begins) to the size it was listed with; raises AuditError."""
     try:
-        with segment.path.open("rb") as file:
-            yield from _lines(file.fileno(), start, segment.size)
+        with _opened(segment) as descriptor:
+            yield from _lines(descriptor, start, segment.size)
     except OSError as error:
         raise unreadable(segment.path, error) from error
+
+
+@contextmanager
+def _opened(segment: Segment) -> Iterator[int]:
+    if not segment.is_file:
+        raise OSError(errno.EINVAL, "not a regular file")
+    descriptor = open_to_read(segment.path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _lines(descriptor: int, position: int, end: int) -> Iterator[Line]:
@@ -131,8 +155,8 @@ def _lines(descriptor: int, position: int, end: int) -> Iterator[Line]:
 def last_lines(segment: Segment) -> Iterator[bytes]:
     """The lines of a segment that end in LF, from the last to the first; raises AuditError."""
     try:
-        with segment.path.open("rb") as file:
-            yield from _last_lines(file.fileno(), segment.size)
+        with _opened(segment) as descriptor:
+            yield from _last_lines(descriptor, segment.size)
     except OSError as error:
         raise unreadable(segment.path, error) from error
 
@@ -156,11 +180,11 @@ def _last_lines(descriptor: int, position: int) -> Iterator[bytes]:
 def whole_lines(segment: Segment) -> int:
     """How many bytes of a segment are lines that end in LF; raises AuditError."""
     try:
-        with segment.path.open("rb") as file:
+        with _opened(segment) as descriptor:
             end = segment.size
             while end > 0:
                 start = max(0, end - BLOCK)
-                found = os.pread(file.fileno(), end - start, start).rfind(b"\n")
+                found = os.pread(descriptor, end - start, start).rfind(b"\n")
                 if found >= 0:
                     return start + found + 1
                 end = start

@@ -3,43 +3,93 @@
 A *torn region* is everything between the LF of the last record and the end of the file. It is never removed (a log may
 be append-only for root too): the next writer ends it with an LF and says in an `audit.recovered` record how long it was
 and what its SHA-256 is. A region that is a whole record but for its LF is *adopted*: with the LF it is that record.
+
+Everything is read in blocks, and only the last bytes of a region are kept: whatever something else has written there,
+it need not fit into memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from opskit.audit.record import MAX_LINE, Fields, Head, UnknownVersion, genesis, parse, sha256
 from opskit.errors import Damaged
 
 _FIRST_BLOCK = 2 * MAX_LINE
+BLOCK = 1024 * 1024
+
+
+class Torn(NamedTuple):
+    """A torn region."""
+
+    size: int
+    sha256: str
+    ending: bytes
+    """Its last bytes, as many as show whether it ends in a record."""
+
+
+class Span(NamedTuple):
+    """Where a line lies in its file, without its LF."""
+
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True)
 class Tail:
-    """The last record of a segment (None: it has none), and what lies behind it."""
+    """The last record of a segment and where it lies (None: it has none), and what is behind it."""
 
-    record: Fields | None
-    sha256: str
-    """Of the record's line."""
-    torn: bytes
-
-    @property
-    def head(self) -> Head | None:
-        """The record as the one that the next follows."""
-        return None if self.record is None else Head(self.record["seq"], self.sha256, self.record["op"])
+    head: Head | None
+    span: Span | None
+    torn: Torn | None
 
 
 def read_tail(descriptor: int, size: int) -> Tail:
     """The end of a file of `size` bytes; raises UnknownVersion where a newer opskit wrote it, or OSError."""
-    length = _FIRST_BLOCK
-    while True:
-        start = max(0, size - length)
-        found = _search(_read(descriptor, start, size), is_whole=start == 0)
-        if found is not None:
-            return found
-        length *= 4
+    found = _last_record(descriptor, size)
+    if found is None:
+        return Tail(None, None, _torn(descriptor, 0, size))
+    head, span = found
+    return Tail(head, span, _torn(descriptor, span.end + 1, size))
+
+
+def line_at(descriptor: int, span: Span) -> bytes:
+    """The line that lies there now."""
+    return _read(descriptor, span.begin, span.end)
+
+
+def _last_record(descriptor: int, position: int) -> tuple[Head, Span] | None:
+    """Search backwards for a line that is a record; as it ends in a brace, most of what is none is skipped unseen."""
+    rest, step = b"", _FIRST_BLOCK
+    while position > 0:
+        start = max(0, position - step)
+        data = _read(descriptor, start, position) + rest
+        end = data.rfind(b"}\n") + 1
+        while end > 0:
+            begin = data.rfind(b"\n", 0, end) + 1
+            if begin == 0 and start > 0:
+                break
+            line = data[begin:end]
+            if (record := _record(line)) is not None:
+                return Head(record["seq"], sha256(line), record["op"]), Span(start + begin, start + end)
+            end = data.rfind(b"}\n", 0, begin) + 1
+        rest = data[: data.find(b"\n") + 1]  # the end of a line that begins further back
+        if len(rest) > MAX_LINE + 1:
+            rest = b""
+        position, step = start, BLOCK
+    return None
+
+
+def _torn(descriptor: int, begin: int, end: int) -> Torn | None:
+    digest, ending, position = hashlib.sha256(), b"", begin
+    while position < end and (block := os.pread(descriptor, min(BLOCK, end - position), position)):
+        digest.update(block)
+        ending = (ending + block)[-MAX_LINE - 1 :]
+        position += len(block)
+    return Torn(position - begin, digest.hexdigest(), ending) if position > begin else None
 
 
 def _read(descriptor: int, start: int, end: int) -> bytes:
@@ -48,21 +98,6 @@ def _read(descriptor: int, start: int, end: int) -> bytes:
         parts.append(part)
         start += len(part)
     return b"".join(parts)
-
-
-def _search(data: bytes, *, is_whole: bool) -> Tail | None:
-    """The tail within the last bytes of a file, or None if they do not reach back to a record."""
-    end = data.rfind(b"\n")
-    while end >= 0:
-        begin = data.rfind(b"\n", 0, end)
-        if begin < 0 and not is_whole:
-            return None
-        line = data[begin + 1 : end]
-        record = _record(line)
-        if record is not None:
-            return Tail(record, sha256(line), data[end + 1 :])
-        end = begin
-    return Tail(None, "", data) if is_whole else None
 
 
 def _record(line: bytes) -> Fields | None:
@@ -74,9 +109,9 @@ def _record(line: bytes) -> Fields | None:
         return None
 
 
-def adopted(torn: bytes, head: Head | None) -> tuple[bytes, Fields] | None:
+def adopted(torn: Torn, head: Head | None) -> tuple[bytes, Fields] | None:
     """The line and record that a torn region ends in, if an LF is all that it lacks to go on after `head`."""
-    line = torn.rpartition(b"\n")[2]
+    line = torn.ending.rpartition(b"\n")[2]
     try:
         record = parse(line)
     except Damaged:
@@ -91,6 +126,6 @@ def follows(record: Fields, head: Head | None) -> bool:
     return bool(record["seq"] == head.seq + 1 and record["prev"] == head.sha256)
 
 
-def recovery(torn: bytes) -> Fields:
+def recovery(torn: Torn) -> Fields:
     """The details of the record that tells of a torn region."""
-    return {"bytes": len(torn), "kind": "torn", "sha256": sha256(torn)}
+    return {"bytes": torn.size, "kind": "torn", "sha256": torn.sha256}

@@ -1,8 +1,8 @@
 """Judging a log: is it one unbroken chain from its first record to its last?
 
 Every line must be a canonical record that names the one before it by number and SHA-256; every torn region must be told
-of by the `audit.recovered` behind it; segments must be numbered without gaps, opened and sealed. Reads each segment
-once, with bounded memory.
+of by the `audit.recovered` behind it; segments must be regular files, numbered without gaps, opened and sealed.
+Reads each segment once, with bounded memory.
 
 What it cannot see without a record kept elsewhere: records cut off at the end, a last record that was changed within
 the grammar, and a log that was rewritten as a whole (docs/audit.md).
@@ -11,12 +11,13 @@ the grammar, and a log that was rewritten as a whole (docs/audit.md).
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from opskit.audit.record import OPEN, RECOVERED, SEAL, Fields, Head, Link, genesis, link_of, parse
-from opskit.audit.segments import Line, Segment, lines, segments
-from opskit.errors import Damaged
+from opskit.audit.segments import Line, Segment, lines, lock_file, log_folder, segments
+from opskit.errors import AuditLogNotFound, Damaged
 
 _OPEN, _SEAL, _RECOVERED = OPEN.encode(), SEAL.encode(), RECOVERED.encode()
 _FRAME = (_OPEN, _SEAL)
@@ -71,11 +72,22 @@ class Report:
         """Whether the chain is unbroken, as far as it has been written."""
         return self.findings_count == 0
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is whole and ends as a log does that no writer was cut off from: what exit code 0 stands for."""
+        is_open = self.head is not None and self.head.op != SEAL
+        return self.is_whole and is_open and self.torn_bytes == 0
+
 
 def verify(folder: Path) -> Report:
     """Judge the log below `folder`. Raises AuditLogNotFound where there is none, or AuditError."""
-    listed = segments(folder)
     judge = _Judge()
+    try:
+        listed = segments(folder)
+    except AuditLogNotFound:
+        if not os.path.lexists(lock_file(folder)) or os.path.lexists(log_folder(folder)):
+            raise
+        return judge.without_folder()
     expected = 1
     for segment in listed:
         judge.begin(segment, expected)
@@ -91,6 +103,7 @@ class _Region:
 
     line: int
     reason: str
+    offset: int
     size: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
@@ -131,6 +144,12 @@ class _Judge:
         self._begun: dict[tuple[bytes, bytes, bytes], bytes] = {}
         self._begun_again: list[bytes] = []
 
+    def without_folder(self) -> Report:
+        """A lock is made after the folder of the segments, so that this one was removed."""
+        self._file = "log"
+        self._object(0, "missing: there is a lock, so a log was here")
+        return self.report
+
     def begin(self, segment: Segment, expected: int) -> None:
         """Go over to a segment."""
         self._file = segment.path.name
@@ -142,6 +161,9 @@ class _Judge:
 
     def read(self, segment: Segment) -> None:
         """Judge the lines of a segment."""
+        if not segment.is_file:
+            self._object(0, "expected a regular file, got something else")
+            return
         continued = False
         for line in lines(segment):
             if line.ended and not continued:
@@ -157,10 +179,10 @@ class _Judge:
                 continued = not line.ended
 
     def end(self, segment: Segment, *, is_last: bool) -> None:
-        """Leave a segment: all but the last one are sealed, and nothing is behind a seal."""
+        """Leave a segment: all but the last one are sealed, and nothing is behind a seal; none is empty."""
         if self._region is not None:
             if is_last:
-                self._torn_tail(self._region)
+                self._torn_tail(self._region, segment)
             else:
                 self._uncovered(self._region)
             self._region = None
@@ -168,6 +190,8 @@ class _Judge:
             self._object(0, f"expected {SEAL} as the last record, for another segment follows")
         elif is_last and self._op == _SEAL and not self._awaits_open:
             self._warn(0, "sealed, and no segment follows: its writer was killed just then, or the segment is gone")
+        elif is_last and segment.is_file and segment.size == 0:
+            self._warn(0, "empty: its writer was killed before the first record, or the file was emptied")
 
     def conclude(self) -> Report:
         """What was found out about the whole log."""
@@ -181,7 +205,7 @@ class _Judge:
 
     def _junk(self, line: Line, reason: str, *, continued: bool) -> None:
         if self._region is None:
-            self._region = _Region(line.number, reason)
+            self._region = _Region(line.number, reason, line.offset)
         elif not continued:
             self._region.add(b"\n")
         self._region.add(line.data)
@@ -269,12 +293,12 @@ class _Judge:
             region.line, f"{region.size:,} bytes are no record, and no {RECOVERED} tells of them: {region.reason}"
         )
 
-    def _torn_tail(self, region: _Region) -> None:
-        self.report.torn_bytes = region.size
+    def _torn_tail(self, region: _Region, segment: Segment) -> None:
+        self.report.torn_bytes = segment.size - region.offset  # with an LF that may be the last of them
         self._warn(
             region.line,
-            f"the last {region.size:,} bytes are no record: a writer was cut off, or something else wrote here; "
-            "the next operation records it",
+            f"{self.report.torn_bytes:,} bytes at the end are no record: a writer was cut off, or something else wrote "
+            "here; the next operation records it",
         )
 
     def _object(self, line: int, message: str) -> None:

@@ -97,7 +97,7 @@ def verify(typer_context: typer.Context) -> int | None:
         _tell(context, report)
     if not report.is_whole:
         return 13
-    return 3 if report.torn_bytes else None
+    return None if report.is_settled else 3
 
 
 def _count(lines: str | None) -> int:
@@ -276,13 +276,13 @@ def _report_as_json(report: Report) -> dict[str, object]:
     from dataclasses import asdict
 
     head = report.head._asdict() if report.head else None
-    return {"ok": report.is_whole and not report.torn_bytes, **asdict(report), "head": head}
+    return {"ok": report.is_settled, **asdict(report), "head": head}
 
 
 def _tell(context: Context, report: Report) -> None:
     from opskit.cli.render import counted
 
-    verdict = ("ok", "green") if report.is_whole and not report.torn_bytes else ("torn", "yellow")
+    verdict = ("ok", "green") if report.is_settled else ("torn", "yellow")
     if not report.is_whole:
         verdict = ("BROKEN", "red")
     read = f"{counted(report.records, 'record')} in {counted(report.segments, 'segment')}"

@@ -68,7 +68,5 @@ def audited_reading(
 
 def judged(event: Event, code: int, **details: object) -> int:
     """Note what the operation came to; gives `code` back."""
-    event.note(**details)
-    if code:
-        event.fail(code, "it ran to its end, and the answer is bad")
+    event.judge(code, **details)
     return code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,6 +109,7 @@ def _judge(tags: list[str]) -> None:
 def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: Event, *, force_read: bool) -> int:
     from opskit import wiring
     from opskit.cli.auditing import judged
+    from opskit.cli.suspicions import rejected
     from opskit.operations.backup import Options, backup
     from opskit.repository import recovery
 
@@ -127,17 +128,31 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
     stores = wiring.stores_of(config)
     with _noted_interruption(), closing(_opened(host, stores)) as session, _shown(context, config) as shown:
         watch = shown.watch if shown is not None else None
+        _note_rollbacks(session, [job.name for job in jobs], event)
         for result in backup(session, jobs, options, clock_ns=wiring.clock_ns, watch=watch):
             if shown is not None:
                 shown.end()
             results.append(result)
             if not context.json:
                 _tell(context, result, told)
+        event.note(**rejected(session.rejected))
     if context.json:
         context.write_json([_as_json(result) for result in results])
     failures = [result.failure.exit_code for result in results if result.failure is not None]
     code = max(failures, default=0 if all(result.is_good for result in results) else 3)
     return judged(event, code, sources=[_in_audit(result) for result in results])
+
+
+def _note_rollbacks(session: Session, sources: Sequence[str], event: Event) -> None:
+    """Note at once which copies went back: this very run gives them new heads, and might not come to its end."""
+    from opskit.cli.suspicions import gone_back, rolled_back
+
+    mine = [
+        each
+        for each in gone_back(session.copies, session.heads)
+        if each.host == session.host.label and each.source in sources
+    ]
+    event.note(**rolled_back(mine))
 
 
 def _in_audit(result: Result) -> dict[str, object]:

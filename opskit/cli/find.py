@@ -38,14 +38,14 @@ def find(
     repository: RepositoryOption = None,
 ) -> int | None:
     """Find files in snapshots by name."""
-    from opskit.cli.auditing import audited_reading
+    from opskit.cli.auditing import audited_reading, judged
     from opskit.cli.reading import decrypting, history_of, opened_for_reading, warn_of_absent, warn_of_rejected
     from opskit.operations.browse import matcher, newest_of_each
 
     context = Context.of(typer_context)
     matches = matcher([os.fsencode(pattern) for pattern in patterns], ignore_case=ignore_case)
     with (
-        audited_reading(context, repository, "find", " ".join(patterns)),
+        audited_reading(context, repository, "find", " ".join(patterns)) as event,
         opened_for_reading(context, repository, key, destination) as opened,
     ):
         history = history_of(opened)
@@ -54,7 +54,7 @@ def find(
         snapshots = _of_sources(history.snapshots, source or ())
         chosen = snapshots if everywhere else newest_of_each(snapshots)
         with decrypting(context, key, passphrase) as decrypt:
-            code = _search(context, opened, chosen, decrypt, matches)
+            code = judged(event, _search(context, opened, chosen, decrypt, matches))
     if code == 3 and len(chosen) < len(snapshots):
         context.hint("--all looks into older snapshots too")
     return code

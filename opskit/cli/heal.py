@@ -34,6 +34,7 @@ def heal(
     from opskit.cli.copying import chosen, opened_for_copying
     from opskit.cli.reading import warn_of_absent
     from opskit.cli.remembering import remember
+    from opskit.cli.suspicions import gone_back, rolled_back
     from opskit.operations.heal import heal, mend_report
 
     context = Context.of(typer_context)
@@ -48,6 +49,7 @@ def heal(
         for name, result in results.items():
             mend_report(reports[name], result)
         remember(context, opened, {name: reports[name] for name in results})
+        event.note(**rolled_back(gone_back(targets, opened.heads)))
         return judged(event, code, destinations={name: _as_json(result) for name, result in results.items()})
 
 
@@ -60,7 +62,8 @@ def _read_back(context: Context, opened: Access, targets: Sequence[Copy]) -> dic
     with counting(context, "verify", total) as progress:
         reports = verify(
             targets, opened.verify,
-            signers=opened.signers, repository=opened.repository, heads=opened.heads, progress=progress,
+            signers=opened.signers, repository=opened.repository, heads=opened.heads, others=opened.copies,
+            progress=progress,
         )  # fmt: skip
     return {copy.destination: reports.get(copy.destination) or CopyReport() for copy in opened.copies}
 
@@ -105,7 +108,10 @@ def _tell_one(context: Context, name: str, report: CopyReport, result: Healed) -
     if report.failure is not None:
         context.warning(f"{printable(name)} could not be read to its end: {printable(str(report.failure))}")
     if not done and result.is_whole:
-        context.write(f"{printable(name)}  {context.styled('whole', 'green')}  nothing to mend")
+        state = context.styled("whole", "green") if report.failure is None else context.styled("unknown", "yellow")
+        context.write(
+            f"{printable(name)}  {state}  nothing to mend" + (" in what could be read" if report.failure else "")
+        )
         return
     state = context.styled("healed", "green") if result.is_whole else context.styled("not whole", "red")
     context.write(

@@ -19,6 +19,8 @@ from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_DUMPABLE = 4
+INTERRUPTED = 130
+"""The exit code after a signal that asked to stop."""
 _received = 0
 
 
@@ -79,9 +81,9 @@ def signals(*, restore: bool) -> Iterator[None]:
 def leave(code: int) -> None:
     """End the process now, with all it has written: to take the interpreter apart takes a tenth of a small backup.
 
-    Returns where another thread still runs: then Python has to end it.
+    Returns where another thread still runs, for Python to wait for it; not after an interruption, when nobody would.
     """
-    if threading.active_count() > 1:
+    if threading.active_count() > 1 and code != INTERRUPTED:
         return
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -96,6 +98,6 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     if _received == 1:
         raise KeyboardInterrupt
     if _received > 2:
-        os._exit(130)
+        os._exit(INTERRUPTED)
     with suppress(OSError):
         os.write(2, b"\nopskit: still cleaning up; once more ends it at once and leaves things to the next run\n")

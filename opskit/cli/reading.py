@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from opskit.errors import NoKey
     from opskit.repository.history import History
     from opskit.repository.manifest import Snapshot
+    from opskit.repository.marks import Marks
     from opskit.repository.reader import Decrypt, SnapshotReader
 
 RepositoryOption = Annotated[
@@ -196,8 +197,8 @@ def warn_of_absent(context: Context, opened: Access) -> bool:
     return bool(opened.absent)
 
 
-def warn_of_rejected(context: Context, history: History) -> int:
-    """Name each manifest that was not believed; 13 when one looks forged, 3 when one is damaged, else 0."""
+def warn_of_rejected(context: Context, history: History | Marks) -> int:
+    """Name each manifest (or mark) that was not believed; 13 when one looks forged, 3 when one is damaged, else 0."""
     from opskit.cli.render import printable
     from opskit.errors import Damaged, StoreError
 

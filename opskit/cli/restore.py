@@ -92,14 +92,18 @@ def restore(
                 owner_by_name=owner_by_name,
                 workers=min(len(os.sched_getaffinity(0)), 4),
             )
-            if stdout:
-                return judged(event, _to_stdout(context, reader, options) or doubt, snapshot=chosen.id)
-            if dry_run:
-                return judged(event, _plan(context, reader, chosen, options) or doubt, snapshot=chosen.id)
+            if stdout or dry_run:
+                (_to_stdout if stdout else _plan)(context, reader, chosen, options)
+                _tell_damage(context, reader, opened.copies, by_config=repository is None)
+                return judged(event, doubt, snapshot=chosen.id)
             restored = _restore(context, reader, chosen, place, options)
-            code = _tell(context, reader, opened.copies, chosen, place, restored) or doubt
-            count = {"files": restored.files, "bytes": restored.total_bytes, "errors": len(restored.problems)}
-            return judged(event, code, snapshot=chosen.id, **count)
+            _tell_damage(context, reader, opened.copies, by_config=repository is None)
+            code = _tell(context, reader, chosen, place, restored) or doubt
+            return judged(event, code, snapshot=chosen.id, **_in_audit(restored))
+
+
+def _in_audit(restored: Restored) -> dict[str, object]:
+    return {"files": restored.files, "bytes": restored.total_bytes, "errors": len(restored.problems)}
 
 
 def _overwrite(text: str) -> Any:
@@ -162,7 +166,6 @@ def _nothing_matches() -> SnapshotNotFound:
 def _tell(
     context: Context,
     reader: SnapshotReader,
-    copies: Sequence[Copy],
     chosen: Snapshot,
     place: Path,
     restored: Restored,
@@ -192,10 +195,6 @@ def _tell(
         context.warning(printable(problem))
     if len(problems) > 20:
         context.warning(f"{len(problems) - 20} more like these; --json lists them all")
-    for line in _damage(reader, copies)[:5]:
-        context.warning(printable(line))
-    if reader.damage:
-        context.hint("opskit verify tells which copies are damaged")
     if not context.quiet:
         unchanged = f", {counted(restored.skipped, 'file')} unchanged" if restored.skipped else ""
         context.write(
@@ -203,6 +202,22 @@ def _tell(
             f"{chosen.id[:8]} ({chosen.manifest.started:%Y-%m-%d %H:%M} UTC) to {printable(str(place))}{unchanged}"
         )
     return 3 if problems else 0
+
+
+def _tell_damage(context: Context, reader: SnapshotReader, copies: Sequence[Copy], *, by_config: bool) -> None:
+    """What was found damaged on the way, and what mends it; a copy that --repository named has no name to heal by."""
+    from opskit.cli.render import printable
+
+    if context.json or not reader.damage:
+        return
+    for line in _damage(reader, copies)[:5]:
+        context.warning(printable(line))
+    found = {key.partition(": ")[0] for key in reader.damage}
+    bad = [copy.destination for copy in copies if copy.destination in found]
+    if by_config and bad:
+        which = " ".join(f"--destination {printable(name)}" for name in bad)
+        context.hint(f"to mend it from copies that are intact: opskit heal {which}")
+    context.hint("opskit verify tells all that is damaged")
 
 
 def _damage(reader: SnapshotReader, copies: Sequence[Copy]) -> list[str]:
@@ -215,7 +230,7 @@ def _damage(reader: SnapshotReader, copies: Sequence[Copy]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _plan(context: Context, reader: SnapshotReader, chosen: Snapshot, options: RestoreOptions) -> int:
+def _plan(context: Context, reader: SnapshotReader, chosen: Snapshot, options: RestoreOptions) -> None:
     from opskit.cli.render import counted, human_bytes
     from opskit.operations.restore import files_of
     from opskit.sources.base import printable
@@ -233,11 +248,9 @@ def _plan(context: Context, reader: SnapshotReader, chosen: Snapshot, options: R
     context.message(
         f"{counted(entries, 'entry', 'entries')}, {human_bytes(size)} would be restored; nothing was written"
     )
-    return 0
 
 
-def _to_stdout(context: Context, reader: SnapshotReader, options: RestoreOptions) -> int:
+def _to_stdout(context: Context, reader: SnapshotReader, _: Snapshot, options: RestoreOptions) -> None:
     from opskit.operations.restore import write_file
 
     write_file(reader, options.below, context.binary_output())
-    return 0

@@ -6,7 +6,7 @@ to people is module `matrix`. In a simulated config the places are pretended too
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +46,7 @@ def status(
     for note in seen.notes:
         context.warning(printable(note))
     code = warn_of_rejected(context, seen.history)
-    now, places = _now(), destinations_of(config)
+    now, places = _now(), destinations_of(config, seen.locked)
     found = [_judged(config, seen, name, places, now) for name in wanted]
     if context.json:
         context.write_json(as_json(found, simulated=config.simulated))
@@ -91,8 +91,11 @@ def _judged(
     return judge(source, original, states_of(seen, source, config.host, destinations), policy, now)
 
 
-def destinations_of(config: Config) -> list[Destination]:
-    """The destinations of a config with the places where they are; in a simulated one each has its own."""
+def destinations_of(config: Config, locked: Mapping[str, datetime]) -> list[Destination]:
+    """The destinations of a config with the places where they are; in a simulated one each has its own.
+
+    `locked` is until when what lies there was seen to be locked: what the config asks for is no fact.
+    """
     from opskit.operations.status.places import place_of
     from opskit.operations.status.states import Destination
 
@@ -103,7 +106,8 @@ def destinations_of(config: Config) -> list[Destination]:
             each.offsite,
             f"simulated place {name}" if config.simulated else place_of(each),
             is_removable=getattr(each, "must_be_mounted", False),
-            is_locked=bool(getattr(getattr(each, "s3", None), "object_lock_days", None)),
+            wants_lock=bool(getattr(getattr(each, "s3", None), "object_lock_days", None)),
+            locked_until=locked.get(name),
         )
         for name, each in config.destinations.items()
     ]
@@ -165,8 +169,13 @@ def _copy_json(copy: CopyState) -> dict[str, object]:
         "last_drilled": None,  # drills are recorded by nobody yet
         "counts": copy.counts,
         "lacks": [each.id for each in copy.lacks],
-        "declared": {"medium": destination.medium, "offsite": destination.offsite},
+        "declared": {
+            "medium": destination.medium,
+            "offsite": destination.offsite,
+            "object_lock": destination.wants_lock,
+        },
         "observed": destination.place or None,
+        "locked_until": f"{destination.locked_until:%Y-%m-%dT%H:%M:%SZ}" if destination.locked_until else None,
         "error": str(copy.error) if copy.error else None,
     }
 

@@ -13,6 +13,7 @@ from opskit.cli.options import noun
 
 if TYPE_CHECKING:
     from opskit.access import Access
+    from opskit.cli.suspicions import GoneBack
     from opskit.operations.sync import Synced
     from opskit.repository.copy import Copy
     from opskit.repository.history import History
@@ -40,6 +41,7 @@ def sync(
     from opskit.cli.auditing import judged
     from opskit.cli.copying import chosen, opened_for_copying
     from opskit.cli.reading import history_of, warn_of_absent, warn_of_rejected
+    from opskit.cli.suspicions import gone_back, rejected, rolled_back
     from opskit.operations.torn import drop_torn
 
     context = Context.of(typer_context)
@@ -47,43 +49,66 @@ def sync(
     with opened_for_copying(context, "" if dry_run else "sync", wanted) as (_, opened, event):
         targets, sources = chosen(opened, wanted), chosen(opened, source or ())
         torn = drop_torn(opened.copies)
-        history = history_of(opened)
-        code = max(warn_of_rejected(context, history), 3 if _warn(context, opened, torn) else 0)
+        history, back = history_of(opened), gone_back(opened.copies, opened.heads)
+        event.note(**rolled_back(back), **rejected(history.rejected))
+        marks = opened.marks()
+        code = max(warn_of_rejected(context, history), warn_of_rejected(context, marks))
+        code = max(code, 3 if _warn(context, torn, back) else 0)
         if not wanted and warn_of_absent(context, opened):
             code = max(code, 3)
         if dry_run:
-            return _plan(context, targets, sources, history, opened.marks()) or code
-        results = {copy.destination: _sync(context, opened, copy, sources, history) for copy in targets}
-        code = max(code, _tell(context, targets, results))
+            return _plan(context, targets, sources, history, marks) or code
+        _require_all_marks(marks)
+        results = {copy.destination: _sync(context, opened, copy, sources, history, marks) for copy in targets}
+        code = max(code, _tell(context, targets, results), _warn_of_lone(context, targets, sources))
         return judged(event, code, destinations={copy.destination: _as_json(copy, results) for copy in targets})
 
 
-def _warn(context: Context, opened: Access, torn: Sequence[tuple[str, str, Exception]]) -> bool:
+def _warn(context: Context, torn: Sequence[tuple[str, str, Exception]], back: Sequence[GoneBack]) -> bool:
     """Tell of torn objects and of copies that went back; whether there was anything to tell."""
     from opskit.cli.render import printable
 
     for place, name, _ in torn:
         context.warning(f"{printable(place)}: {printable(name)} is not whole, and counts as absent")
-    gone = []
-    for copy in opened.copies if opened.heads is not None else ():
-        for host, source in opened.heads.chains(copy.id) if opened.heads else ():
-            head = opened.heads.get(copy.id, host, source) if opened.heads else None
-            if head is not None and head.name not in copy.objects:
-                gone.append(f"{copy.destination}: ROLLED BACK: it had snapshot {head.sequence} of {source} once")
-    for text in gone:
-        context.warning(printable(text))
-    if gone:
+    for each in back:
+        what = f"snapshot {each.head.sequence} of {each.source}"
+        context.warning(printable(f"{each.destination}: ROLLED BACK: it had {what} once"))
+    if back:
         context.hint("an older state was put back, or somebody deleted there; find out who could")
-    return bool(torn or gone)
+    return bool(torn or back)
 
 
-def _sync(context: Context, opened: Access, target: Copy, sources: Sequence[Copy], history: History) -> Synced:
+def _require_all_marks(marks: Marks) -> None:
+    """Raises Damaged where a mark is at hand that no copy has whole: it may forget what would be copied."""
+    from opskit.errors import Damaged
+
+    for destination, name, reason in marks.unreadable():
+        raise Damaged(
+            f"{destination}: {name} cannot be read, and may forget snapshots that would be copied again: {reason}",
+            hint="bring in a destination that has it whole, then: opskit heal",
+        )
+
+
+def _warn_of_lone(context: Context, targets: Sequence[Copy], sources: Sequence[Copy]) -> int:
+    """Where there is no other copy at hand nothing shows what a target lacks; 3 then, else 0."""
+    from opskit.cli.render import printable
+
+    lone = [copy for copy in targets if all(each is copy for each in sources)]
+    for copy in lone:
+        context.warning(
+            f"{printable(copy.destination)}: no other copy is at hand: whether it lacks anything is unknown"
+        )
+    return 3 if lone else 0
+
+
+def _sync(
+    context: Context, opened: Access, target: Copy, sources: Sequence[Copy], history: History, marks: Marks
+) -> Synced:
     from opskit.cli.copying import counting
     from opskit.operations.sync import sync
 
     others = [copy for copy in sources if copy is not target]
     shown = {name for copy in others for name in copy.objects}
-    marks = opened.marks()
     snapshots = [each for each in history.snapshots if each.name in shown]
     with counting(context, f"sync {target.destination}", _missing_bytes(target, others)) as progress:
         result = sync(
@@ -143,11 +168,17 @@ def _tell(context: Context, targets: Sequence[Copy], results: dict[str, Synced])
         for snapshot, reason in results[copy.destination].lacking[:SHOWN]:
             what = f"{snapshot.manifest.source} {snapshot.id[:8]} of {snapshot.manifest.started:%Y-%m-%d %H:%M}"
             context.warning(f"{printable(copy.destination)}: {what} is not whole there: {printable(str(reason))}")
-    behind = [copy for copy in targets if results[copy.destination].lacking]
+        for name, error in list(results[copy.destination].loose.items())[:SHOWN]:
+            context.warning(f"{printable(copy.destination)}: {printable(name)} was not copied: {printable(str(error))}")
+    behind = [copy for copy in targets if _is_behind(results[copy.destination])]
     failures = [copy.failed.exit_code for copy in behind if copy.failed is not None]
     if behind and not failures:
         context.hint("bring in a destination that has them intact; opskit verify tells which objects are damaged")
     return 3 if behind and len(failures) < len(targets) else max(failures, default=0)
+
+
+def _is_behind(result: Synced) -> bool:
+    return bool(result.lacking or result.loose)
 
 
 def _row(context: Context, copy: Copy, result: Synced) -> tuple[str, ...]:
@@ -160,14 +191,14 @@ def _row(context: Context, copy: Copy, result: Synced) -> tuple[str, ...]:
         else "nothing to copy"
     )
     left_out = f"; {counted(result.forgotten, 'snapshot')} forgotten" if result.forgotten else ""
-    state = context.styled("behind", "yellow") if result.lacking else context.styled("current", "green")
+    state = context.styled("behind", "yellow") if _is_behind(result) else context.styled("current", "green")
     return printable(copy.destination), state, f"{copied}{left_out}"
 
 
 def _as_json(copy: Copy, results: dict[str, Synced]) -> dict[str, object]:
     result = results[copy.destination]
     return {
-        "state": "behind" if result.lacking else "current",
+        "state": "behind" if _is_behind(result) else "current",
         "objects": result.objects,
         "bytes": result.total_bytes,
         "snapshots": [each.id for each in result.snapshots],

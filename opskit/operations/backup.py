@@ -134,9 +134,9 @@ class _Run:
     def __enter__(self) -> _Run:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._writer.close()
-        self._fanout.__exit__(*error)
+        self._fanout.__exit__(kind, *error)
 
     def _start_run(self) -> OpenRun:
         run = OpenRun(os.urandom(16).hex(), os.urandom(32).hex().encode())
@@ -223,15 +223,17 @@ class _Run:
         session, path = self._session, self._session.last_tree(job.name)
         about = lasttree.read_about(path)
         known = _is_of(about, session.cache.generation(job.name))
+        last = lasttree.read(path)
         reader = SourceReader(
             job.source, self._writer, session.live.__contains__,
-            last=lasttree.read(path) if known else iter(()), new_last=new_last,
+            last=last if known else iter(()), new_last=new_last,
             clock_ns=self._clock_ns, force=self._options.force_read,
         )  # fmt: skip
         reader.reading.expected_bytes = expected_bytes
         if self._watch:
             self._watch(job.name, reader.reading, self._writer)
-        with closing(job.source):  # it holds folders open, or a command that must not outlive a failed run
+        # the source holds folders open, or a command that must not outlive a failed run
+        with closing(last), closing(job.source):
             return reader.read()
 
     def _store_tree(self, job: Job, reading: Reading) -> tuple[tuple[int, int], dict[str, object]]:
@@ -290,7 +292,7 @@ class _Run:
         session = self._session
         self._fanout.wait()
         marks = self._marks
-        for copy in session.working():
+        for copy in session.working() if not marks.unreadable() else ():  # one of them may forget what would come back
             sync(
                 copy, session.working(), older,
                 before=[each.name for each in marks.marks], forgotten=marks.forgotten(),

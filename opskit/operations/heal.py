@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from opskit.errors import Damaged, ObjectNotFound, OpskitError, StoreError
+from opskit.errors import Damaged, ObjectNotFound, ObjectUnreadable, OpskitError, StoreError
 from opskit.log import logger
 from opskit.operations.verify import CopyReport
 from opskit.repository import names
-from opskit.repository.copy import Copy, get_from
+from opskit.repository.copy import Copy
 from opskit.repository.recovery import kit as own_kit
+from opskit.repository.threads import end
 
 log = logger(__name__)
 
@@ -35,13 +36,15 @@ class Healed:
     """What became of a copy's damaged and missing objects, by name.
 
     `replaced` were damaged and `restored` missing; `lost` no copy at hand holds, `quarantined` are those of them
-    whose wrong bytes were moved away; `failed` tells why an object could not be mended though a copy has it.
+    whose wrong bytes were moved away; `unharmed` turned out to be right; `failed` tells why an object could not be
+    mended though a copy has it, or may have it.
     """
 
     replaced: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
+    unharmed: list[str] = field(default_factory=list)
     failed: dict[str, OpskitError] = field(default_factory=dict)
     total_bytes: int = 0
 
@@ -53,8 +56,9 @@ class Healed:
 
 def to_heal(report: CopyReport) -> list[str]:
     """The objects of a copy that are damaged or missing, in the order of their mending: kit and keys first."""
-    missing = [name for name in report.missing if name in KIT or names.digest_in(name) is not None]
-    return sorted({*report.damaged, *report.foreign, *missing}, key=lambda name: (name not in KIT, name))
+    wrong = {*report.damaged, *report.foreign, *report.missing}  # copy.json is of one copy: no other has it right
+    mendable = [name for name in wrong if name in KIT or names.digest_in(name) is not None]
+    return sorted(mendable, key=lambda name: (name not in KIT, name))
 
 
 def heal(
@@ -75,7 +79,7 @@ def heal(
 
 def mend_report(report: CopyReport, result: Healed) -> None:
     """Make the report of a copy that was healed say what it is now, as if it had been read again."""
-    mended = {*result.replaced, *result.restored}
+    mended = {*result.replaced, *result.restored, *result.unharmed}
     gone = {*mended, *result.quarantined}
     report.damaged = [name for name in report.damaged if name not in gone]
     report.foreign = [name for name in report.foreign if name not in gone]
@@ -102,11 +106,14 @@ class _Healing:
     def run(self, workers: int) -> Healed:
         threads = ThreadPoolExecutor(workers, thread_name_prefix=f"heal-{self._copy.destination}")
         wanted = to_heal(self._report)
+        futures = [threads.submit(self._mend, name) for name in wanted]
         try:
-            for name, size in zip(wanted, threads.map(self._mend, wanted), strict=True):
-                self._note(name, size)
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
+            for name, future in zip(wanted, futures, strict=True):
+                self._note(name, future.result())
+        except BaseException as error:
+            end(threads, futures, error)
+            raise
+        end(threads, (), None)
         return self._result
 
     def _mend(self, name: str) -> int | OpskitError | None:
@@ -132,30 +139,44 @@ class _Healing:
             for copy in self._copies
             if copy is not self._copy and name not in self._reports[copy.destination].damaged
         ]
-        try:
-            return get_from(others, name)
-        except (Damaged, StoreError):
-            return None
+        failure: StoreError | None = None
+        for copy in others:
+            if name in copy.objects:
+                try:
+                    return copy.get(name)
+                except (Damaged, ObjectNotFound, ObjectUnreadable):
+                    continue
+                except StoreError as error:
+                    failure = error
+        if failure is not None:  # perhaps it is right there: nothing is lost yet
+            raise failure
+        return None
 
     def _note(self, name: str, outcome: int | OpskitError | None) -> None:
         result = self._result
         if isinstance(outcome, OpskitError):
             result.failed[name] = outcome
         elif outcome is None:
-            result.lost.append(name)
-            self._set_aside(name)
+            self._lose(name)
         else:
             (result.replaced if name in self._wrong else result.restored).append(name)
             result.total_bytes += outcome
             self._progress(outcome)
 
-    def _set_aside(self, name: str) -> None:
+    def _lose(self, name: str) -> None:
+        """Set aside what no copy at hand has right, unless it is right after all."""
+        result = self._result
         if name not in self._wrong:
+            result.lost.append(name)
             return
         try:
-            self._copy.quarantine(name)
-            self._result.quarantined.append(name)
+            if self._copy.quarantine(name):
+                result.quarantined.append(name)
+            else:
+                result.unharmed.append(name)
+                return
         except ObjectNotFound:
             pass
         except StoreError as error:
             log.warning("object stays", destination=self._copy.destination, object=name, reason=str(error))
+        result.lost.append(name)

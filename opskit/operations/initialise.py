@@ -26,6 +26,7 @@ from opskit.errors import (
     OpskitError,
     RepositoryNotFound,
     StoreError,
+    StoreRefused,
     UsageError,
 )
 from opskit.gpg import Keyring
@@ -253,7 +254,7 @@ def make_copies(
 def _require_present(destination: str, store: Store, past: Past) -> None:
     try:
         store.get(names.REPOSITORY)
-    except NotMounted:
+    except (NotMounted, StoreRefused):
         raise
     except StoreError as error:
         # A half-made repository is known by its copy id, so the medium is there and the rest may be made.

@@ -113,8 +113,8 @@ class _Restore:
                 self._fill()
             self._filler.close()
             self._finish()
-        except BaseException:
-            self._filler.abort()
+        except BaseException as error:
+            self._filler.abort(error)
             for node in self._long.values():
                 abandon(self._target, node)
             raise

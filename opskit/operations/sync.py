@@ -13,7 +13,7 @@ quarantine; else nothing is replaced and nothing is deleted.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -22,6 +22,7 @@ from opskit.log import logger
 from opskit.repository.copy import Copy, get_from
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
+from opskit.repository.threads import end
 
 log = logger(__name__)
 
@@ -36,14 +37,15 @@ Progress = Callable[[int], None]
 class Synced:
     """What a copy was given: objects and bytes put, snapshots that are whole there now and were not before.
 
-    `lacking` tells the snapshots that are not whole there yet, and why; `forgotten` counts those left out because a
-    mark forgets them.
+    `lacking` tells the snapshots that are not whole there yet, and why; `loose` the same of marks and evidence;
+    `forgotten` counts those left out because a mark forgets them.
     """
 
     objects: int = 0
     total_bytes: int = 0
     snapshots: list[Snapshot] = field(default_factory=list)
     lacking: list[tuple[Snapshot, OpskitError]] = field(default_factory=list)
+    loose: dict[str, OpskitError] = field(default_factory=dict)
     forgotten: int = 0
 
 
@@ -77,8 +79,10 @@ def sync(
             if not _is_whole(target, snapshot, quick):
                 transfer.copy_snapshot(snapshot, forgotten)
         transfer.copy_loose(after)
-    finally:
-        transfer.close()
+    except BaseException as error:
+        transfer.close(error)
+        raise
+    transfer.close(None)
     return transfer.result
 
 
@@ -97,20 +101,25 @@ class _Transfer:
         self._sources = [copy for copy in others if copy is not target and copy.failed is None]
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"sync-{target.destination}")
         self._read_list = lru_cache(maxsize=_LISTS_REMEMBERED)(lambda name: get_from([target, *self._sources], name))
+        self._under_way: list[Future[int]] = []
         self.result = Synced()
 
-    def close(self) -> None:
-        """Begin nothing more; wait for what is under way."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    def close(self, error: BaseException | None) -> None:
+        """Begin nothing more; wait for what is under way, but not for long after an interruption."""
+        end(self._threads, self._under_way, error)
 
     def copy_loose(self, names: Iterable[str]) -> None:
         """Copy objects that no snapshot needs; one that cannot be had now comes another time."""
         for name in names:
-            if self._target.failed is None and name not in self._target.objects:
-                try:
-                    self._copy_all([name])
-                except OpskitError as error:
-                    log.warning("object not copied", object=name, reason=str(error))
+            if name in self._target.objects:
+                continue
+            try:
+                if self._target.failed is not None:
+                    raise self._target.failed
+                self._copy_all([name])
+            except OpskitError as error:
+                log.warning("object not copied", object=name, reason=str(error))
+                self.result.loose[name] = error
 
     def copy_snapshot(self, snapshot: Snapshot, forgotten: Collection[str]) -> None:
         """Copy what the target lacks of a snapshot, its manifest last."""
@@ -133,7 +142,7 @@ class _Transfer:
 
     def _copy_all(self, names: Sequence[str]) -> None:
         """Copy the objects, durably; raises what kept the first of them from it, when none is under way any more."""
-        futures = [self._threads.submit(self._copy, name) for name in names]
+        futures = self._under_way = [self._threads.submit(self._copy, name) for name in names]
         try:
             for future in futures:
                 size = future.result()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from opskit.errors import Damaged, NotMounted, ObjectNotFound, OpskitError, StoreError, StoreRefused
+from opskit.errors import Damaged, NotMounted, ObjectNotFound, ObjectUnreadable, OpskitError, StoreError
 from opskit.repository import manifest as manifests
 from opskit.repository import names
 from opskit.repository.believing import Verify
@@ -28,9 +28,13 @@ from opskit.repository.history import History, load_history
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
 from opskit.repository.recovery import kit as own_kit
+from opskit.repository.threads import end
 
 _LISTS_REMEMBERED = 512
 """Pack lists are shared by many snapshots; each takes about 33 kB."""
+
+_FAILURES_IN_A_ROW = 10
+"""After so many objects the store is not asked for the others."""
 
 Kit = Mapping[str, frozenset[str]]
 Finding = Literal["intact", "damaged", "gone", "foreign"]
@@ -78,15 +82,18 @@ def verify(
     repository: str,
     kit: Mapping[str, str] | None = None,
     heads: Heads | None = None,
+    others: Sequence[Copy] = (),
     workers: int = 2,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, CopyReport]:
     """Read the copies back; `progress` is told the bytes of each object.
 
-    `kit` are digests of kit objects known from outside (the recovery-key file).
+    `kit` are digests of kit objects known from outside (the recovery-key file). What `others` show of the history
+    counts too: a manifest that is damaged here may tell there what is needed. They are not read back, nor judged.
     """
     reports = {copy.destination: CopyReport() for copy in copies}
-    history = load_history(copies, check_signature, signers=signers, repository=repository)
+    shown = [*copies, *(copy for copy in others if copy.destination not in reports)]
+    history = load_history(shown, check_signature, signers=signers, repository=repository)
     accepted = _accepted_kit(history, kit or {})
     for copy in copies:
         report = reports[copy.destination]
@@ -94,7 +101,7 @@ def verify(
             _read_back(copy, report, accepted, workers, progress)
         except StoreError as error:
             report.failure = error
-    _compare(copies, reports, history)
+    _compare(copies, shown, reports, history)
     _judge_rejected(history, reports)
     _judge_chains(history, reports)
     if heads is not None:
@@ -116,13 +123,22 @@ def _accepted_kit(history: History, outside: Mapping[str, str]) -> Kit:
 
 
 def _read_back(copy: Copy, report: CopyReport, kit: Kit, workers: int, progress: Callable[[int], None]) -> None:
-    """Read each object once; raises StoreError when the store as a whole does not answer."""
+    """Read each object once; raises StoreError where the store did not give all of them, which says nothing of them."""
     threads = ThreadPoolExecutor(workers, thread_name_prefix="verify")
+    failures: list[StoreError] = []
+    in_a_row = 0
+    wanted = sorted(copy.objects)
+    futures = [threads.submit(_check, copy, name, kit) for name in wanted]
     try:
-        wanted = sorted(copy.objects)
-        for name, (size, finding) in zip(
-            wanted, threads.map(lambda each: _check(copy, each, kit), wanted), strict=True
-        ):
+        for name, future in zip(wanted, futures, strict=True):
+            size, finding = future.result()
+            if isinstance(finding, StoreError):
+                failures.append(finding)
+                in_a_row += 1
+                if in_a_row == _FAILURES_IN_A_ROW:
+                    break
+                continue
+            in_a_row = 0
             progress(size)
             report.objects += 1
             report.total_bytes += size
@@ -133,21 +149,26 @@ def _read_back(copy: Copy, report: CopyReport, kit: Kit, workers: int, progress:
                 report.untrusted.append(f"{name}: expected one of the recovery kit's known sums, got another")
             elif finding == "gone":
                 del copy.objects[name]
-    finally:
-        # Without this, Ctrl-C would wait until everything queued has been read.
-        threads.shutdown(wait=True, cancel_futures=True)
+    except BaseException as error:
+        end(threads, futures, error)
+        raise
+    end(threads, (), None)
+    if failures:
+        raise failures[0]
 
 
-def _check(copy: Copy, name: str, kit: Kit) -> tuple[int, Finding]:
-    """Size and state of an object; what the medium cannot read is damaged, unless the medium refuses everything."""
+def _check(copy: Copy, name: str, kit: Kit) -> tuple[int, Finding | StoreError]:
+    """Size and state of an object, or why it could not be read; what the medium has lost is damaged."""
     try:
         data = copy.store.get(name)
     except ObjectNotFound:
         return 0, "gone"
-    except (NotMounted, StoreRefused):
+    except NotMounted:
         raise
-    except StoreError:
+    except ObjectUnreadable:
         return 0, "damaged"
+    except StoreError as error:
+        return 0, error
     digest, expected = names.digest_in(name), kit.get(name)
     if digest is None and expected is None:
         return len(data), "intact"  # not ours, or nothing says what it should be
@@ -157,10 +178,12 @@ def _check(copy: Copy, name: str, kit: Kit) -> tuple[int, Finding]:
     return len(data), "intact" if digest in (None, actual) else "damaged"
 
 
-def _compare(copies: Sequence[Copy], reports: Mapping[str, CopyReport], history: History) -> None:
+def _compare(
+    copies: Sequence[Copy], shown: Sequence[Copy], reports: Mapping[str, CopyReport], history: History
+) -> None:
     """Hold each copy against the snapshots that any copy shows."""
     referenced = set(names.FIXED)
-    get = lru_cache(maxsize=_LISTS_REMEMBERED)(lambda name: _from_any(copies, name))
+    get = lru_cache(maxsize=_LISTS_REMEMBERED)(lambda name: _from_any(shown, name))
     damaged = {copy.destination: frozenset(reports[copy.destination].damaged) for copy in copies}
     for snapshot in history.snapshots:
         # A pack list that one copy lacks is read from another, so the packs behind it count too.
@@ -195,7 +218,8 @@ def _from_any(copies: Sequence[Copy], name: str) -> bytes:
 def _judge_rejected(history: History, reports: Mapping[str, CopyReport]) -> None:
     """A manifest that is not believed though its bytes match its name was put there by somebody."""
     for destination, name, reason in history.rejected:
-        report = reports[destination]
+        if (report := reports.get(destination)) is None:
+            continue
         is_failure = isinstance(reason, StoreError) or (isinstance(reason, Damaged) and name in report.damaged)
         if not is_failure:
             report.untrusted.append(f"{name}: {reason}")
@@ -213,7 +237,7 @@ def _judge_chains(history: History, reports: Mapping[str, CopyReport]) -> None:
             # Judged by payload: anyone can wrap a signed text anew, under another name.
             is_fork = len({manifests.encode(each.manifest) for each in twins}) > 1
             for snapshot in twins:
-                holders = [reports[destination] for destination in history.holders[snapshot.name]]
+                holders = [reports[each] for each in history.holders[snapshot.name] if each in reports]
                 if is_fork:
                     _add(holders, "forks", f"{snapshot.name}: one of several with number {number}: a fork")
                 _judge_link(snapshot, last, chain.get(number - 1, ()), holders)

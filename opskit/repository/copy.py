@@ -17,7 +17,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from opskit import encoding
-from opskit.errors import Damaged, ObjectExists, ObjectNotFound, OpskitError, RepositoryNotFound, StoreError
+from opskit.errors import (
+    Damaged,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectUnreadable,
+    OpskitError,
+    RepositoryNotFound,
+    StoreError,
+)
 from opskit.repository import names
 from opskit.stores.base import Buffer, Store
 
@@ -56,15 +64,17 @@ class Copy:
     def replace(self, name: str, data: Buffer) -> None:
         """Make an object's bytes `data`, which the caller knows to be right. Raises StoreError.
 
-        What lay there moves to quarantine first; bytes that the medium does not give any more are gone anyway.
+        What lay there moves to quarantine first; bytes that the medium does not give any more are gone anyway. What
+        cannot be read for another reason stays as it is.
         """
         try:
             found = self.store.get(name)
         except ObjectNotFound:
             found = None
-        except StoreError:
-            found = None
-            self.store.delete(name)
+        except ObjectUnreadable as error:
+            found = error.found
+            if found is None:
+                self.store.delete(name)
         if found != data:
             if found is not None:
                 self._move_away(name, found)
@@ -80,17 +90,31 @@ class Copy:
         with self._counting:
             self.put_bytes += len(data)
 
-    def quarantine(self, name: str) -> None:
-        """Move an object's bytes to quarantine, so that the object counts as absent. Raises StoreError.
+    def quarantine(self, name: str) -> bool:
+        """Move an object's wrong bytes to quarantine, so that the object counts as absent. Raises StoreError.
 
-        One that cannot be read stays: perhaps it can be another day.
+        One that cannot be read stays: perhaps it can be another day. So does one that turns out to be right: False.
         """
-        self._move_away(name, self.store.get(name))
+        try:
+            found = self.store.get(name)
+        except ObjectUnreadable as error:
+            if error.found is None:
+                raise
+            found = error.found
+        if names.sha256(found) == names.digest_in(name):
+            return False
+        self._move_away(name, found)
         del self.objects[name]
+        return True
 
     def _move_away(self, name: str, found: bytes) -> None:
-        with contextlib.suppress(ObjectExists):
-            self.store.put(names.quarantine(names.sha256(found)), found)
+        aside = names.quarantine(names.sha256(found))
+        try:
+            self.store.put(aside, found)
+        except ObjectExists:
+            if self.store.get(aside) != found:  # torn by a crash, on a medium that tears
+                self.store.delete(aside)
+                self.store.put(aside, found)
         self.store.delete(name)
 
     def get(self, name: str) -> bytes:

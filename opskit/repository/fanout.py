@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from opskit.errors import OpskitError, StoreError
 from opskit.repository import names
 from opskit.repository.copy import Copy
+from opskit.repository.threads import end
 from opskit.stores.base import Buffer, at_once
 
 _AHEAD = 2
@@ -33,9 +34,9 @@ class Fanout:
     def __enter__(self) -> Fanout:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for lane in self._lanes:
-            lane.close()
+            lane.close(kind)
 
     def put(self, name: str, data: Buffer) -> None:
         """Queue an object for every working copy; raises the first copy's StoreError when none works."""
@@ -66,9 +67,9 @@ class _Lane:
         self._pending: deque[Future[None]] = deque()
         self._turn: list[Future[None]] = []
 
-    def close(self) -> None:
-        """Begin nothing more; wait for what is under way."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    def close(self, error: type[BaseException] | None) -> None:
+        """Begin nothing more; wait for what is under way, but not for long after an interruption."""
+        end(self._threads, self._pending, error)
 
     def put(self, name: str, data: Buffer) -> None:
         """Queue an object, unless the copy has failed; waits while too many are on their way."""

@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import partial
 
 from opskit import encoding
-from opskit.errors import Damaged, Forged
+from opskit.errors import Damaged, Forged, StoreError
 from opskit.repository import names
 from opskit.repository.believing import Judge, Rejected, Verify, listed
 from opskit.repository.cache import Cache
@@ -62,6 +62,15 @@ class Marks:
     def forgotten(self) -> frozenset[str]:
         """The ids of snapshots that were forgotten."""
         return frozenset(each for found in self._of(FORGET) for each in found.mark.snapshots)
+
+    def unreadable(self) -> list[Rejected]:
+        """Marks that copies list and none has whole: any of them may forget snapshots."""
+        believed = {found.name for found in self.marks}
+        return [
+            (destination, name, reason)
+            for destination, name, reason in self.rejected
+            if name not in believed and isinstance(reason, Damaged | StoreError)
+        ]
 
     def holds(self, now: datetime) -> dict[str, list[Marked]]:
         """The holds that count at a time, by snapshot id."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +27,13 @@ def ticking(step: timedelta = timedelta(seconds=1)) -> Callable[[], datetime]:
 _later = ticking()
 
 
-def open_log(folder: Path, *, segment_size: int = SEGMENT_SIZE, now: Callable[[], datetime] | None = None) -> AuditLog:
+def open_log(
+    folder: Path,
+    *,
+    segment_size: int = SEGMENT_SIZE,
+    now: Callable[[], datetime] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> AuditLog:
     """The log at `folder`/audit."""
     return AuditLog(
         folder / "audit",
@@ -35,6 +42,7 @@ def open_log(folder: Path, *, segment_size: int = SEGMENT_SIZE, now: Callable[[]
         now=now or _later,
         token=lambda count: os.urandom(count).hex(),
         segment_size=segment_size,
+        sleep=sleep,
     )
 
 

@@ -102,6 +102,94 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Breakable:
     return Breakable(monkeypatch)
 
 
+class Interrupting:
+    """Stands for a call into the kernel during which a signal arrives: the nth time before or after it took effect."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, name: str, nth: int, *, after: bool) -> None:
+        self._call, self._left, self._after = getattr(os, name), nth, after
+        patch.setattr(os, name, self)
+
+    def __call__(self, *arguments: Any) -> Any:
+        self._left -= 1
+        if self._left == 0 and not self._after:
+            raise KeyboardInterrupt
+        done = self._call(*arguments)
+        if self._left == 0:
+            raise KeyboardInterrupt
+        return done
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_a_signal_while_the_start_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, after: bool
+) -> None:
+    """A start that was written gets its one outcome, one that was not gets none; the body does not run."""
+    with open_log(tmp_path) as log:
+        log.append("before", "ok")
+        with monkeypatch.context() as patch:
+            Interrupting(patch, call, 1, after=after)
+            with pytest.raises(KeyboardInterrupt), operation(log, "backup"):
+                pytest.fail("the body ran")
+        log.append("after", "ok")
+    begun = [] if (call, after) == ("write", False) else [("start", None), ("fail", 130)]
+    assert [(each["out"], each["d"].get("exit")) for each in told(tmp_path)[1:-1]] == begun
+    assert judged(tmp_path).is_settled and not judged(tmp_path).unfinished
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+@pytest.mark.parametrize("error", [None, Forged("bad")])
+def test_a_signal_while_the_outcome_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, after: bool, error: Forged | None
+) -> None:
+    """The outcome is written exactly once, and the signal goes on its way."""
+    with open_log(tmp_path) as log:
+        log.append("before", "ok")
+        with monkeypatch.context() as patch:
+            Interrupting(patch, call, 2, after=after)
+            with pytest.raises(KeyboardInterrupt), operation(log, "backup"):
+                if error:
+                    raise error
+        log.append("after", "ok")
+    assert [each["out"] for each in told(tmp_path)[1:-1]] == ["start", "fail" if error else "ok"]
+    assert judged(tmp_path).is_settled
+
+
+def test_a_signal_while_others_write_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outcome that was written before the signal is not repeated, though another process appended meanwhile."""
+    with open_log(tmp_path) as log, open_log(tmp_path) as other:
+        log.append("before", "ok")
+        fdatasync, left = os.fdatasync, [2]
+
+        def interrupted(descriptor: int) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                other.append("other", "ok")
+                raise KeyboardInterrupt
+            fdatasync(descriptor)
+
+        monkeypatch.setattr(os, "fdatasync", interrupted)
+        with pytest.raises(KeyboardInterrupt), operation(log, "backup"):
+            pass
+    assert [(each["op"], each["out"]) for each in told(tmp_path)[1:]] == [
+        ("backup", "start"), ("backup", "ok"), ("other", "ok"),
+    ]  # fmt: skip
+    assert judged(tmp_path).is_settled
+
+
+def test_no_secret_in_any_text(tmp_path: Path) -> None:
+    """Whatever is told of start and outcome, however nested, passes `redact`, the target and keys too."""
+    details = {"a": ["pw", {"pw": "xpwx", "b": (b"pw", {"pw"}, Path("/pw"))}], "pw": 1, "c": True, "d": None, "e": 7}
+    with open_log(tmp_path) as log:
+        with operation(log, "sync", "to pw", details=details, redact=lambda text: text.replace("pw", "*")) as event:
+            event.note(**details)
+    start, outcome = told(tmp_path)
+    assert "pw" not in segment(tmp_path).read_text() and start["tgt"] == outcome["tgt"] == "to *"
+    assert start["d"] == {"_": 1, "a": ["*", {"_": "x*x", "b": ["*", ["*"], "/*"]}], "c": True, "d": None, "e": 7}
+    assert {**start["d"], "ms": outcome["d"]["ms"]} == outcome["d"]
+
+
 def test_refuse_stops_before_the_act(tmp_path: Path, disk: Breakable) -> None:
     """Where the start cannot be recorded, the body does not run."""
     with open_log(tmp_path) as log:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import itertools
 import os
 import shutil
 import subprocess
 import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from opskit.audit import log as log_module
+from opskit.audit.event import operation
+from opskit.audit.log import SEGMENT_SIZE
 from opskit.audit.reading import records
 from opskit.audit.record import MAX_LINE, Fields, genesis, parse, sha256
 from opskit.audit.segments import segments
+from opskit.audit.tail import BLOCK, read_tail
 from opskit.errors import AuditError
 from tests.audit.logs import BEGIN, judged, make_log, open_log, segment, ticking
 from tests.stores.mounts import mounted
@@ -216,7 +224,7 @@ def test_a_torn_region_longer_than_any_block(tmp_path: Path) -> None:
         path = make_log(folder, 2)
         with path.open("ab") as file:
             file.write(junk)
-        assert judged(folder).torn_bytes in (len(junk), len(junk) - junk.endswith(b"\n"))
+        assert judged(folder).torn_bytes == len(junk)
         with open_log(folder) as log:
             log.append("backup", "ok")
         report = judged(folder)
@@ -248,6 +256,25 @@ def _replace(folder: Path) -> None:
 
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder / "audit" / "log")
+
+
+def test_a_log_that_others_made_longer_after_it_shrank_shows(tmp_path: Path) -> None:
+    """Also if it has more records than the process remembers by then, and another process wrote them."""
+    for number, tamper in enumerate((_cut_off, _replace, _empty)):
+        folder = tmp_path / str(number)
+        with open_log(folder) as log, open_log(folder) as other:
+            for _ in range(4):
+                log.append("backup", "ok", target="data")
+            tamper(folder)
+            for _ in range(8):
+                other.append("backup", "ok")
+            assert number or judged(folder).is_settled
+            log.append("backup", "ok")
+        assert judged(folder).findings, tamper
+
+
+def _empty(folder: Path) -> None:
+    os.truncate(segment(folder), 0)
 
 
 def test_a_log_that_was_moved_away_is_begun_at_its_name(tmp_path: Path) -> None:
@@ -321,6 +348,146 @@ def test_a_log_of_a_newer_opskit_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("junk", [b'{"v":0}', b'{"v":2}', b'{"v":0}\n', b'{"v":9}\n', b"}\n" * 9])
+def test_junk_with_a_version(tmp_path: Path, junk: bytes) -> None:
+    """What merely has a `v` is a torn region like any other, and stops nothing."""
+    path = make_log(tmp_path, 1)
+    with path.open("ab") as file:
+        file.write(junk)
+    with open_log(tmp_path) as log:
+        log.append("backup", "ok")
+    report = judged(tmp_path)
+    assert report.is_settled and report.recovered == 1
+
+
+def test_a_huge_region_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """200 MiB that hold no record are recovered from with a few MiB of memory, whatever a record lies before."""
+    path = make_log(tmp_path, 2)
+    end = path.stat().st_size
+    os.truncate(path, end + 200 * 1024 * 1024)
+    with path.open("rb") as file:
+        tracemalloc.start()
+        try:
+            tail = read_tail(file.fileno(), path.stat().st_size)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert tail.head is not None and tail.head.seq == 3 and tail.span is not None and tail.span.end == end - 1
+    assert tail.torn is not None and tail.torn.size == 200 * 1024 * 1024 and peak < 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize("record", range(2))
+def test_the_last_record_is_found_wherever_blocks_end(tmp_path: Path, record: int) -> None:
+    """Junk of any length near the sizes of blocks, with LFs and braces or without, hides no record."""
+    path = make_log(tmp_path, 2)
+    whole = path.read_bytes()
+    whole = whole if record else whole[: whole.rindex(b"\n", 0, -1) + 1]
+    line = whole.split(b"\n")[-2]
+    first = 2 * MAX_LINE
+    sizes = {base + delta for base in (first, first + BLOCK) for delta in (-len(line) - 1, -len(line), -1, 0, 1)}
+    for size, junk in itertools.product(sizes, (b"\0", b"x" * 99 + b"}\n", b"\n")):
+        region = (junk * size)[:size]
+        path.write_bytes(whole + region)
+        with path.open("rb") as file:
+            tail = read_tail(file.fileno(), len(whole) + size)
+        assert tail.head is not None and tail.head.sha256 == sha256(line), size
+        assert tail.torn is not None and tail.torn[:2] == (size, sha256(region))
+
+
+def test_a_record_without_lf_is_adopted_behind_any_length(tmp_path: Path) -> None:
+    """A torn recovery of a long region, whole but for its LF, counts once it has got it."""
+    path = make_log(tmp_path, 1)
+    with path.open("ab") as file:
+        file.write(b"x" * 3_000_000)
+    with open_log(tmp_path) as log:
+        log.append("backup", "ok")
+    whole = path.read_bytes()
+    os.truncate(path, whole.index(b'{"actor"', whole.index(b"xxx")) + len(whole.split(b"\n")[-3]))
+    with open_log(tmp_path) as log:
+        log.append("backup", "ok")
+    report = judged(tmp_path)
+    assert report.is_settled and report.recovered == 2 and b'"adopted"' in path.read_bytes()
+
+
+class Waiting:
+    """Sleeps not at all, and adds up for how long; `then` happens at the first time."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.seconds, self._then = 0.0, then
+
+    def __call__(self, seconds: float) -> None:
+        if not self.seconds:
+            self._then()
+        self.seconds += seconds
+
+
+@contextmanager
+def held_lock(folder: Path) -> Iterator[int]:
+    """The lock of a log, held as by another process; gives the descriptor."""
+    descriptor = os.open(folder / "audit" / "lock", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def test_a_lock_that_is_never_let_go(tmp_path: Path) -> None:
+    """After its patience, an append and a reader raise AuditError that says how to find the holder; nothing is left."""
+    path = make_log(tmp_path)
+    before, waiting = path.read_bytes(), Waiting()
+    with held_lock(tmp_path):
+        with open_log(tmp_path, sleep=waiting) as log, pytest.raises(AuditError, match="for 30 s") as caught:
+            log.append("backup", "ok")
+        assert 30 <= waiting.seconds < 31 and "fuser" in str(caught.value.hint)
+        with open_log(tmp_path, sleep=(waiting := Waiting())) as log:
+            told: list[AuditError] = []
+            with operation(log, "restore", on_failure="warn", warn=told.append):
+                pass
+        assert ["for 5 s" in str(each) for each in told] == [True, True] and 10 <= waiting.seconds < 11
+        with pytest.raises(AuditError, match="for 5 s"):
+            segments(tmp_path / "audit", waiting)
+        assert 15 <= waiting.seconds < 16
+    assert path.read_bytes() == before
+
+
+def test_a_lock_that_is_let_go_in_time(tmp_path: Path) -> None:
+    """An append that had to wait is written."""
+    make_log(tmp_path)
+    with held_lock(tmp_path) as lock:
+        waiting = Waiting(lambda: fcntl.flock(lock, fcntl.LOCK_UN))
+        with open_log(tmp_path, sleep=waiting) as log:
+            log.append("backup", "ok")
+    assert 0 < waiting.seconds < 1 and judged(tmp_path).is_settled
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for somebody else")
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_root_makes_belongs_to_the_owner_of_the_state(tmp_path: Path, fits: bool) -> None:
+    """Folders, lock and every segment have the owner and group of the state folder, however much was there before."""
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 12345, 23456)
+    with open_log(state, segment_size=SEGMENT_SIZE if fits else 500) as log:
+        for _ in range(4):
+            log.append("backup", "ok")
+    made = [state / "audit", *(state / "audit").rglob("*")]
+    assert len(made) >= 4 and {(each.stat().st_uid, each.stat().st_gid) for each in made} == {(12345, 23456)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for somebody else")
+def test_what_root_makes_elsewhere_is_given_to_nobody(tmp_path: Path) -> None:
+    """Where the owner of the state put a link in place of a folder, he gets no file in the folder it leads to."""
+    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    state.mkdir()
+    elsewhere.mkdir()
+    os.chown(state, 12345, 23456)
+    (state / "audit").symlink_to(elsewhere)
+    with open_log(state) as log:
+        log.append("backup", "ok")
+    assert {each.stat().st_uid for each in elsewhere.rglob("*")} == {0}
+
+
 def test_a_link_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     """Neither the lock nor a segment may be a symbolic link."""
     for name in ("lock", "log/0000000001.jsonl"):
@@ -357,6 +524,7 @@ def test_append_only_files(tmp_path: Path) -> None:
             log.append("backup", "ok")
         if subprocess.run(["chattr", "+a", str(segment(place))], capture_output=True, check=False).returncode:
             pytest.skip("ext4: chattr +a is not permitted here")
+        subprocess.run(["chattr", "-R", "+a", str(place / "audit")], check=True)
         try:
             with segment(place).open("ab") as file:
                 file.write(b'{"actor":{"euid')
@@ -368,7 +536,7 @@ def test_append_only_files(tmp_path: Path) -> None:
             report = judged(place)
             assert not report.findings and report.recovered == 1 and report.segments > 1
         finally:
-            subprocess.run(["chattr", "-a", str(segment(place))], check=True)
+            subprocess.run(["chattr", "-R", "-a", str(place / "audit")], check=True)
 
 
 def test_a_clock_that_goes_back_is_only_a_warning(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ WRONG = [
     (line_with() + b" ", "canonical"),
     (line_with({"x": []}).replace(b"[]", b"[" * 3000 + b"]" * 3000), "expected|encoded"),
     (line_with({"x": []}).replace(b"[]", b"[" * 17 + b"]" * 17), "field d"),
+    (line_with({"x": []}).replace(b"[]", b"[" * 400 + b"]" * 400), "field d"),
     (line_with({"x": []}).replace(b"[]", b"[" + b"1," * 9000 + b"1]"), "at most 16,384 bytes"),
 ]
 
@@ -145,6 +146,17 @@ def test_another_version_is_told_apart() -> None:
     """A record of a later format is not taken for damage."""
     with pytest.raises(UnknownVersion, match="got 2"):
         parse(line_with(v=2))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"v":0}', b'{"v":2}', b'{"prev":"","seq":"1","ts":"","v":2}', line_with(v=0), line_with(v=-1), line_with(v=2.0)],
+)
+def test_a_number_in_v_makes_no_later_version(line: bytes) -> None:
+    """Only a later number, in what has the other marks of a record, is not damage."""
+    with pytest.raises(Damaged, match="version 1 in field v") as caught:
+        parse(line)
+    assert type(caught.value) is Damaged
 
 
 @given(PLAIN, st.text(max_size=20), st.data())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from opskit.audit import verification
+from opskit.audit.reading import entries
 from opskit.audit.record import Fields, genesis, line_of, parse, sha256
 from opskit.errors import AuditError, AuditLogNotFound
 from tests.audit.logs import judged, make_log, open_log, segment
@@ -16,14 +18,14 @@ from tests.audit.logs import judged, make_log, open_log, segment
 
 def is_good(folder: Path) -> bool:
     """What exit code 0 stands for."""
-    report = judged(folder)
-    return report.is_whole and report.torn_bytes == 0
+    return judged(folder).is_settled
 
 
 def rewrite(folder: Path, lines: list[bytes]) -> bool:
     """Put other lines into the segment; whether the log still verifies."""
     segment(folder).write_bytes(b"".join(line + b"\n" for line in lines))
-    return is_good(folder)
+    report = judged(folder)
+    return report.is_whole and report.torn_bytes == 0
 
 
 def chained(lines: list[bytes], start: int) -> list[bytes]:
@@ -252,11 +254,86 @@ def test_no_log_and_an_unreadable_one(tmp_path: Path) -> None:
     with pytest.raises(AuditLogNotFound) as caught:
         judged(tmp_path)
     assert caught.value.exit_code == 10
-    make_log(tmp_path)
-    segment(tmp_path).unlink()
-    segment(tmp_path).mkdir()
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "log").write_bytes(b"in the way")
     with pytest.raises(AuditError, match="cannot be read"):
         judged(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "fifo"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_segment_that_is_no_file(tmp_path: Path, kind: str, number: int) -> None:
+    """It is a finding, at its name; nothing is followed or waited for, and other readers refuse it."""
+    make_segments(tmp_path)
+    path = segment(tmp_path, number)
+    kept = path.rename(tmp_path / "kept")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(kept)
+    else:
+        os.mkfifo(path)
+    found = [each.message for each in judged(tmp_path).findings if each.file == path.name]
+    assert "expected a regular file, got something else" in found
+    with pytest.raises(AuditError, match="not a regular file"):
+        list(entries(tmp_path / "audit"))
+
+
+def test_a_lock_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    """Readers raise AuditError."""
+    make_log(tmp_path)
+    lock = tmp_path / "audit" / "lock"
+    lock.unlink()
+    os.mkfifo(lock)
+    with pytest.raises(AuditError, match="cannot be read"):
+        judged(tmp_path)
+
+
+def test_an_emptied_log(tmp_path: Path) -> None:
+    """No record at all may be what a killed writer left, and is told: it is not settled."""
+    path = make_log(tmp_path)
+    os.truncate(path, 0)
+    report = judged(tmp_path)
+    assert report.is_whole and not report.is_settled and "emptied" in report.warnings[0].message
+    with open_log(tmp_path) as log:
+        log.append("backup", "ok")
+    assert is_good(tmp_path)
+
+
+def test_the_newest_segment_gone_or_emptied(tmp_path: Path) -> None:
+    """A seal that nothing follows may be a killed writer's work, and is told: the log is not settled."""
+    newest = segment(tmp_path, make_segments(tmp_path))
+    os.truncate(newest, 0)
+    assert not is_good(tmp_path) and "emptied" in judged(tmp_path).warnings[0].message
+    newest.unlink()
+    report = judged(tmp_path)
+    assert report.is_whole and not report.is_settled and "no segment follows" in report.warnings[0].message
+
+
+def test_a_lock_without_a_log(tmp_path: Path) -> None:
+    """The folder of the segments is made before the lock, so that its absence is a finding."""
+    make_log(tmp_path)
+    shutil.rmtree(tmp_path / "audit" / "log")
+    (finding,) = judged(tmp_path).findings
+    assert finding.file == "log" and "missing" in finding.message
+
+
+def test_every_byte_behind_the_last_record_counts(tmp_path: Path) -> None:
+    """Also an LF that ends the file, and one alone."""
+    whole = make_log(tmp_path).read_bytes()
+    for junk in (b"\n", b"\n\n", b"junk\n", b"junk", b"x" * 3_000_000 + b"\n"):
+        segment(tmp_path).write_bytes(whole + junk)
+        report = judged(tmp_path)
+        assert report.torn_bytes == len(junk) and not report.is_settled and report.is_whole
+
+
+def test_details_too_deep_at_the_end(tmp_path: Path) -> None:
+    """A last line with details nested 400 deep is no record, and does not stop the judgement."""
+    path = make_log(tmp_path, 1)
+    lines = path.read_bytes().split(b"\n")[:-1]
+    deep = lines[1].replace(b'"d":{"bytes":0}', b'"d":{"x":' + b"[" * 400 + b"]" * 400 + b"}")
+    path.write_bytes(lines[0] + b"\n" + deep + b"\n")
+    assert judged(tmp_path).torn_bytes == len(deep) + 1
 
 
 def test_a_copy_without_its_lock_can_be_judged(tmp_path: Path) -> None:

@@ -145,6 +145,16 @@ def test_verify_a_torn_log(lab: Lab) -> None:
     assert answer.code == 0 and "1 torn write recovered" in answer.out
 
 
+def test_verify_a_log_that_lost_its_end(lab: Lab) -> None:
+    """Exit 3 where no record is left, as after a writer was killed before the first; 13 where a lock alone is left."""
+    os.truncate(segment(lab.state), 0)
+    answer = lab.run("verify")
+    assert answer.code == 3 and answer.out.startswith("torn") and "emptied" in answer.out
+    assert not lab.run("verify", "--json").json["ok"]
+    shutil.rmtree(segment(lab.state).parent)
+    assert lab.run("verify").code == 13
+
+
 @pytest.mark.parametrize("command", ["tail", "search", "verify"])
 def test_no_log_yet(config_file: Path, tmp_path: Path, command: str) -> None:
     """Exit 10 where nothing was recorded yet, and reading makes nothing."""
@@ -184,6 +194,25 @@ def test_follow(lab: Lab) -> None:
             os.kill(process.pid, signal.SIGINT)
         assert process.wait(30) == 0
     assert [(each["op"], each["out"]) for each in seen] == [("backup", "start"), ("sync", "start"), ("sync", "ok")]
+
+
+def last(machine: Machine, op: str) -> dict[str, Any]:
+    """The last record of an operation on that machine."""
+    found: list[dict[str, Any]] = machine.run("--json", "audit", "search", "--op", op).json
+    return found[-1]
+
+
+def test_a_bad_answer_is_recorded_as_such(machine: Machine) -> None:
+    """A find that found nothing, and an init that did not reach every destination, are failures in the log too."""
+    machine.run("backup")
+    answer = machine.run("find", "no-such-file", "--key", machine.key)
+    record = last(machine, "find")
+    assert (answer.code, record["out"], record["d"]["exit"]) == (3, "fail", 3)
+    assert last(machine, "init")["out"] == "ok"
+    (machine.state.parent / "file").write_bytes(b"in the way")
+    answer = machine.run("init", "--destination", f"c={machine.state.parent / 'file' / 'c'}")
+    record = last(machine, "init")
+    assert (answer.code, record["out"], record["d"]["exit"]) == (3, "fail", 3), answer.err
 
 
 def test_a_restore_goes_on_without_the_log(machine: Machine, tmp_path: Path) -> None:

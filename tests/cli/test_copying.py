@@ -79,14 +79,50 @@ def test_names_that_are_wrong_or_away(behind: Machine) -> None:
     assert behind.run("sync", "--from", "c").code == 2
     shutil.move(behind.b, behind.b.with_name("away"))
     assert behind.run("sync", "b").code == 20 and behind.run("heal", "--destination", "b").code == 20
-    assert behind.run("sync").code == 3 and behind.run("heal").code == 3 and behind.run("sync", "a").code == 0
+    assert behind.run("sync").code == 3 and behind.run("heal").code == 3
+    alone = behind.run("sync", "a")
+    assert alone.code == 3 and "no other copy is at hand" in alone.err
 
 
 def test_from_names_the_only_giver(behind: Machine) -> None:
     """With --from nothing is taken from any other destination."""
-    assert behind.run("sync", "b", "--from", "b").code == 0
+    assert behind.run("sync", "b", "--from", "b").code == 3
     assert everything(behind.a) != everything(behind.b)
     assert behind.run("sync", "b", "--from", "a").code == 0 and everything(behind.a) == everything(behind.b)
+
+
+def test_heal_of_one_copy_knows_what_the_others_know(machine: Machine) -> None:
+    """A damaged manifest does not hide that what it needs is missing: one heal of that copy alone mends all."""
+    machine.run("backup")
+    (manifest,) = objects(machine.a, "snapshots")
+    flip(machine.a / manifest)
+    for name in objects(machine.a, "packs"):
+        (machine.a / name).unlink()
+    assert machine.run("heal", "--destination", "a").code == 0
+    assert everything(machine.a) == everything(machine.b) and machine.run("verify").code == 0
+
+
+def test_sync_says_when_a_mark_was_not_copied(behind: Machine) -> None:
+    """A copy that has every snapshot and not every mark is not current."""
+    assert behind.run("sync").code == 0
+    away = behind.b.with_name("away")
+    behind.b.rename(away)
+    assert behind.run("hold", "latest").code in (0, 3)
+    away.rename(behind.b)
+    (behind.b / "marks").write_bytes(b"in the way")
+    answer = behind.run("sync", "b", "--json")
+    assert answer.code != 0 and answer.json["destinations"]["b"]["state"] == "behind"
+
+
+def test_sync_does_not_go_on_without_a_mark(behind: Machine) -> None:
+    """Where a mark is damaged at every copy nothing is copied: it may forget what would come back."""
+    assert behind.run("hold", "latest").code in (0, 3)
+    for copy in (behind.a, behind.b):
+        for name in objects(copy, "marks"):
+            flip(copy / name)
+    before = everything(behind.b)
+    answer = behind.run("sync")
+    assert answer.code == 13 and "may forget" in answer.err and everything(behind.b) == before
 
 
 def test_sync_tells_what_stays_behind(behind: Machine) -> None:

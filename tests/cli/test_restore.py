@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -264,6 +265,44 @@ def test_a_damaged_copy_is_passed_over(used: Machine, backed_up: Machine, tmp_pa
     answer = used.run("restore", "latest", "--target", tmp_path / "r", "--key", used.key)
     assert answer.code == 0 and "; read from another copy\n" in answer.err and "no other" not in answer.err
     assert_equal(backed_up.source, place(backed_up, tmp_path / "r"))
+
+
+def damage(machine: Machine, copy: str, packs: Iterable[str]) -> None:
+    """Flip a bit in each of these packs of a copy."""
+    for name in packs:
+        path = machine.folder / copy / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 4
+        path.chmod(0o600)
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("way", ["--target", "--stdout"])
+def test_damage_comes_with_the_command_that_mends_it(
+    used: Machine, backed_up: Machine, tmp_path: Path, way: str
+) -> None:
+    """Each damaged destination is named in a heal command, no whole one is, and that command mends it."""
+    damage(used, "a", objects(used.a, "packs"))
+    arguments: list[object] = ["--target", tmp_path / "r"] if way == "--target" else ["--stdout"]
+    what = "latest" if way == "--target" else f"latest:{backed_up.source}/large.bin"
+    answer = used.run("restore", what, *arguments, "--key", used.key)
+    assert answer.code == 0 and "; read from another copy\n" in answer.err
+    (command,) = re.findall(r"opskit (heal .*)", answer.err)
+    assert command == "heal --destination a"
+    assert used.run(*command.split()).code == 0 and used.run("verify").code == 0
+    again = used.run("restore", what, "--overwrite", "always", *arguments, "--key", used.key)
+    assert again.code == 0 and again.err == ""
+
+
+def test_every_damaged_destination_is_to_be_healed(used: Machine, tmp_path: Path) -> None:
+    """Two damaged destinations stand in one command; a copy named by --repository has no name to heal it by."""
+    large = max(objects(used.a, "packs"), key=lambda name: (used.a / name).stat().st_size)
+    for copy in ("a", "b"):
+        damage(used, copy, [large])
+    answer = used.run("restore", "latest", "--target", tmp_path / "r", "--key", used.key)
+    assert answer.code == 3 and "opskit heal --destination a --destination b\n" in answer.err
+    answer = run("restore", "latest", "--target", tmp_path / "q", "--repository", used.a, "--key", used.key)
+    assert answer.code == 3 and "opskit verify" in answer.err and "heal" not in answer.err
 
 
 @pytest.mark.parametrize("copies", [["a"], ["a", "b"]])

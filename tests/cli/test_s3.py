@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.cli.hosts import Machine, fill, objects
+from opskit import gpg, wiring
+from opskit.repository import manifest as manifests
+from opskit.repository import names
+from tests.cli.hosts import Answer, Machine, fill, objects
 from tests.operations.judging import assert_equal
+from tests.stores.proxy import Fault, Proxy, answer, failure, proxied
 from tests.stores.s3_server import KEY_ID, SECRET, running, shared_client
 
 
@@ -23,13 +29,27 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
-def location(bucket: str = "plain") -> str:
-    """A place of its own in a bucket of the endpoint."""
-    return f"s3://{bucket}/{uuid.uuid4().hex}?endpoint=http://127.0.0.1:{running().port}&region=us-east-1"
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    """A proxy before the endpoint, without faults."""
+    with proxied(running().port) as each:
+        yield each
+
+
+def location(bucket: str = "plain", port: int | None = None) -> str:
+    """A place of its own in a bucket of the endpoint, or of what listens at `port`."""
+    return f"s3://{bucket}/{uuid.uuid4().hex}?endpoint=http://127.0.0.1:{port or running().port}&region=us-east-1"
 
 
 def host(folder: Path, place: str) -> Machine:
     """A host that backs up to a disk and to a bucket."""
+    machine, answer = set_up(folder, place)
+    assert answer.code == 0, answer
+    return machine
+
+
+def set_up(folder: Path, place: str) -> tuple[Machine, Answer]:
+    """Such a host, and what init said."""
     machine = Machine(folder / "host")
     fill(machine.source)
     answer = machine.run(
@@ -37,8 +57,7 @@ def host(folder: Path, place: str) -> Machine:
         "--destination", f"a={machine.a}", "--destination", f"far={place}",
         "--new-recipient", "Safe <safe@example.org>", "--recovery-key", machine.key, "--no-passphrase",
     )  # fmt: skip
-    assert answer.code == 0, answer
-    return machine
+    return machine, answer
 
 
 def keys(place: str) -> list[str]:
@@ -106,6 +125,91 @@ def test_what_the_endpoint_honours_is_noted(tmp_path: Path) -> None:
     assert "MD5" in machine.run("init").err
 
 
+def lock_for(machine: Machine, days: int) -> None:
+    """Have the config ask for an object lock."""
+    text = re.sub(r"(?m)^ +object_lock_days: .*\n", "", machine.config.read_text())
+    machine.config.write_text(re.sub(r"(?m)^( +)(bucket: .*)$", rf"\1\2\n\1object_lock_days: {days}", text))
+
+
+def locks(place: str) -> dict[str, datetime | None]:
+    """Until when each object at a place is locked, by its name, as the endpoint tells."""
+    bucket, client = place.partition("?")[0].removeprefix("s3://").split("/")[0], shared_client()
+    return {
+        key.partition("/")[2]: client.head_object(Bucket=bucket, Key=key).get("ObjectLockRetainUntilDate")
+        for key in keys(place)
+    }
+
+
+def needed(place: str, snapshot: str) -> set[str]:
+    """The names of all objects that a snapshot needs, from its manifest at the endpoint."""
+    bucket = place.partition("?")[0].removeprefix("s3://").split("/")[0]
+    (key,) = [each for each in keys(place) if snapshot in each]
+    data = shared_client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    found = manifests.decode(gpg.unjudged(data).payload)
+    assert not any(run.lists for run in found.runs)
+    return {*names.FIXED, *found.object_names(), key.partition("/")[2]}
+
+
+def test_a_backup_extends_every_lock_that_its_snapshot_leans_on(tmp_path: Path) -> None:
+    """Packs, keys and index of earlier runs are locked as long as what is new; the date shown is the earliest."""
+    place = location("locking")
+    machine = host(tmp_path, place)
+    lock_for(machine, 2)
+    assert machine.run("backup").code == 0
+    before, bound = locks(place), datetime.now(UTC) + timedelta(days=3)
+    assert all(date is not None and date < bound for name, date in before.items() if "quarantine" not in name)
+    longer = next(name for name in before if name.startswith("keys/"))
+    bucket, prefix = place.partition("?")[0].removeprefix("s3://").split("/")
+    late = datetime.now(UTC) + timedelta(days=90)
+    shared_client().put_object_retention(
+        Bucket=bucket, Key=f"{prefix}/{longer}", Retention={"Mode": "COMPLIANCE", "RetainUntilDate": late}
+    )
+    lock_for(machine, 9)
+    (machine.source / "later").write_text("later")
+    least = datetime.now(UTC) + timedelta(days=9)
+    answer = machine.run("backup", "--json")
+    assert answer.code == 0
+    (found,) = answer.json
+    wanted, after = needed(place, found["snapshot"]), locks(place)
+    assert longer in wanted
+    for kind in ("packs/", "keys/", "index/"):
+        assert any(name.startswith(kind) for name in wanted & before.keys()), f"nothing old in {kind}: no test"
+    dates = {name: after[name] for name in wanted}
+    assert all(date is not None and date >= least.replace(microsecond=0) for date in dates.values()), dates
+    earliest = min(date for date in dates.values() if date is not None)
+    assert found["locked"] == {"far": f"{earliest:%Y-%m-%dT%H:%M:%SZ}"}
+    shown = machine.run("status", "--json").json["sources"]["data"]
+    assert shown["locked"] == ["far"] and shown["destinations"]["a"]["locked_until"] is None
+    seen = shown["destinations"]["far"]["locked_until"]
+    assert least - timedelta(seconds=1) <= datetime.fromisoformat(seen) < late
+    assert "object lock: far" in machine.run("status").out
+
+
+def test_a_lock_that_is_only_declared_is_not_shown_as_one(tmp_path: Path) -> None:
+    """Where the config asks for a lock and the endpoint shows none, status counts none, and says what to do."""
+    place = location("plain")
+    machine = host(tmp_path, place)
+    assert machine.run("backup").code == 0
+    lock_for(machine, 9)
+    answer = machine.run("status", "--json")
+    found = answer.json["sources"]["data"]
+    assert answer.code == 3 and found["locked"] == []
+    assert found["destinations"]["far"]["declared"]["object_lock"] is True
+    assert found["destinations"]["far"]["locked_until"] is None
+    text = machine.run("status").out
+    assert "object lock: none" in text and "far locks nothing that could be seen" in text
+
+
+def test_a_lock_that_ran_out_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A date in the past is shown by the endpoint still; status does not count it."""
+    machine = host(tmp_path, location("locking"))
+    lock_for(machine, 1)
+    assert machine.run("backup").code == 0
+    assert machine.run("status", "--json").json["sources"]["data"]["locked"] == ["far"]
+    monkeypatch.setattr(wiring, "now", lambda: datetime.now(UTC) + timedelta(hours=25))
+    assert machine.run("status", "--json").json["sources"]["data"]["locked"] == []
+
+
 def test_locked_objects_cannot_be_taken_away(tmp_path: Path) -> None:
     """With object_lock_days each backup locks all that its snapshot needs, and says until when."""
     place = location("locking")
@@ -131,3 +235,84 @@ def test_a_policy_is_printed(tmp_path: Path) -> None:
     assert not any("Delete" in action for actions in allowed for action in actions)
     assert machine.run("config", "iam-policy", "a").code == 2
     assert machine.run("config", "iam-policy", "far", "--may", "everything").code == 2
+
+
+REFUSED = failure("403 Forbidden", "AccessDenied", message="not for you")
+REFUSED_HEAD = answer("403 Forbidden")
+
+
+def only_puts(proxy: Proxy) -> None:
+    """From now on whatever is no put is refused."""
+    proxy.plan = [
+        *(Fault(method=method, answer=REFUSED) for method in ("GET", "DELETE") for _ in range(200)),
+        *(Fault(method="HEAD", answer=REFUSED_HEAD) for _ in range(200)),
+    ]
+
+
+def test_credentials_that_may_only_put(tmp_path: Path, proxy: Proxy) -> None:
+    """A bucket that may not be read is out for this run, by name and permission: 3 beside a copy that took it, else 22.
+
+    Not one request of that run changes anything there.
+    """
+    place = location(port=proxy.port)
+    machine = host(tmp_path, place)
+    before = keys(place)
+    only_puts(proxy)
+    answer = machine.run("backup")
+    assert answer.code == 3 and len(objects(machine.a, "snapshots")) == 1
+    assert re.search(r"far +behind .*expected the permission s3:GetObject, got AccessDenied", answer.out), answer
+    machine.config.write_text(re.sub(r"(?m)^  a: .*\n", "", machine.config.read_text()))
+    alone = machine.run("backup")
+    assert alone.code == 22 and "expected the permission s3:GetObject, got AccessDenied" in alone.err, alone
+    assert "hint: allow s3:GetObject on arn:aws:s3:::plain/" in alone.err
+    assert SECRET not in answer.err + alone.err + alone.out and keys(place) == before
+
+
+def test_init_with_credentials_that_may_only_put(tmp_path: Path, proxy: Proxy) -> None:
+    """A first init names the destination and the permission it lacks, ends with 3, and makes the other copy."""
+    only_puts(proxy)
+    machine, answer = set_up(tmp_path, location(port=proxy.port))
+    assert answer.code == 3 and "a: repository made" in answer.out
+    assert "far: " in answer.err and "expected the permission s3:" in answer.err, answer
+    assert (machine.a / "opskit.json").exists()
+
+
+def test_init_tells_of_an_endpoint_that_replaces(tmp_path: Path, proxy: Proxy) -> None:
+    """Where a second put under If-None-Match succeeds, init says so and notes it, and backup works all the same."""
+    taken = answer("200 OK", "", 'ETag: "0"')
+    proxy.plan = [Fault("PUT", ".opskit-probe-"), Fault("PUT", ".opskit-probe-", answer=taken)]
+    machine = host(tmp_path, location(port=proxy.port))
+    assert proxy.plan == []
+    assert json.loads((machine.state / "endpoints.json").read_bytes())["far"]["conditional"] is False
+    proxy.plan = [Fault("PUT", ".opskit-probe-"), Fault("PUT", ".opskit-probe-", answer=taken)]
+    told = machine.run("init")
+    assert told.code == 0 and "far: the endpoint ignores If-None-Match" in told.err
+    assert machine.run("backup").code == 0 and machine.run("verify").code == 0
+    assert "If-None-Match" not in machine.run("init").err, "asked again, and it honours it now"
+
+
+@pytest.mark.parametrize("bucket", ["plain", "locking"])
+def test_init_tells_of_a_lock_that_does_not_hold(tmp_path: Path, proxy: Proxy, bucket: str) -> None:
+    """Where a put with a lock is refused, or what is locked can be deleted all the same, init warns of it."""
+    machine = host(tmp_path, location(bucket, port=proxy.port))
+    lock_for(machine, 1)
+    if bucket == "locking":
+        proxy.plan = [Fault("DELETE", ".lock", answer=answer("204 No Content"))]
+    told = machine.run("init")
+    assert "far: the bucket has no working object lock" in told.err, told
+
+
+def test_a_lock_that_cannot_be_put_off_is_told(tmp_path: Path, proxy: Proxy) -> None:
+    """Where extending is refused the snapshot stays, no date is shown for it, and the answer is 3, with the reason."""
+    place = location("locking", port=proxy.port)
+    machine = host(tmp_path, place)
+    lock_for(machine, 2)
+    assert machine.run("backup").code == 0
+    lock_for(machine, 9)
+    proxy.plan = [Fault("PUT", "?retention", answer=REFUSED) for _ in range(100)]
+    answer = machine.run("backup", "--json")
+    (found,) = answer.json
+    assert answer.code == 3 and "locked" not in found and found["destinations"]["far"] == "ok"
+    (told,) = found["errors"]
+    assert told.startswith("far: the lock of what is there was not extended: ") and "AccessDenied" in told
+    assert any(found["snapshot"] in key for key in keys(place))

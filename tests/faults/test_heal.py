@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from opskit.errors import StoreError, StoreFull
+from opskit.errors import ObjectUnreadable, StoreError, StoreFull
 from opskit.gpg import verify as check_signature
 from opskit.operations.heal import Healed, heal, mend_report
 from opskit.operations.session import open_copies
 from opskit.operations.verify import CopyReport, verify
 from opskit.repository import names
+from opskit.repository.copy import Copy
 from opskit.repository.recovery import kit
 from opskit.stores.base import Store
+from opskit.stores.memory import MemoryStore
 from tests.fakes import Crash, Fault, FaultyStore
 from tests.operations.judging import lab_in
 from tests.repositories import REPOSITORY, Keys, Lab, noise
@@ -204,18 +206,61 @@ def test_an_object_that_cannot_be_read_is_replaced_or_left(pair: Lab) -> None:
 class Unreadable:
     """A store on a medium with a bad sector: one object cannot be read until it is written anew."""
 
-    def __init__(self, inner: Store, name: str) -> None:
+    def __init__(self, inner: Store, name: str, error: StoreError | None = None) -> None:
         self._inner, self._name, self.location = inner, name, inner.location
+        self._error = error or ObjectUnreadable("input/output error")
         self.put, self.list = inner.put, inner.list
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         if name == self._name:
-            raise StoreError("input/output error")
+            raise self._error
         return self._inner.get(name, offset=offset, length=length)
 
     def delete(self, name: str) -> None:
         self._inner.delete(name)
         self._name = "" if name == self._name else self._name
+
+
+def test_what_cannot_be_read_for_a_while_is_left_alone(pair: Lab) -> None:
+    """A good object that a store refuses to give just now is neither deleted nor set aside, whatever others hold."""
+    pack = next(name for name in objects(pair, "a") if name.startswith("packs/"))
+    for has_twin in (True, False):
+        lab = pair.fork(pair.state.with_name(f"passing-{has_twin}"))
+        failing = Unreadable(lab.stores["a"], pack, StoreError("503 slow down"))
+        _, results = mend(lab, "a", stores={"a": failing, **({"b": lab.stores["b"]} if has_twin else {})})
+        assert results["a"].quarantined == [] and results["a"].lost == []
+        assert lab.stores["a"].get(pack) == pair.stores["b"].get(pack)
+        assert list(lab.stores["a"].list("quarantine")) == []
+
+
+def test_nothing_is_lost_while_the_good_copy_does_not_answer(pair: Lab) -> None:
+    """Damage whose only good copy fails to be read is told as not mended, not as lost, and is not set aside."""
+    pack = next(name for name in objects(pair, "a") if name.startswith("packs/"))
+    pair.stores["a"].delete(pack)
+    pair.stores["a"].put(pack, b"wrong")
+    failing = Unreadable(pair.stores["b"], pack, StoreError("503 slow down"))
+    _, results = mend(pair, "a", stores={"a": pair.stores["a"], "b": failing})
+    assert list(results["a"].failed) == [pack] and results["a"].lost == []
+    assert pair.stores["a"].get(pack) == b"wrong"
+
+
+def test_rotten_bytes_are_set_aside(pair: Lab) -> None:
+    """Bytes that an endpoint gives though they are not those that were put go to quarantine, not away."""
+    pack = next(name for name in objects(pair, "a") if name.startswith("packs/"))
+    for has_twin in (True, False):
+        lab = pair.fork(pair.state.with_name(f"rotten-{has_twin}"))
+        rotten = Unreadable(lab.stores["a"], pack, ObjectUnreadable("others", found=b"rotten"))
+        _, results = mend(lab, "a", stores={"a": rotten, **({"b": lab.stores["b"]} if has_twin else {})})
+        assert [lab.stores["a"].get(each.name) for each in lab.stores["a"].list("quarantine")] == [b"rotten"]
+        assert results["a"].is_whole is has_twin and (pack in objects(lab, "a")) is has_twin
+
+
+def test_good_bytes_are_never_set_aside() -> None:
+    """Whatever anybody believed of an object, one whose bytes are those of its name stays where it is."""
+    name, store = names.pack(names.sha256(b"good")), MemoryStore(lambda: 0.0)
+    store.put(name, b"good")
+    copy = Copy("a", store, "1", "r", {name: 4})
+    assert not copy.quarantine(name) and store.get(name) == b"good" and name in copy.objects
 
 
 def test_a_strange_kit_is_replaced_and_kept(pair: Lab) -> None:

@@ -121,7 +121,7 @@ def test_a_pack_opened_early(lab: Lab, source: Path, tmp_path: Path) -> None:
     stopped = Filler(reader, lambda: Target(root, Owners(by_name=False), replace=False), ledger, 1)
     stopped.open_early(name)
     waiting = stopped.threads.submit(lambda: None)
-    stopped.abort()
+    stopped.abort(KeyboardInterrupt())
     assert waiting.done() or waiting.cancelled()
     os.close(root)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.errors import ObjectNotFound, StoreError, StoreRefused
+from opskit.errors import ObjectNotFound, ObjectUnreadable, StoreError, StoreRefused
 from opskit.gpg import verify as check_signature
 from opskit.operations.session import open_copies
 from opskit.operations.verify import CopyReport, verify
@@ -187,10 +188,36 @@ class Flaky:
 def test_one_unreadable_object_does_not_hide_the_others(lab: Lab) -> None:
     """A read error of the medium counts as damage of that object, and the rest is read all the same."""
     name = names.pack(lab.history().snapshots[0].manifest.tree_pack)
-    lab.stores["a"] = Flaky(lab.stores["a"], lambda each: StoreError("input/output error") if each == name else None)
+    lab.stores["a"] = Flaky(lab.stores["a"], lambda each: ObjectUnreadable("rotten") if each == name else None)
     reports = judge(lab)
     assert reports["a"].damaged == [name] and reports["a"].failure is None
     assert reports["a"].objects == reports["b"].objects
+
+
+def test_a_passing_failure_is_no_damage(lab: Lab) -> None:
+    """What a store did not give this time says nothing of the object, and hides neither damage nor the rest."""
+    first, *others = sorted(each.name for each in lab.stores["a"].list("packs"))
+    lab.stores["a"].delete(others[-1])
+    lab.stores["a"].put(others[-1], b"wrong")
+    lab.stores["a"] = Flaky(lab.stores["a"], lambda each: StoreError("throttled") if each == first else None)
+    report = judge(lab)["a"]
+    assert report.damaged == [others[-1]] and str(report.failure) == "throttled" and not report.is_good
+
+
+def test_a_store_that_gives_nothing_is_not_asked_for_all(lab: Lab) -> None:
+    """After ten failures in a row a copy's reading ends: an endpoint that is down is not asked a thousand times."""
+    asked: list[str] = []
+
+    def refuse(name: str) -> StoreError | None:
+        asked.append(name)
+        time.sleep(0.005)
+        return StoreError("down") if name.startswith("packs/") else None
+
+    for number in range(60):
+        lab.stores["a"].put(names.pack(names.sha256(b"%d" % number)), b"%d" % number)
+    lab.stores["a"] = Flaky(lab.stores["a"], refuse)
+    assert judge(lab)["a"].failure is not None
+    assert sum(name.startswith("packs/") for name in asked) < 40
 
 
 def test_an_object_that_vanishes_is_missing(lab: Lab) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from opskit.errors import StoreError, StoreFull
-from opskit.repository import names
+from opskit.repository import names, threads
 from opskit.repository.copy import Copy
 from opskit.repository.fanout import Fanout
 from opskit.stores.base import Buffer, ObjectInfo
@@ -139,3 +140,31 @@ def test_the_last_copy_that_fails_ends_the_run() -> None:
         for name in run_of(range(40)):
             fanout.put(name, b"x")
             time.sleep(PAUSE / 4)
+
+
+class Hanging(Slow):
+    """A store whose puts do not return until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.let_go = threading.Event()
+
+    def put(self, name: str, data: Buffer) -> None:
+        self.let_go.wait()
+
+
+def test_an_interruption_does_not_wait_for_a_hanging_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C a request that hangs is left behind; after any other end it is waited for."""
+    monkeypatch.setattr(threads, "PATIENCE", 0.05)
+    store = Hanging()
+    copy = Copy("a", store, "1", "r")
+    try:
+        with pytest.raises(KeyboardInterrupt), Fanout([copy]) as fanout:
+            fanout.put(names.pack(digest(1)), b"x")
+            raise KeyboardInterrupt
+        assert not store.let_go.is_set() and not copy.objects
+    finally:
+        store.let_go.set()
+    pool = ThreadPoolExecutor(1)
+    slow = pool.submit(time.sleep, 0.3)
+    assert threads.end(pool, [slow], StoreError("no")) and slow.done()

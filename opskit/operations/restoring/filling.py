@@ -22,6 +22,7 @@ from opskit.operations.restoring.target import Target, write_all
 from opskit.repository import pack
 from opskit.repository.pack import Unpacker
 from opskit.repository.reader import SnapshotReader
+from opskit.repository.threads import end
 from opskit.repository.tree import Node
 
 log = logger(__name__)
@@ -79,19 +80,19 @@ class Filler:
         """Wait until all is written; raises what a worker raised."""
         while self._running:
             self._collect()
-        self._end()
+        self._end(None)
 
-    def abort(self) -> None:
-        """Begin nothing more, and wait for what is under way."""
+    def abort(self, error: BaseException) -> None:
+        """Begin nothing more, and wait for what is under way; not for long where somebody interrupts."""
         for wants in self._early.values():
             wants.cancel()
-        self._end()
+        self._end(error)
 
-    def _end(self) -> None:
-        self._fetchers.shutdown(wait=True, cancel_futures=True)
-        self.threads.shutdown(wait=True, cancel_futures=True)
-        while self._targets:
-            self._targets.pop().close()
+    def _end(self, error: BaseException | None) -> None:
+        end(self._fetchers, (), error)
+        if end(self.threads, self._running, error):  # else a thread that comes back must not find others' descriptors
+            while self._targets:
+                self._targets.pop().close()
 
     def _collect(self) -> None:
         done, self._running = wait(self._running, return_when=FIRST_COMPLETED)

@@ -1,7 +1,9 @@
 """Looks at every destination of one host and gathers what the rules judge.
 
 Invariants: nothing is changed at any copy. What is read are manifests, marks, the two fixed objects, and objects on
-whose size copies disagree: one of them is torn, and the bytes tell which. State of this host that cannot be read or
+whose size copies disagree: one of them is torn, and the bytes tell which. Where the config asks for object locks the
+endpoint is asked about each newest manifest and the pack with its root: what ignores locks must not be shown as
+locked. State of this host that cannot be read or
 written costs what it would have told, and is noted; it never hides the copies. A destination that cannot be opened is
 part of the answer, also when it is the only one.
 """
@@ -9,7 +11,9 @@ part of the answer, also when it is the only one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, cast
 
 from opskit.errors import CacheError, OpskitError
 from opskit.operations import verified as memory
@@ -17,21 +21,24 @@ from opskit.operations.session import Host, cache_file, open_copies
 from opskit.operations.status.states import Seen
 from opskit.operations.torn import drop_torn
 from opskit.operations.verified import Verified
+from opskit.repository import names
 from opskit.repository.cache import Cache, open_or_replace
 from opskit.repository.copy import Copy
 from opskit.repository.heads import Heads
 from opskit.repository.history import History, load_history
 from opskit.repository.marks import Marks, load_marks
-from opskit.stores.base import Store
+from opskit.stores.base import Store, lockable
 
 
 def look(host: Host, stores: Mapping[str, Store], maintainers: Sequence[str] = ()) -> Seen:
     """Open what can be opened and load what it shows; `maintainers` are those whose marks count."""
     notes: list[str] = []
+    heads = _heads(host, notes)  # before the listings: what a backup acknowledges meanwhile is not in them
     copies, absent = open_copies(stores, host.repository)
     history, marks = _load(host, copies, maintainers, notes)
     torn = frozenset((destination, name) for destination, name, _ in drop_torn(copies))
-    seen = Seen(copies, absent, history, _heads(host, notes), _verified(host, notes), marks.forgotten(), torn, notes)
+    seen = Seen(copies, absent, history, heads, _verified(host, notes), marks.forgotten(), torn, notes)
+    seen.locked = {copy.destination: until for copy in copies if (until := _locked_until(host, seen, copy))}
     if seen.verified is not None:
         _remember_places(seen.verified, copies, notes)
     return seen
@@ -57,6 +64,34 @@ def _read(host: Host, copies: Sequence[Copy], maintainers: Sequence[str], cache:
     identity, repository = host.identity, host.repository
     history = load_history(copies, identity.verify, signers=identity.signers, repository=repository, cache=cache)
     return history, load_marks(copies, identity.verify, maintainers=maintainers, repository=repository, cache=cache)
+
+
+class _TellsLocks(Protocol):
+    """A store that can be asked until when objects are locked."""
+
+    def locked_until(self, names: Iterable[str]) -> datetime | None:
+        """The earliest date; None where one is not locked. Raises StoreError."""
+
+
+def _locked_until(host: Host, seen: Seen, copy: Copy) -> datetime | None:
+    """The earliest date, still to come, until which this host's newest snapshots are locked at a copy."""
+    store = lockable(copy.store)
+    newest = {
+        each.manifest.source: each
+        for each in seen.history.snapshots  # in the order of their sequence, so the last one stays
+        if each.manifest.host == host.label
+        and each.id not in seen.forgotten
+        and copy.destination in seen.history.holders[each.name]
+    }
+    if store is None or not hasattr(store, "locked_until"):
+        return None
+    wanted = [name for each in newest.values() for name in (each.name, names.pack(each.manifest.tree_pack))]
+    try:
+        until = cast("_TellsLocks", store).locked_until(wanted)
+    except OpskitError as error:
+        seen.notes.append(f"{copy.destination}: whether it is locked cannot be seen: {error}")
+        return None
+    return until if until is not None and until > host.now() else None
 
 
 def _heads(host: Host, notes: list[str]) -> Heads | None:

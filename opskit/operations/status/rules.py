@@ -204,6 +204,9 @@ def _of_copy(copy: CopyState, newest: Point | None, policy: Policy, now: datetim
     if copy.untrusted:
         text = f"{name} holds {_some(copy.untrusted, 'manifest')} that cannot be believed"
         yield Problem(text, f"opskit verify --destination {name}")
+    if copy.destination.wants_lock and not copy.destination.is_locked and copy.snapshots:
+        text = f"{name} locks nothing that could be seen, though the config asks for object_lock_days"
+        yield Problem(text, "opskit init tells what the bucket can, then opskit backup")
     since = verified.ended if verified else copy.oldest
     if since is not None and now - since > policy.verify_every:
         when = f"{length(now - since)} ago" if verified else "never"

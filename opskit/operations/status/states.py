@@ -27,15 +27,24 @@ State = Literal["current", "behind", "absent", "empty", "rolled back", "forked",
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A destination: name, medium and offsite as declared, `place` as seen. `is_removable`: it must be mounted."""
+    """A destination: name, medium and offsite as declared, `place` as seen. `is_removable`: it must be mounted.
+
+    `wants_lock`: the config asks for an object lock there. `locked_until`: until when what the newest snapshots need
+    was seen to be locked; None where it was not, whatever the config says.
+    """
 
     name: str
     medium: str = "disk"
     offsite: bool = False
     place: str = ""
     is_removable: bool = False
-    is_locked: bool = False
-    """Whether the config asks for an object lock there."""
+    wants_lock: bool = False
+    locked_until: datetime | None = None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a lock was seen at the endpoint."""
+        return self.locked_until is not None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -100,6 +109,8 @@ class Seen:
     """(destination, object) of what is listed, but not whole."""
     notes: list[str] = field(default_factory=list)
     """What this host's state could not tell."""
+    locked: Mapping[str, datetime] = field(default_factory=dict)
+    """Until when the newest snapshots were seen to be locked, by destination."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from opskit.errors import NotMounted, ObjectExists, ObjectNotFound, StoreError, StoreFull, StoreRefused
+from opskit.errors import (
+    NotMounted,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectUnreadable,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+)
 from opskit.stores.base import Buffer, ObjectInfo, check_name
 from opskit.stores.local.descriptors import closing, is_taken, mode_of, remove_quietly
 from opskit.stores.local.publish import WAYS, Unsupported, Way
@@ -37,6 +45,7 @@ _OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ROTTEN = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -360,7 +369,8 @@ class LocalStore:
                 raise StoreFull(what, hint="free some space there, or let opskit forget and prune do it") from error
             if error.errno in _REFUSED:
                 raise StoreRefused(what, hint="check owner, permissions and mount options of that folder") from error
-            raise StoreError(what, hint="check the medium and the kernel log, then run opskit verify") from error
+            kind = ObjectUnreadable if verb == "read" and error.errno in _ROTTEN else StoreError
+            raise kind(what, hint="check the medium and the kernel log, then run opskit verify") from error
 
     def _require_file(self, name: str, mode: int) -> None:
         """Raise unless `mode` is that of a regular file; a folder is no object, anything else is an intrusion."""

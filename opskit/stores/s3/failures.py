@@ -31,12 +31,16 @@ from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from opskit.errors import ObjectNotFound, StoreError, StoreFull, StoreRefused
+from opskit.errors import ObjectNotFound, ObjectUnreadable, StoreError, StoreFull, StoreRefused
 from opskit.stores.s3.place import S3Place
 
 
 class BrokenOff(StoreError):
     """An answer ended early, or its bytes are not those that were stored: the same request may well succeed next."""
+
+
+class WrongBytes(BrokenOff, ObjectUnreadable):
+    """The endpoint gave other bytes than the put noted: on their way, or because they rotted there."""
 
 
 def is_passing(error: StoreError) -> bool:

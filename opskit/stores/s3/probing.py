@@ -112,7 +112,10 @@ def _checks_bytes(bucket: Bucket, key: str, made: list[tuple[str, Answer]]) -> b
 
 
 def _locks(bucket: Bucket, key: str, made: list[tuple[str, Answer]], store: S3Store) -> bool:
-    """Lock an object for some seconds of the endpoint's own clock, and try to delete it."""
+    """Lock an object for some seconds of the endpoint's own clock, and try to delete it.
+
+    A refusal alone says nothing: credentials that may not delete are what a host should have.
+    """
     until = _their_time(bucket, made) + timedelta(seconds=_LOCK_SECONDS)
     try:
         answer = _put(
@@ -120,12 +123,15 @@ def _locks(bucket: Bucket, key: str, made: list[tuple[str, Answer]], store: S3St
         )  # fmt: skip
     except ClientError:
         return False
-    version = answer.get("VersionId")
+    version = {"VersionId": answer["VersionId"]} if answer.get("VersionId") else {}
     try:
-        bucket.send("delete_object", Key=key, **({"VersionId": version} if version else {}))
-    except ClientError:
+        is_locked = bucket.send("head_object", Key=key, **version).get("ObjectLockRetainUntilDate") is not None
+        bucket.send("delete_object", Key=key, **version)
+    except ClientError as error:
+        if error.operation_name != "DeleteObject":
+            return False  # nothing shows whether it is locked
         store.sleep(_LOCK_SECONDS + 1)
-        return True
+        return is_locked
     return False
 
 

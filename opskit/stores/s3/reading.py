@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from opskit.errors import StoreError
 from opskit.stores.base import ObjectInfo, check_name
 from opskit.stores.s3.bucket import Answer, Bucket
-from opskit.stores.s3.failures import BrokenOff, status_of
+from opskit.stores.s3.failures import BrokenOff, WrongBytes, status_of
 from opskit.stores.s3.writing import SHA256
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -31,9 +31,10 @@ def read_whole(bucket: Bucket, name: str) -> bytes:
         data = _body(bucket, name, answer)
     noted = answer.get("Metadata", {}).get(SHA256)
     if noted is not None and hashlib.sha256(data).hexdigest() != noted:
-        raise BrokenOff(
+        raise WrongBytes(
             f"{bucket.place.location}: {name}: expected the bytes with SHA-256 {noted[:64]}, got others",
             hint="if it goes on the object is damaged: opskit heal replaces it from another copy",
+            found=data,
         )
     return data
 
