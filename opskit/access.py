@@ -76,9 +76,15 @@ class Access:
         )
 
     def marks(self) -> Marks:
-        """All marks the copies show."""
+        """All marks the copies show; without the cache while a backup on this host holds it."""
+        try:
+            return self._marks(self.cache)
+        except CacheError:
+            return self._marks(None)
+
+    def _marks(self, cache: Cache | None) -> Marks:
         return load_marks(
-            self.copies, self.verify, maintainers=self.maintainers, repository=self.repository, cache=self.cache
+            self.copies, self.verify, maintainers=self.maintainers, repository=self.repository, cache=cache
         )
 
 

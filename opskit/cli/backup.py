@@ -145,13 +145,9 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
 
 def _note_rollbacks(session: Session, sources: Sequence[str], event: Event) -> None:
     """Note at once which copies went back: this very run gives them new heads, and might not come to its end."""
-    from opskit.cli.suspicions import gone_back, rolled_back
+    from opskit.cli.suspicions import rolled_back
 
-    mine = [
-        each
-        for each in gone_back(session.copies, session.heads)
-        if each.host == session.host.label and each.source in sources
-    ]
+    mine = [each for each in session.gone_back() if each.host == session.host.label and each.source in sources]
     event.note(**rolled_back(mine))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -34,13 +34,14 @@ def heal(
     from opskit.cli.copying import chosen, opened_for_copying
     from opskit.cli.reading import warn_of_absent
     from opskit.cli.remembering import remember
-    from opskit.cli.suspicions import gone_back, rolled_back
+    from opskit.cli.suspicions import rolled_back
     from opskit.operations.heal import heal, mend_report
+    from opskit.repository.heads import gone_back
 
     context = Context.of(typer_context)
     with opened_for_copying(context, "" if dry_run else "heal", destination or ()) as (_, opened, event):
-        targets = chosen(opened, destination or ())
-        reports = _read_back(context, opened, targets)
+        targets, forgotten = chosen(opened, destination or ()), opened.marks().forgotten()
+        reports = _read_back(context, opened, targets, forgotten)
         any_absent = not destination and warn_of_absent(context, opened)
         if dry_run:
             return _plan(context, targets, reports) or (3 if any_absent else 0)
@@ -49,11 +50,13 @@ def heal(
         for name, result in results.items():
             mend_report(reports[name], result)
         remember(context, opened, {name: reports[name] for name in results})
-        event.note(**rolled_back(gone_back(targets, opened.heads)))
+        event.note(**rolled_back(gone_back(targets, opened.heads, forgotten=forgotten)))
         return judged(event, code, destinations={name: _as_json(result) for name, result in results.items()})
 
 
-def _read_back(context: Context, opened: Access, targets: Sequence[Copy]) -> dict[str, CopyReport]:
+def _read_back(
+    context: Context, opened: Access, targets: Sequence[Copy], forgotten: Collection[str]
+) -> dict[str, CopyReport]:
     """What verify says of the targets; of the others nothing: what is taken from them is compared on the way."""
     from opskit.cli.copying import counting
     from opskit.operations.verify import CopyReport, verify
@@ -63,7 +66,7 @@ def _read_back(context: Context, opened: Access, targets: Sequence[Copy]) -> dic
         reports = verify(
             targets, opened.verify,
             signers=opened.signers, repository=opened.repository, heads=opened.heads, others=opened.copies,
-            progress=progress,
+            forgotten=forgotten, progress=progress,
         )  # fmt: skip
     return {copy.destination: reports.get(copy.destination) or CopyReport() for copy in opened.copies}
 

@@ -6,7 +6,7 @@ to people is module `matrix`. In a simulated config the places are pretended too
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +46,7 @@ def status(
     for note in seen.notes:
         context.warning(printable(note))
     code = warn_of_rejected(context, seen.history)
-    now, places = _now(), destinations_of(config, seen.locked)
+    now, places = _now(), destinations_of(config, seen)
     found = [_judged(config, seen, name, places, now) for name in wanted]
     if context.json:
         context.write_json(as_json(found, simulated=config.simulated))
@@ -83,31 +83,36 @@ def _judged(
     config: Config, seen: Seen, source: str, destinations: Sequence[Destination], now: datetime
 ) -> SourceStatus:
     from opskit.operations.status.rules import Policy, judge
-    from opskit.operations.status.states import states_of
+    from opskit.operations.status.states import gaps_of, states_of
 
     given = config.policy
     policy = Policy(given.copies, given.media, given.offsite, given.max_age, given.verify_every)
     original = original_of(config.sources[source])
-    return judge(source, original, states_of(seen, source, config.host, destinations), policy, now)
+    copies, gaps = states_of(seen, source, config.host, destinations), gaps_of(seen, source, config.host)
+    return judge(source, original, copies, policy, now, gaps)
 
 
-def destinations_of(config: Config, locked: Mapping[str, datetime]) -> list[Destination]:
+def destinations_of(config: Config, seen: Seen) -> list[Destination]:
     """The destinations of a config with the places where they are; in a simulated one each has its own.
 
-    `locked` is until when what lies there was seen to be locked: what the config asks for is no fact.
+    Locked is what was seen to be locked: what the config asks for is no fact. A medium that is not mounted is nowhere:
+    the folder it would be mounted on lies elsewhere.
     """
+    from opskit.errors import NotMounted
     from opskit.operations.status.places import place_of
     from opskit.operations.status.states import Destination
+
+    nowhere = {name for name, error in seen.absent.items() if isinstance(error, NotMounted)}
 
     return [
         Destination(
             name,
             each.medium,
             each.offsite,
-            f"simulated place {name}" if config.simulated else place_of(each),
+            f"simulated place {name}" if config.simulated else "" if name in nowhere else place_of(each),
             is_removable=getattr(each, "must_be_mounted", False),
             wants_lock=bool(getattr(getattr(each, "s3", None), "object_lock_days", None)),
-            locked_until=locked.get(name),
+            locked_until=seen.locked.get(name),
         )
         for name, each in config.destinations.items()
     ]

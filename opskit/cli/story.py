@@ -98,12 +98,14 @@ def _rot(stage: Stage) -> None:
 
 
 def _lose(stage: Stage) -> None:
-    stage.tell("One copy is lost: a disk dies, and a new, empty one takes its place.")
-    shutil.rmtree(stage.folder / "copies" / "usb")
-    stage.say("# rm -r copies/usb")
+    stage.tell(
+        "One copy is lost, the only one elsewhere: two disks in one house are no 3-2-1. An empty one replaces it."
+    )
+    shutil.rmtree(stage.folder / "copies" / "far")
+    stage.say("# rm -r copies/far")
     stage.run("status", expect=3)
-    stage.run("--quiet", "init", "--destination", "usb=copies/usb")
-    stage.run("sync", "usb")
+    stage.run("--quiet", "init", "--destination", "far=copies/far")
+    stage.run("sync", "far")
     stage.run("--quiet", "verify")
     stage.run("status")
 

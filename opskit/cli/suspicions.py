@@ -7,34 +7,12 @@ words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opskit.errors import OpskitError
-    from opskit.repository.copy import Copy
-    from opskit.repository.heads import Head, Heads
-
-
-class GoneBack(NamedTuple):
-    """A copy that acknowledged a head of a source of a host, and does not show it any more."""
-
-    destination: str
-    host: str
-    source: str
-    head: Head
-
-
-def gone_back(copies: Sequence[Copy], heads: Heads | None) -> list[GoneBack]:
-    """All such copies, by what they list; none where this host's memory of heads cannot be had."""
-    if heads is None:
-        return []
-    return [
-        GoneBack(copy.destination, host, source, head)
-        for copy in copies
-        for host, source in heads.chains(copy.id)
-        if (head := heads.get(copy.id, host, source)) is not None and head.name not in copy.objects
-    ]
+    from opskit.repository.heads import GoneBack
 
 
 def rolled_back(found: Iterable[GoneBack]) -> dict[str, object]:

@@ -13,9 +13,9 @@ from opskit.cli.options import noun
 
 if TYPE_CHECKING:
     from opskit.access import Access
-    from opskit.cli.suspicions import GoneBack
     from opskit.operations.sync import Synced
     from opskit.repository.copy import Copy
+    from opskit.repository.heads import GoneBack
     from opskit.repository.history import History
     from opskit.repository.marks import Marks
 
@@ -41,17 +41,19 @@ def sync(
     from opskit.cli.auditing import judged
     from opskit.cli.copying import chosen, opened_for_copying
     from opskit.cli.reading import history_of, warn_of_absent, warn_of_rejected
-    from opskit.cli.suspicions import gone_back, rejected, rolled_back
+    from opskit.cli.suspicions import rejected, rolled_back
     from opskit.operations.torn import drop_torn
+    from opskit.repository.heads import gone_back
 
     context = Context.of(typer_context)
     wanted = [*(destinations or ()), *(destination or ())]
     with opened_for_copying(context, "" if dry_run else "sync", wanted) as (_, opened, event):
         targets, sources = chosen(opened, wanted), chosen(opened, source or ())
         torn = drop_torn(opened.copies)
-        history, back = history_of(opened), gone_back(opened.copies, opened.heads)
+        history, marks = history_of(opened), opened.marks()
+        lost = {(place, name) for place, name, _ in torn}
+        back = gone_back(opened.copies, opened.heads, forgotten=marks.forgotten(), torn=lost)
         event.note(**rolled_back(back), **rejected(history.rejected))
-        marks = opened.marks()
         code = max(warn_of_rejected(context, history), warn_of_rejected(context, marks))
         code = max(code, 3 if _warn(context, torn, back) else 0)
         if not wanted and warn_of_absent(context, opened):

@@ -92,6 +92,7 @@ def _read_back(context: Context, opened: Access, key: Path | None) -> dict[str, 
             repository=opened.repository,
             kit={RECOVER_PROGRAM: expected} if expected else None,
             heads=opened.heads,
+            forgotten=opened.marks().forgotten() if opened.judges_signatures else (),
             progress=progress,
         )
 
@@ -107,12 +108,13 @@ def _as_json(opened: Access, reports: Mapping[str, CopyReport]) -> dict[str, obj
             "behind": report.behind,
             "rolled_back": report.rolled_back,
             "untrusted": [*report.untrusted, *report.forks],
+            "removed": report.removed,
         }
         if report.failure is not None:
             destinations[name]["error"] = str(report.failure)
     for name, reason in opened.absent.items():
         lists: dict[str, list[str]] = {
-            kind: [] for kind in ("damaged", "missing", "behind", "rolled_back", "untrusted")
+            kind: [] for kind in ("damaged", "missing", "behind", "rolled_back", "untrusted", "removed")
         }
         destinations[name] = {"objects": 0, "bytes": 0, **lists, "error": str(reason)}
     is_good = not opened.absent and all(report.is_good for report in reports.values())
@@ -148,6 +150,7 @@ def _summary(context: Context, report: CopyReport) -> tuple[str, str]:
             (report.rolled_back, "rolled back"),
             (report.damaged, "damaged"),
             (report.missing, "missing"),
+            (report.removed, "removed"),
             (report.behind, "behind"),
         )
         if found
@@ -178,6 +181,12 @@ def _tell_details(context: Context, name: str, report: CopyReport) -> None:
     _list(context, f"{name}: had these snapshots once, and has them no more", report.rolled_back)
     if report.rolled_back:
         context.hint(f"{name}: an older state was put back, or somebody deleted there; find out who could")
+    _list(context, f"{name}: snapshots that are gone, though nothing forgot them", report.removed)
+    if report.removed:
+        context.hint(
+            f"{name}: a destination that is not here may have them: bring it in, then opskit sync; "
+            "else find out who could delete there: opskit audit search"
+        )
     for what, objects in (("damaged", report.damaged), ("missing", report.missing)):
         _list(context, f"{name}: {what}", [_with_need(each, report) for each in objects])
     _advise(context, name, report)

@@ -35,7 +35,6 @@ from opskit.repository.history import load_history
 from opskit.repository.index import Index, IndexedPack
 from opskit.repository.locating import move_to_lists, runs_needed
 from opskit.repository.manifest import Manifest, Snapshot
-from opskit.repository.marks import Marks, load_marks
 from opskit.repository.writer import ChunkWriter, OpenRun
 from opskit.sources.base import Source, printable
 
@@ -123,7 +122,7 @@ class _Run:
         self._host = session.host
         self._identity = session.host.identity
         self._rolled_back: list[str] = []
-        self._marks = Marks()
+        self._marks = session.marks
         self._recipients, self._rejected = _recipients(session)
         self._fanout = Fanout(session.copies)
         self._writer = ChunkWriter(
@@ -205,15 +204,10 @@ class _Run:
         )  # fmt: skip
         session.rejected.extend(history.rejected)
         self._rolled_back = [
-            f"{copy.destination}: rolled back: it acknowledged snapshot {head.sequence} of {source}, which is gone"
-            for copy in session.copies
-            if (head := session.heads.get(copy.id, self._host.label, source)) and head.name not in copy.objects
+            f"{each.destination}: rolled back: it acknowledged snapshot {each.head.sequence} of {source}, which is gone"
+            for each in session.gone_back()
+            if (each.host, each.source) == (self._host.label, source)
         ]
-        self._marks = load_marks(
-            session.copies, identity.verify,
-            maintainers=identity.maintainers, repository=self._host.repository, cache=session.cache,
-        )  # fmt: skip
-        session.rejected.extend(self._marks.rejected)
         snapshots = history.of(source, self._host.label)
         if snapshots:
             sessions.retire_small_packs(session, snapshots[-1].manifest)

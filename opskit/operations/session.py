@@ -22,10 +22,11 @@ from opskit.repository import index as indexes
 from opskit.repository import lasttree, names
 from opskit.repository.cache import Cache, PackRow, open_or_replace, remove
 from opskit.repository.copy import Copy, get_from, open_copy
-from opskit.repository.heads import Heads
+from opskit.repository.heads import GoneBack, Heads, gone_back
 from opskit.repository.identity import Identity
 from opskit.repository.locating import packs_of
 from opskit.repository.manifest import Manifest
+from opskit.repository.marks import Marks, load_marks
 from opskit.stores.base import Store
 
 log = logger(__name__)
@@ -59,6 +60,7 @@ class Session:
     live: dict[int, PackRow] = field(default_factory=dict)
     unindexed: list[int] = field(default_factory=list)
     rejected: list[tuple[str, str, OpskitError]] = field(default_factory=list)
+    marks: Marks = field(default_factory=Marks)
 
     def close(self) -> None:
         """Close the cache."""
@@ -72,6 +74,11 @@ class Session:
     def get(self, name: str) -> bytes:
         """An object from the first copy that has it intact; raises the last failure."""
         return get_from(self.copies, name)
+
+    def gone_back(self) -> list[GoneBack]:
+        """Copies that lack what they acknowledged; what is torn or was forgotten is not meant."""
+        torn = {(destination, name) for destination, name, _ in self.rejected}
+        return gone_back(self.copies, self.heads, forgotten=self.marks.forgotten(), torn=torn)
 
     def last_tree(self, source: str) -> Path:
         """Where the last tree of a source is kept."""
@@ -120,6 +127,7 @@ def open_session(host: Host, stores: Mapping[str, Store]) -> Session:
     try:
         written = cache.sizes() | {names.pack(row.name): row.stored for row in cache.packs()}
         session.rejected.extend(drop_torn(copies, written))
+        _load_marks(session)
         _load_indexes(session)
         _find_live(session)
     except BaseException:
@@ -131,6 +139,15 @@ def open_session(host: Host, stores: Mapping[str, Store]) -> Session:
         log.info("copy absent", destination=destination, reason=str(reason))
     log.debug("session opened", live_packs=len(session.live), unindexed_packs=len(session.unindexed))
     return session
+
+
+def _load_marks(session: Session) -> None:
+    host = session.host
+    session.marks = load_marks(
+        session.copies, host.identity.verify,
+        maintainers=host.identity.maintainers, repository=host.repository, cache=session.cache,
+    )  # fmt: skip
+    session.rejected.extend(session.marks.rejected)
 
 
 def _load_indexes(session: Session) -> None:

@@ -12,18 +12,18 @@ where the heads are lost too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
 from opskit.errors import Damaged, NotMounted, ObjectNotFound, ObjectUnreadable, OpskitError, StoreError
-from opskit.repository import manifest as manifests
 from opskit.repository import names
 from opskit.repository.believing import Verify
+from opskit.repository.chains import chains_of, gaps_in, is_fork
 from opskit.repository.copy import Copy
-from opskit.repository.heads import Heads
+from opskit.repository.heads import Heads, gone_back
 from opskit.repository.history import History, load_history
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
@@ -44,6 +44,7 @@ Finding = Literal["intact", "damaged", "gone", "foreign"]
 class CopyReport:
     """What one copy holds. Lists carry object names (or snapshot names, or a sentence); `total_bytes` were read.
 
+    `removed` tells of snapshots that none of the copies at hand has, though a later one is here.
     `foreign` are kit objects with other bytes than any known kit (told in `untrusted` too). `needed_by` tells for each
     damaged or missing object the snapshots that need it, `elsewhere` the copies that hold it intact.
     """
@@ -56,6 +57,7 @@ class CopyReport:
     rolled_back: list[str] = field(default_factory=list)
     untrusted: list[str] = field(default_factory=list)
     forks: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     unreferenced: int = 0
     failure: OpskitError | None = None
@@ -65,7 +67,9 @@ class CopyReport:
     @property
     def is_good(self) -> bool:
         """Nothing to object to."""
-        bad = (self.damaged, self.missing, self.behind, self.rolled_back, self.untrusted, self.forks)
+        bad = (
+            self.damaged, self.missing, self.behind, self.rolled_back, self.untrusted, self.forks, self.removed,
+        )  # fmt: skip
         return self.failure is None and not any(bad)
 
     @property
@@ -83,6 +87,7 @@ def verify(
     kit: Mapping[str, str] | None = None,
     heads: Heads | None = None,
     others: Sequence[Copy] = (),
+    forgotten: Collection[str] = frozenset(),
     workers: int = 2,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, CopyReport]:
@@ -90,6 +95,7 @@ def verify(
 
     `kit` are digests of kit objects known from outside (the recovery-key file). What `others` show of the history
     counts too: a manifest that is damaged here may tell there what is needed. They are not read back, nor judged.
+    `forgotten` are ids of snapshots that marks forget: nobody need have those.
     """
     reports = {copy.destination: CopyReport() for copy in copies}
     shown = [*copies, *(copy for copy in others if copy.destination not in reports)]
@@ -101,11 +107,10 @@ def verify(
             _read_back(copy, report, accepted, workers, progress)
         except StoreError as error:
             report.failure = error
-    _compare(copies, shown, reports, history)
+    _compare(copies, shown, reports, history, forgotten)
     _judge_rejected(history, reports)
-    _judge_chains(history, reports)
-    if heads is not None:
-        _judge_heads(copies, reports, heads)
+    _judge_chains(history, reports, forgotten)
+    _judge_heads(copies, reports, heads, forgotten)
     _look_elsewhere(copies, reports)
     return reports
 
@@ -179,7 +184,11 @@ def _check(copy: Copy, name: str, kit: Kit) -> tuple[int, Finding | StoreError]:
 
 
 def _compare(
-    copies: Sequence[Copy], shown: Sequence[Copy], reports: Mapping[str, CopyReport], history: History
+    copies: Sequence[Copy],
+    shown: Sequence[Copy],
+    reports: Mapping[str, CopyReport],
+    history: History,
+    forgotten: Collection[str],
 ) -> None:
     """Hold each copy against the snapshots that any copy shows."""
     referenced = set(names.FIXED)
@@ -193,7 +202,8 @@ def _compare(
         for copy in copies:
             report = reports[copy.destination]
             if snapshot.name not in copy.objects:
-                report.behind.append(snapshot.name)
+                if snapshot.id not in forgotten:
+                    report.behind.append(snapshot.name)
                 continue
             for name in (*needed, *kit_objects):
                 if name not in copy.objects or name in damaged[copy.destination]:
@@ -225,57 +235,43 @@ def _judge_rejected(history: History, reports: Mapping[str, CopyReport]) -> None
             report.untrusted.append(f"{name}: {reason}")
 
 
-def _judge_chains(history: History, reports: Mapping[str, CopyReport]) -> None:
+def _judge_chains(history: History, reports: Mapping[str, CopyReport], forgotten: Collection[str]) -> None:
     """Find forks, predecessors that were replaced, and numbers that no copy at hand has."""
-    chains: dict[tuple[str, str], dict[int, list[Snapshot]]] = {}
-    for snapshot in history.snapshots:
-        chain = chains.setdefault((snapshot.manifest.host, snapshot.manifest.source), {})
-        chain.setdefault(snapshot.manifest.sequence, []).append(snapshot)
-    for chain in chains.values():
-        last = 0
-        for number, twins in sorted(chain.items()):
-            # Judged by payload: anyone can wrap a signed text anew, under another name.
-            is_fork = len({manifests.encode(each.manifest) for each in twins}) > 1
+    for chain in chains_of(history.snapshots).values():
+        for number, twins in chain.items():
             for snapshot in twins:
-                holders = [reports[each] for each in history.holders[snapshot.name] if each in reports]
-                if is_fork:
+                holders = _holders(history, reports, snapshot)
+                if is_fork(twins):
                     _add(holders, "forks", f"{snapshot.name}: one of several with number {number}: a fork")
-                _judge_link(snapshot, last, chain.get(number - 1, ()), holders)
-            last = number
+                before = chain.get(number - 1, ())
+                if before and snapshot.manifest.previous not in {each.id for each in before}:
+                    previous = (snapshot.manifest.previous or "")[:8] or "?"
+                    text = (
+                        f"{snapshot.name}: follows snapshot {previous}, which is gone, and another stands in its place"
+                    )
+                    _add(holders, "untrusted", text)
+        for gap in gaps_in(chain, forgotten):
+            text = f"{gap} is at none of these copies, though number {gap.last + 1} is"
+            _add(_holders(history, reports, gap.after), "removed", text)
 
 
-def _judge_link(snapshot: Snapshot, last: int, before: Sequence[Snapshot], holders: Sequence[CopyReport]) -> None:
-    """Whether what a snapshot follows is there; `last` is the greatest number below its own."""
-    manifest, previous = snapshot.manifest, (snapshot.manifest.previous or "")[:8] or "?"
-    if before:
-        if manifest.previous not in {each.id for each in before}:
-            text = f"{snapshot.name}: follows snapshot {previous}, which is gone, and another stands in its place"
-            _add(holders, "untrusted", text)
-    elif manifest.sequence > 1:
-        first = last + 1
-        span = f"{first}" if first == manifest.sequence - 1 else f"{first} to {manifest.sequence - 1}"
-        what = f"snapshot {previous}: number {span} of {manifest.source} on {manifest.host}"
-        _add(holders, "missing", f"{what} is at none of these copies, though number {manifest.sequence} is")
+def _holders(history: History, reports: Mapping[str, CopyReport], snapshot: Snapshot) -> list[CopyReport]:
+    return [reports[each] for each in history.holders[snapshot.name] if each in reports]
 
 
-def _add(reports: Sequence[CopyReport], kind: Literal["missing", "untrusted", "forks"], text: str) -> None:
+def _add(reports: Sequence[CopyReport], kind: Literal["removed", "untrusted", "forks"], text: str) -> None:
     for report in reports:
         getattr(report, kind).append(text)
 
 
 def _judge_heads(
-    copies: Sequence[Copy],
-    reports: Mapping[str, CopyReport],
-    heads: Heads,
+    copies: Sequence[Copy], reports: Mapping[str, CopyReport], heads: Heads | None, forgotten: Collection[str]
 ) -> None:
     """Acknowledged and gone is rolled back; never acknowledged is only behind."""
-    for copy in copies:
-        report = reports[copy.destination]
-        for host, source in sorted(heads.chains(copy.id)):
-            head = heads.get(copy.id, host, source)
-            if head is not None and head.name not in copy.objects:
-                report.rolled_back.append(head.name)
-        report.behind = [name for name in report.behind if name not in report.rolled_back]
+    for found in gone_back(copies, heads, forgotten=forgotten):
+        report = reports[found.destination]
+        report.rolled_back.append(found.head.name)
+        report.behind = [name for name in report.behind if name != found.head.name]
 
 
 def _look_elsewhere(copies: Sequence[Copy], reports: Mapping[str, CopyReport]) -> None:

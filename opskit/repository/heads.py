@@ -8,11 +8,14 @@ reachable copy cannot be detected.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from opskit import encoding
 from opskit.errors import Damaged
+from opskit.repository import names
+from opskit.repository.copy import Copy
 from opskit.repository.durable import write_durably
 from opskit.repository.manifest import Snapshot
 
@@ -53,9 +56,10 @@ class Heads:
         """The (host, source) pairs of which a copy acknowledged a snapshot."""
         return [(host, source) for host, _, source in (chain.partition("/") for chain in self._heads.get(copy_id, {}))]
 
-    def newest(self, host: str, source: str) -> Head | None:
-        """The newest head any copy acknowledged."""
-        found = [heads[f"{host}/{source}"] for heads in self._heads.values() if f"{host}/{source}" in heads]
+    def newest(self, host: str, source: str, *, without: Collection[str] = ()) -> Head | None:
+        """The newest head that any copy acknowledged, those with these ids left out."""
+        chain = f"{host}/{source}"
+        found = [heads[chain] for copy, heads in self._heads.items() if chain in heads and copy not in without]
         return max(found, default=None)
 
     def acknowledge(self, copy_id: str, snapshot: Snapshot) -> None:
@@ -72,3 +76,36 @@ class Heads:
         """Write the file."""
         stored = {copy: {chain: [*head] for chain, head in heads.items()} for copy, heads in self._heads.items()}
         write_durably(self._path, encoding.encode(stored))
+
+
+class GoneBack(NamedTuple):
+    """A copy that acknowledged a head of a source of a host, and does not show it any more."""
+
+    destination: str
+    host: str
+    source: str
+    head: Head
+
+
+def gone_back(
+    copies: Sequence[Copy],
+    heads: Heads | None,
+    *,
+    forgotten: Collection[str] = (),
+    torn: Collection[tuple[str, str]] = (),
+) -> list[GoneBack]:
+    """All such copies, by what they list; none where this host's memory of heads cannot be had.
+
+    A head that a mark forgets may go. One that is torn, (destination, object), is damage and no going back.
+    """
+    if heads is None:
+        return []
+    return [
+        GoneBack(copy.destination, host, source, head)
+        for copy in copies
+        for host, source in sorted(heads.chains(copy.id))
+        if (head := heads.get(copy.id, host, source)) is not None
+        and head.name not in copy.objects
+        and (copy.destination, head.name) not in torn
+        and names.digest_in(head.name) not in forgotten
+    ]

@@ -16,6 +16,8 @@ def test_the_story_on_given_data(tmp_path: Path) -> None:
     done = opskit("demo", str(data), TMPDIR=str(tmp_path / "tmp"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "damaged" in done.stdout + done.stderr and "PROVED: 4 files restored, equal" in done.stdout
+    red, green = done.stdout.index("3-2-1 NOT MET: 3 of 3 copies"), done.stdout.index("3-2-1 met: 4 of 3 copies")
+    assert red < green and "(simulated)" in done.stdout, "without the copy that is elsewhere the policy is not met"
     assert snapshot_of(data) == before
     assert not list((tmp_path / "tmp").iterdir())
 

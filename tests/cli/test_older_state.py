@@ -138,7 +138,7 @@ def test_all_copies_in_an_older_state(machine: Machine) -> None:
     answer = machine.run("backup", "--json")
     assert answer.code == 3 and sum("rolled back" in each for each in answer.json[0]["errors"]) == 2
     assert [each["destination"] for each in outcome(machine, "backup")["rolled_back"]] == ["a", "b"]
-    told = machine.run("verify", "--json").json["destinations"]["a"]["missing"]
+    told = machine.run("verify", "--json").json["destinations"]["a"]["removed"]
     assert len(told) == 1 and "number 2 of data" in told[0], "a number that was given once is not given again"
 
 
@@ -171,7 +171,7 @@ def _is_a_gap(machine: Machine, *words: str) -> None:
     answer = machine.run("verify", "--json")
     assert answer.code == 3
     for copy in ("a", "b"):
-        (told,) = answer.json["destinations"][copy]["missing"]
+        (told,) = answer.json["destinations"][copy]["removed"]
         assert all(each in told for each in words), told
     assert all(each in machine.run("verify").out for each in words)
 
@@ -208,3 +208,20 @@ def _is_behind(machine: Machine, what: set[str]) -> None:
     found = answer.json["destinations"]["b"]
     assert answer.code == 3 and (found["rolled_back"], set(found["behind"])) == ([], what)
     assert machine.run("status", "--json").json["sources"]["data"]["destinations"]["b"]["state"] == "behind"
+
+
+@pytest.mark.parametrize("command", ["backup", "sync", "status"])
+def test_a_torn_manifest_is_no_older_state(machine: Machine, command: str) -> None:
+    """A newest manifest that was cut short at one copy is damage, which backup and sync mend: nobody went back."""
+    for name in ("first", "second"):
+        change(machine, name)
+        assert machine.run("backup").code == 0
+    newest = max(heads(machine.b), key=lambda name: (machine.b / name).stat().st_mtime_ns)
+    (machine.b / newest).write_bytes(b"")
+    answer = machine.run(command)
+    assert answer.code == 3, answer
+    assert "rolled back" not in f"{answer.out}{answer.err}".lower()
+    if command != "status":
+        assert newest in answer.err
+        assert (machine.b / newest).read_bytes() == (machine.a / newest).read_bytes()
+        assert "rolled_back" not in outcome(machine, command) and machine.run("verify").code == 0

@@ -102,6 +102,9 @@ def test_an_absent_destination(used: Machine) -> None:
     assert answer.code == 3 and "next: when it is back, opskit sync b" in answer.out
     assert (found["destinations"]["b"]["state"], found["destinations"]["b"]["newest"]) == ("absent", newest)
     assert found["offline"] == ["b"] and found["destinations"]["a"]["state"] == "current"
+    used.b.mkdir()
+    bare = source_of(used)["destinations"]["b"]
+    assert (bare["state"], bare["observed"]) == ("absent", None), "the bare mount point is not the medium"
 
 
 def test_no_destination_at_all(used: Machine) -> None:
@@ -212,3 +215,20 @@ def test_names_from_outside_steer_no_terminal(used: Machine) -> None:
     answer = used.run("status")
     assert "\x1b" not in answer.out + answer.err and "\\x1b[31mred" in answer.out.replace("\n     ", "")
     assert json.loads(used.run("status", "--json").data)["sources"]["data"]["destinations"]["b"]["error"]
+
+
+def test_a_snapshot_that_is_gone_everywhere_is_told(used: Machine) -> None:
+    """A manifest removed from the middle of every copy makes no copy damaged, and is a problem all the same."""
+    lenient(used)
+    for number in range(2):
+        (used.source / "changing").write_text(f"{number}")
+        assert used.run("backup").code == 0
+    middle = sorted(objects(used.a, "snapshots"), key=lambda name: (used.a / name).stat().st_mtime_ns)[-2]
+    (used.a / middle).unlink()
+    assert used.run("status").code == 3 and "lacks 1 snapshot" in used.run("status").out
+    (used.b / middle).unlink()
+    assert used.run("verify").code == 3
+    found = source_of(used)
+    assert {each["state"] for each in found["destinations"].values()} == {"current"} and found["met"]
+    (problem,) = found["problems"]
+    assert "removed, and no mark forgets it" in problem and not found["ok"]

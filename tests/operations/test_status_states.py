@@ -14,7 +14,7 @@ from opskit.errors import NotMounted
 from opskit.operations import verified
 from opskit.operations.status.look import look
 from opskit.operations.status.places import Original, device_of, original_command, original_files, place_of
-from opskit.operations.status.states import CopyState, Destination, Seen, states_of
+from opskit.operations.status.states import CopyState, Destination, Seen, gaps_of, states_of
 from opskit.operations.verified import Verification, Verified
 from opskit.repository import manifest as manifests
 from opskit.repository import marks, names
@@ -249,6 +249,20 @@ def test_a_forgotten_snapshot_is_not_lacked(lab: Lab) -> None:
     forget(lab, oldest)
     found = states(lab)
     assert (found["a"].state, found["b"].state, found["a"].snapshots) == ("current", "current", 2)
+
+
+def test_a_snapshot_that_is_gone_everywhere_leaves_a_gap(lab: Lab) -> None:
+    """A number that no copy has is seen though every copy is whole, until a mark forgets that snapshot."""
+    middle = lab.history().snapshots[1]
+    lab.stores["b"].delete(middle.name)
+    assert not gaps_of(seen(lab), SOURCE, HOST), "another copy has it"
+    lab.stores["a"].delete(middle.name)
+    assert [(gap.first, gap.last) for gap in gaps_of(seen(lab), SOURCE, HOST)] == [(2, 2)]
+    assert {each.state for each in states(lab).values()} == {"current"}
+    away = replace(seen(lab), copies=[copy for copy in seen(lab).copies if copy.destination == "a"])
+    assert not gaps_of(away, SOURCE, HOST), "a copy that is not here, and acknowledged a later one, may have it"
+    forget(lab, middle)
+    assert not gaps_of(seen(lab), SOURCE, HOST)
 
 
 def test_a_damaged_memory_costs_the_memory(lab: Lab) -> None:

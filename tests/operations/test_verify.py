@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +35,9 @@ def lab(throwaway_keys: Keys, tmp_path: Path) -> Lab:
     return made
 
 
-def judge(lab: Lab, *, heads: bool = False, kit: dict[str, str] | None = None) -> dict[str, CopyReport]:
+def judge(
+    lab: Lab, *, heads: bool = False, kit: dict[str, str] | None = None, forgotten: Collection[str] = ()
+) -> dict[str, CopyReport]:
     """What verify says of the lab's stores."""
     copies, _ = open_copies(lab.stores, REPOSITORY)
     return verify(
@@ -45,6 +47,7 @@ def judge(lab: Lab, *, heads: bool = False, kit: dict[str, str] | None = None) -
         repository=REPOSITORY,
         kit=kit,
         heads=Heads(lab.state / "heads" / f"{REPOSITORY}.json") if heads else None,
+        forgotten=forgotten,
     )
 
 
@@ -91,25 +94,38 @@ def test_the_same_text_wrapped_anew_is_no_fork(lab: Lab) -> None:
     assert all(not report.is_forged for report in judge(lab).values())
 
 
-def test_a_number_that_no_copy_has_is_missing(lab: Lab) -> None:
+def test_a_number_that_no_copy_has_was_removed(lab: Lab) -> None:
     """A manifest removed from all copies shows as a gap below the next one, with the id that one names."""
     first, second, _ = lab.history().snapshots
     remove(lab, second, "a", "b")
     for report in judge(lab).values():
-        assert (
-            len(report.missing) == 1 and second.id[:8] in report.missing[0] and "number 2 of data" in report.missing[0]
-        )
+        (text,) = report.removed
+        assert second.id[:8] in text and "number 2 of data" in text
+        assert not report.is_good and not report.missing, "no object is missing: each snapshot there is whole"
     remove(lab, first, "a", "b")
-    assert all("number 1 to 2 of" in report.missing[0] for report in judge(lab).values())
+    assert all("number 1 to 2 of" in report.removed[0] for report in judge(lab).values())
+
+
+def test_what_was_forgotten_may_be_gone(lab: Lab) -> None:
+    """Of a snapshot that a mark forgets nothing is removed, behind or rolled back, wherever it is gone."""
+    first, second, third = lab.history().snapshots
+    remove(lab, second, "a", "b")
+    assert not any(report.is_good for report in judge(lab).values())
+    assert all(report.is_good for report in judge(lab, forgotten={second.id}, heads=True).values())
+    remove(lab, first, "b")
+    remove(lab, third, "a")
+    assert (judge(lab, heads=True)["a"].rolled_back, judge(lab)["b"].behind) == ([third.name], [first.name])
+    everything = {first.id, second.id, third.id}
+    assert all(report.is_good for report in judge(lab, forgotten=everything, heads=True).values())
 
 
 def test_a_number_that_one_copy_lacks_is_only_behind(lab: Lab) -> None:
-    """What another copy fills is behind, not missing, and no alarm where a later head is there."""
+    """What another copy fills is behind, not removed, and no alarm where a later head is there."""
     second = lab.history().snapshots[1]
     remove(lab, second, "b")
     reports = judge(lab, heads=True)
     assert reports["a"].is_good
-    assert (reports["b"].behind, reports["b"].missing, reports["b"].is_forged) == ([second.name], [], False)
+    assert (reports["b"].behind, reports["b"].removed, reports["b"].is_forged) == ([second.name], [], False)
 
 
 def test_a_replaced_predecessor_is_untrusted(lab: Lab) -> None:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from opskit.operations.status.places import Original
 from opskit.operations.status.states import CopyState, Point
+from opskit.repository.chains import Gap
 
 ORIGINAL_MEDIUM = "disk"
 """What a live file system counts as: no config says on what the original lies."""
@@ -97,14 +98,22 @@ class SourceStatus:
         return any(each.state in ("rolled back", "forked") for each in self.copies)
 
 
-def judge(source: str, original: Original, copies: Sequence[CopyState], policy: Policy, now: datetime) -> SourceStatus:
-    """Hold one source against the policy."""
+def judge(
+    source: str,
+    original: Original,
+    copies: Sequence[CopyState],
+    policy: Policy,
+    now: datetime,
+    gaps: Sequence[Gap] = (),
+) -> SourceStatus:
+    """Hold one source against the policy; `gaps` are snapshots that were removed."""
     counts = count(original, [each for each in copies if each.counts])
     newest = max((each.newest for each in copies if each.newest and each.state != "absent"), default=None)
     verified = max((each.newest_verified for each in copies if each.newest_verified), key=_time, default=None)
     problems = [
         *_of_original(source, original),
         *_of_snapshots(source, copies, newest, policy, now),
+        *_of_gaps(gaps),
         *(problem for each in copies for problem in _of_copy(each, newest, policy, now)),
         *_of_counts(original, copies, policy),
     ]
@@ -196,6 +205,12 @@ def _of_snapshots(
     if newest.unreadable:
         text = f"{newest.unreadable:,} files are not in the newest snapshot, for they could not be read"
         yield Problem(text, f"opskit backup {source} names them")
+
+
+def _of_gaps(gaps: Sequence[Gap]) -> Iterator[Problem]:
+    for gap in gaps:
+        text = f"snapshot {gap} is at no copy, though number {gap.last + 1} is: removed, and no mark forgets it"
+        yield Problem(text, "find out who could delete there, opskit verify")
 
 
 def _of_copy(copy: CopyState, newest: Point | None, policy: Policy, now: datetime) -> Iterator[Problem]:

@@ -15,8 +15,8 @@ from typing import Literal
 
 from opskit.errors import OpskitError, RepositoryNotFound
 from opskit.operations.verified import Verification, Verified
-from opskit.repository import manifest as manifests
 from opskit.repository import names
+from opskit.repository.chains import Gap, chains_of, gaps_in, is_fork
 from opskit.repository.copy import Copy
 from opskit.repository.heads import Head, Heads
 from opskit.repository.history import History
@@ -141,15 +141,20 @@ def point_of(snapshot: Snapshot) -> Point:
     return Point(manifest.sequence, manifest.started, snapshot.id, manifest.unreadable)
 
 
+def gaps_of(seen: Seen, source: str, host: str) -> list[Gap]:
+    """Snapshots of a source of one host that were removed: no copy has them, a later one is there, no mark says so.
+
+    Those that a copy may hold which is not at hand (disks in turn at one mount point) are not meant.
+    """
+    chain = chains_of(seen.history.of(source, host)).get((host, source), {})
+    here = {copy.id for copy in seen.copies}
+    away = seen.heads.newest(host, source, without=here) if seen.heads else None
+    return [gap for gap in gaps_in(chain, seen.forgotten) if away is None or away.sequence < gap.first]
+
+
 def _forked(snapshots: Sequence[Snapshot]) -> frozenset[str]:
-    by_number: dict[int, list[Snapshot]] = {}
-    for each in snapshots:
-        by_number.setdefault(each.manifest.sequence, []).append(each)
-    twins = [same for same in by_number.values() if len(same) > 1]
-    # Judged by payload, as verify does: anyone can wrap a signed text anew, under another name.
-    return frozenset(
-        each.name for same in twins if len({manifests.encode(one.manifest) for one in same}) > 1 for each in same
-    )
+    twins = (each for chain in chains_of(snapshots).values() for each in chain.values())
+    return frozenset(each.name for same in twins if is_fork(same) for each in same)
 
 
 def _newest(seen: Seen, snapshots: Sequence[Snapshot], source: str, host: str) -> Point | None:
