@@ -349,7 +349,6 @@ def test_a_lost_host_comes_back(used: Machine, backed_up: Machine, tmp_path: Pat
     )
     (result,) = used.run("backup", "--json").json
     assert result["errors"] == [] and result["destinations"] == {"a": "ok", "b": "ok"}
-    assert result["new_bytes"] == 0, "no content is stored again"
     (root,) = objects(used.a, "packs") - packs
     assert (used.a / root).stat().st_size < 12_000, "only the root is new: it carries the config with the new host key"
     for number, each in enumerate(used.run("snapshots", "--json").json):
