@@ -19,15 +19,19 @@ def encode(value: object) -> bytes:
 
 def decode(data: bytes | memoryview) -> Any:
     """Parse JSON; raises Damaged. What comes back is as untrusted as `data`."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise Damaged(f"expected JSON, got something else: {error}") from error
+    return _parsed(data, "")
 
 
 def decode_object(data: bytes | memoryview, *, what: str) -> dict[str, Any]:
     """Parse JSON that must be an object; raises Damaged naming `what`."""
-    value = decode(data)
+    value = _parsed(data, f"{what}: ")
     if not isinstance(value, dict):
         raise Damaged(f"{what}: expected a JSON object, got {type(value).__name__}")
     return cast(dict[str, Any], value)
+
+
+def _parsed(data: bytes | memoryview, prefix: str) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise Damaged(f"{prefix}expected JSON, got something else: {error}") from error

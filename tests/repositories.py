@@ -90,12 +90,16 @@ class Lab:
     def create(self) -> Lab:
         """Make the repository at every store."""
         for number, store in enumerate(self.stores.values()):
-            about = copies.identity(self.repository, datetime(2026, 11, 21, tzinfo=UTC))
-            copies.create(store, about, copy_id=f"{number:032x}", kit={}, now=self.now())
+            copies.create(store, self.about, copy_id=f"{number:032x}", kit={}, now=self.now())
         return self
 
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(minutes=self.minutes)
+
+    @property
+    def about(self) -> bytes:
+        """The bytes of `opskit.json`."""
+        return copies.identity(self.repository, datetime(2026, 11, 21, tzinfo=UTC))
 
     def host(self) -> Host:
         return Host(HOST, self.keys.identity(), self.state, self.repository, self.now)

@@ -111,7 +111,8 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
     from opskit.cli.auditing import judged
     from opskit.cli.suspicions import rejected
     from opskit.operations.backup import Options, backup
-    from opskit.repository import recovery
+    from opskit.repository import names, recovery
+    from opskit.repository.identity import read_repository
 
     keys = config.keys
     known = {key.fingerprint for key in host.identity.keyring.keys()}
@@ -121,7 +122,7 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
         force_read=force_read,
         config=config.as_given(),
         keys=host.identity.keyring.export_public(list(dict.fromkeys(everyone))).decode(),
-        kit=recovery.digests(),
+        kit={**recovery.digests(), names.REPOSITORY: names.sha256(read_repository(config.state_dir) or b"")},
     )
     results = []
     told: set[str] = set()

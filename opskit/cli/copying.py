@@ -27,10 +27,13 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what wo
 
 
 @contextmanager
-def opened_for_copying(context: Context, op: str, targets: Sequence[str]) -> Iterator[tuple[Config, Access, Event]]:
+def opened_for_copying(
+    context: Context, op: str, targets: Sequence[str], *, first: Callable[[Config, Event], None] = lambda *_: None
+) -> Iterator[tuple[Config, Access, Event]]:
     """Open every destination of the config, while no other run of this host works on the repository.
 
-    The operation `op` is recorded in the audit log; none for an empty name, as it changes nothing.
+    The operation `op` is recorded in the audit log; none for an empty name, as it changes nothing. `first` is called
+    before anything is opened.
     Raises ConfigError, RepositoryLocked, RepositoryNotFound, StoreError, AuditError.
     """
     from opskit import gpg
@@ -44,10 +47,12 @@ def opened_for_copying(context: Context, op: str, targets: Sequence[str]) -> Ite
     from opskit.operations.lock import exclusive
 
     record = audited(context, config, op, " ".join(targets)) if op else nullcontext(Event(""))
-    with exclusive(wiring.lock_file(config)), record as event, access.by_config(config) as opened:
-        for note in opened.notes:
-            context.warning(printable(note))
-        yield config, opened, event
+    with exclusive(wiring.lock_file(config)), record as event:
+        first(config, event)
+        with access.by_config(config) as opened:
+            for note in opened.notes:
+                context.warning(printable(note))
+            yield config, opened, event
 
 
 def chosen(opened: Access, names: Sequence[str]) -> list[Copy]:

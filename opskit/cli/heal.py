@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,13 +11,17 @@ import typer
 from opskit.cli.context import Context
 from opskit.cli.copying import DryRunOption, OnlyOption
 from opskit.cli.options import noun
+from opskit.log import logger
 
 if TYPE_CHECKING:
     from opskit.access import Access
+    from opskit.audit.event import Event
+    from opskit.config.model import Config
     from opskit.operations.heal import Healed
     from opskit.operations.verify import CopyReport
     from opskit.repository.copy import Copy
 
+log = logger(__name__)
 app = noun()
 
 SHOWN = 10
@@ -37,21 +42,52 @@ def heal(
     from opskit.cli.suspicions import rolled_back
     from opskit.operations.heal import heal, mend_report
     from opskit.repository.heads import gone_back
+    from opskit.repository.identity import read_repository
 
-    context = Context.of(typer_context)
-    with opened_for_copying(context, "" if dry_run else "heal", destination or ()) as (_, opened, event):
-        targets, forgotten = chosen(opened, destination or ()), opened.marks().forgotten()
+    context, op, wanted = Context.of(typer_context), "" if dry_run else "heal", destination or ()
+    first = partial(_reidentify, context, wanted, dry_run)
+    with opened_for_copying(context, op, wanted, first=first) as (config, opened, event):
+        targets, forgotten = chosen(opened, wanted), opened.marks().forgotten()
         reports = _read_back(context, opened, targets, forgotten)
         any_absent = not destination and warn_of_absent(context, opened)
         if dry_run:
             return _plan(context, targets, reports) or (3 if any_absent else 0)
-        results = heal(opened.copies, reports, [copy.destination for copy in targets])
+        about = read_repository(config.state_dir) or b""
+        results = heal(opened.copies, reports, [copy.destination for copy in targets], about=about)
         code = max(_tell(context, targets, reports, results), 3 if any_absent else 0)
         for name, result in results.items():
             mend_report(reports[name], result)
         remember(context, opened, {name: reports[name] for name in results})
         event.note(**rolled_back(gone_back(targets, opened.heads, forgotten=forgotten)))
         return judged(event, code, destinations={name: _as_json(result) for name, result in results.items()})
+
+
+def _reidentify(context: Context, wanted: Sequence[str], dry_run: bool, config: Config, event: Event) -> None:
+    """Mend what copies are opened by, or tell that it would be; a destination that is away is told of later."""
+    from secrets import token_hex
+
+    from opskit import wiring
+    from opskit.cli.render import printable
+    from opskit.errors import OpskitError
+    from opskit.operations.initialise import Past, read_past
+    from opskit.operations.reidentify import reidentify, unidentified
+    from opskit.repository.identity import read_repository
+
+    if (about := read_repository(config.state_dir)) is None:
+        return
+    past, mended = read_past(config.state_dir), dict[str, object]()
+    for name, store in wiring.stores_of(config, wanted).items():
+        copy_id = past.get(name, Past("", "")).copy or token_hex(16)
+        try:
+            done = unidentified(store, about) if dry_run else reidentify(name, store, about, copy_id, wiring.now())
+        except OpskitError as error:
+            log.info("copy not looked at", destination=name, reason=str(error))
+            continue
+        if done:
+            mended[name] = done
+            context.message(f"{printable(name)}: {' and '.join(done)} {'to be ' if dry_run else ''}written anew")
+    if mended:
+        event.note(identities=mended)
 
 
 def _read_back(
@@ -74,11 +110,12 @@ def _read_back(
 def _plan(context: Context, targets: Sequence[Copy], reports: Mapping[str, CopyReport]) -> int:
     from opskit.cli.render import counted, printable
     from opskit.operations.heal import to_heal
+    from opskit.repository.names import COPY
 
     any_found = False
     for copy in targets:
         wanted = to_heal(reports[copy.destination])
-        any_found = any_found or bool(wanted)
+        any_found = any_found or bool(wanted) or COPY in reports[copy.destination].missing
         what = f"{counted(len(wanted), 'object')} to mend" if wanted else "nothing to mend"
         context.write(f"{printable(copy.destination)}  {what}")
         _list(context, wanted)

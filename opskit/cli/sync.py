@@ -59,7 +59,7 @@ def sync(
         if not wanted and warn_of_absent(context, opened):
             code = max(code, 3)
         if dry_run:
-            return _plan(context, targets, sources, history, marks) or code
+            return max(_plan(context, targets, sources, history, marks), code)
         _require_all_marks(marks)
         results = {copy.destination: _sync(context, opened, copy, sources, history, marks) for copy in targets}
         code = max(code, _tell(context, targets, results), _warn_of_lone(context, targets, sources))
@@ -133,29 +133,27 @@ def _missing_bytes(target: Copy, others: Sequence[Copy]) -> int:
     return sum(size for name, size in sizes.items() if name not in target.objects)
 
 
-def _plan(
-    context: Context, targets: Sequence[Copy], sources: Sequence[Copy], history: History, marks: Marks
-) -> int | None:
-    """Tell what would be copied, which may be less where an object turns out to be damaged."""
+def _plan(context: Context, targets: Sequence[Copy], sources: Sequence[Copy], history: History, marks: Marks) -> int:
+    """Tell what would be copied, which may be less where an object turns out to be damaged; 3 where something would."""
     from opskit.cli.render import counted, human_bytes, printable, table
+    from opskit.operations.sync import missing_at
 
-    rows, forgotten = [], marks.forgotten()
+    rows, is_any_behind = [], False
     for target in targets:
         others = [copy for copy in sources if copy is not target]
-        missing = [
-            each
-            for each in history.snapshots
-            if each.name not in target.objects
-            and each.id not in forgotten
-            and any(each.name in copy.objects for copy in others)
-        ]
-        size = human_bytes(_missing_bytes(target, others))
-        what = f"{counted(len(missing), 'snapshot')}, at most {size}" if missing else "lacks no snapshot"
-        rows.append((printable(target.destination), what))
+        snapshots, objects = missing_at(target, others, history.snapshots, marks.forgotten())
+        size = human_bytes(sum(_size(name, others) for name in objects))
+        what = f"{counted(len(snapshots), 'snapshot')}, {counted(len(objects), 'object')}, {size}"
+        rows.append((printable(target.destination), what if snapshots else "lacks no snapshot"))
+        is_any_behind = is_any_behind or bool(snapshots)
     for line in table(rows):
         context.write(line)
     context.message("nothing was copied")
-    return None
+    return 3 if is_any_behind else 0
+
+
+def _size(name: str, copies: Sequence[Copy]) -> int:
+    return next((copy.objects[name] for copy in copies if name in copy.objects), 0)
 
 
 def _tell(context: Context, targets: Sequence[Copy], results: dict[str, Synced]) -> int:

@@ -108,13 +108,14 @@ def _as_json(opened: Access, reports: Mapping[str, CopyReport]) -> dict[str, obj
             "behind": report.behind,
             "rolled_back": report.rolled_back,
             "untrusted": [*report.untrusted, *report.forks],
-            "removed": report.removed,
         }
+        if report.removed:
+            destinations[name]["removed"] = report.removed
         if report.failure is not None:
             destinations[name]["error"] = str(report.failure)
     for name, reason in opened.absent.items():
         lists: dict[str, list[str]] = {
-            kind: [] for kind in ("damaged", "missing", "behind", "rolled_back", "untrusted", "removed")
+            kind: [] for kind in ("damaged", "missing", "behind", "rolled_back", "untrusted")
         }
         destinations[name] = {"objects": 0, "bytes": 0, **lists, "error": str(reason)}
     is_good = not opened.absent and all(report.is_good for report in reports.values())

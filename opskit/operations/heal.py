@@ -27,8 +27,8 @@ from opskit.repository.threads import end
 
 log = logger(__name__)
 
-KIT = frozenset({names.RECOVER_TEXT, names.RECOVER_PROGRAM})
-"""What this program brings along, so that no copy is asked for it."""
+KIT = frozenset({names.RECOVER_TEXT, names.RECOVER_PROGRAM, names.REPOSITORY})
+"""What this program and this host's state bring along, so that no copy is asked for it."""
 
 
 @dataclass(slots=True)
@@ -66,14 +66,19 @@ def heal(
     reports: Mapping[str, CopyReport],
     targets: Sequence[str],
     *,
+    about: bytes,
     workers: int = 2,
     progress: Callable[[int], None] = lambda size: None,
 ) -> dict[str, Healed]:
-    """Mend the copies named in `targets` by what `verify` reported of all of them."""
+    """Mend the copies named in `targets` by what `verify` reported of all of them.
+
+    `about` are the bytes of the repository's `opskit.json`.
+    """
+    fixed = {**own_kit(), names.REPOSITORY: about}
     results = {}
     for copy in copies:
         if copy.destination in targets:
-            results[copy.destination] = _Healing(copy, copies, reports, progress).run(workers)
+            results[copy.destination] = _Healing(copy, copies, reports, fixed, progress).run(workers)
     return results
 
 
@@ -96,9 +101,11 @@ class _Healing:
         copy: Copy,
         copies: Sequence[Copy],
         reports: Mapping[str, CopyReport],
+        fixed: Mapping[str, bytes],
         progress: Callable[[int], None],
     ) -> None:
         self._copy, self._copies, self._reports, self._progress = copy, copies, reports, progress
+        self._fixed = fixed
         self._report = reports[copy.destination]
         self._wrong = frozenset({*self._report.damaged, *self._report.foreign})
         self._result = Healed()
@@ -132,8 +139,8 @@ class _Healing:
         return len(data)
 
     def _good_bytes(self, name: str) -> bytes | None:
-        if name in KIT:
-            return own_kit()[name]
+        if name in self._fixed:
+            return self._fixed[name]
         others = [
             copy
             for copy in self._copies

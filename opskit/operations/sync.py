@@ -54,6 +54,26 @@ def lacking(copy: Copy, snapshot: Snapshot, get: Callable[[str], bytes]) -> list
     return [name for name in objects_of(snapshot.manifest, get) if name not in copy.objects]
 
 
+def missing_at(
+    target: Copy, others: Sequence[Copy], snapshots: Sequence[Snapshot], forgotten: Collection[str]
+) -> tuple[list[Snapshot], set[str]]:
+    """The snapshots that the target lacks wholly or in part and others hold, and the objects it would take."""
+    copies = [target, *others]
+    get = lru_cache(maxsize=_LISTS_REMEMBERED)(lambda name: get_from(copies, name))
+    found, objects = list[Snapshot](), set[str]()
+    for snapshot in snapshots:
+        if snapshot.id in forgotten or not any(snapshot.name in copy.objects for copy in others):
+            continue
+        try:
+            wanted = {*lacking(target, snapshot, get), snapshot.name} - target.objects.keys()
+        except OpskitError:  # a pack list that nobody has whole: then the rest is not known
+            wanted = {snapshot.name}
+        if wanted:
+            found.append(snapshot)
+            objects |= wanted
+    return found, objects
+
+
 def sync(
     target: Copy,
     others: Sequence[Copy],

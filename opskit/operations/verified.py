@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from opskit import encoding
 from opskit.errors import Damaged
-from opskit.repository.durable import write_durably
+from opskit.repository.durable import alone, write_durably
 from opskit.repository.manifest import time_of, time_text
 
 if TYPE_CHECKING:  # reading this memory must not cost the import of verify
@@ -53,27 +54,33 @@ def place(state: Path, repository: str) -> Path:
 
 
 class Verified:
-    """The memory of one repository's copies, in one small JSON file, replaced atomically."""
+    """The memory of one repository's copies, in one small JSON file, replaced atomically.
+
+    Several processes may note things: `save` adds this one's to what the file says by then.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the file; an absent one is empty. Raises OSError when it cannot be read or set aside."""
         self._path = path
         self._copies: dict[str, Verification] = {}
         self._destinations: dict[str, str] = {}
-        self._is_changed = False
+        self._new_copies: dict[str, Verification] = {}
+        self._new_destinations: dict[str, str] = {}
         self.lost: str | None = None
         """Says so when the file was damaged, and has been set aside."""
         try:
-            value = encoding.decode_object(path.read_bytes(), what=str(path))
-            copies = {str(copy): _verification(each) for copy, each in value["copies"].items()}
-            self._destinations = {str(name): str(copy) for name, copy in value["destinations"].items()}
-            self._copies = copies
-        except FileNotFoundError:
-            pass
+            self._read()
         except (Damaged, KeyError, TypeError, ValueError, AttributeError):
             aside = path.with_suffix(".damaged")
             os.replace(path, aside)
             self.lost = f"{path} was damaged (now {aside}): every copy counts as never verified until it is read again"
+
+    def _read(self) -> None:
+        with suppress(FileNotFoundError):
+            value = encoding.decode_object(self._path.read_bytes(), what=str(self._path))
+            copies = {str(copy): _verification(each) for copy, each in value["copies"].items()}
+            self._destinations = {str(name): str(copy) for name, copy in value["destinations"].items()}
+            self._copies = copies
 
     def get(self, copy_id: str | None) -> Verification | None:
         """The last complete reading of a copy."""
@@ -82,8 +89,7 @@ class Verified:
     def record(self, copy_id: str, verification: Verification) -> None:
         """Note a reading; a copy without an id is not told from others, so nothing is noted for it."""
         if copy_id:
-            self._copies[copy_id] = verification
-            self._is_changed = True
+            self._copies[copy_id] = self._new_copies[copy_id] = verification
 
     def copy_at(self, destination: str) -> str | None:
         """The id of the copy that was last seen at a destination."""
@@ -92,16 +98,20 @@ class Verified:
     def seen(self, destination: str, copy_id: str) -> None:
         """Note which copy is at a destination now."""
         if copy_id and self._destinations.get(destination) != copy_id:
-            self._destinations[destination] = copy_id
-            self._is_changed = True
+            self._destinations[destination] = self._new_destinations[destination] = copy_id
 
     def save(self) -> None:
         """Write the file if anything new was noted; raises OpskitError."""
-        if not self._is_changed:
+        if not (self._new_copies or self._new_destinations):
             return
-        copies = {copy: _value(each) for copy, each in self._copies.items()}
-        write_durably(self._path, encoding.encode({"copies": copies, "destinations": self._destinations}))
-        self._is_changed = False
+        with alone(self._path):
+            with suppress(OSError, Damaged, KeyError, TypeError, ValueError, AttributeError):
+                self._read()
+            self._copies |= self._new_copies
+            self._destinations |= self._new_destinations
+            copies = {copy: _value(each) for copy, each in self._copies.items()}
+            write_durably(self._path, encoding.encode({"copies": copies, "destinations": self._destinations}))
+        self._new_copies, self._new_destinations = {}, {}
 
 
 def verification_of(copy: Copy, report: CopyReport, history: History, now: datetime) -> Verification | None:

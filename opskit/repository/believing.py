@@ -51,10 +51,7 @@ class Judge:
 
         Holders that cannot are taken out of `holders`, and noted in `rejected`.
         """
-        digest = names.digest_in(name)
-        if digest is None:
-            rejected.append((holders[0].destination, name, Forged("not a name opskit gives")))
-            return None
+        digest = names.digest_in(name) or ""  # `listed` gives no name without one
         cached = self.cache.manifest(name) if self.cache else None
         if cached and cached[0] in self.allowed:
             with contextlib.suppress(Forged):  # the cache may be spoilt: the copies decide
@@ -87,11 +84,14 @@ class Judge:
 
 
 def listed(copies: Iterable[Copy], wanted: Callable[[str], bool]) -> Mapping[str, list[Copy]]:
-    """The wanted object names in order, with the copies that list them."""
+    """The wanted object names in order, with the copies that list them.
+
+    Only names that opskit gives: what other programs leave in a folder (desktop.ini) says nothing.
+    """
     found: dict[str, list[Copy]] = {}
     for copy in copies:
         for name in copy.objects:
-            if wanted(name):
+            if wanted(name) and names.digest_in(name) is not None:
                 found.setdefault(name, []).append(copy)
     return dict(sorted(found.items()))
 

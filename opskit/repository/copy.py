@@ -147,7 +147,13 @@ def get_from(copies: Sequence[Copy], name: str) -> bytes:
 
 def open_copy(destination: str, store: Store) -> Copy:
     """Open what is at a store; raises RepositoryNotFound, StoreError, Damaged."""
-    about = _read_fixed(store, names.REPOSITORY)
+    try:
+        about, copy = _read_fixed(store, names.REPOSITORY), _read_fixed(store, names.COPY) or {}
+    except Damaged as error:
+        raise Damaged(
+            f"{destination}: {store.location}: {error}",
+            hint=f"to write it anew: opskit heal --destination {destination}",
+        ) from error
     if about is None:
         raise RepositoryNotFound(
             f"{destination}: no opskit repository at {store.location}", hint="opskit init creates what is missing"
@@ -157,7 +163,6 @@ def open_copy(destination: str, store: Store) -> Copy:
             f"{destination}: repository format {about.get('format')!r}, this opskit reads format 1",
             hint="upgrade opskit on this host",
         )
-    copy = _read_fixed(store, names.COPY) or {}
     objects = {info.name: info.size for info in store.list()}
     return Copy(destination, store, str(copy.get("copy", "")), str(about.get("id", "")), objects)
 
@@ -165,6 +170,11 @@ def open_copy(destination: str, store: Store) -> Copy:
 def identity(repository: str, now: datetime) -> bytes:
     """The bytes of a new repository's `opskit.json`: the same at every copy, whenever that is made."""
     return encoding.encode({"format": 1, "id": repository, "created": names.utc(now)})
+
+
+def named(copy_id: str, now: datetime) -> bytes:
+    """The bytes of a copy's `copy.json`, the one object in which copies differ."""
+    return encoding.encode({"copy": copy_id, "created": names.utc(now)})
 
 
 def create(store: Store, about: bytes, *, copy_id: str, kit: Mapping[str, bytes], now: datetime) -> bool:
@@ -179,9 +189,8 @@ def create(store: Store, about: bytes, *, copy_id: str, kit: Mapping[str, bytes]
             f"{store.location} holds another repository: expected {repository}, got {found.get('id')}",
             hint="choose another folder, or use `opskit init --from` to take that repository over",
         )
-    created = encoding.encode({"copy": copy_id, "created": names.utc(now)})
     made = False
-    for name, data in (*kit.items(), (names.COPY, created), (names.REPOSITORY, about)):
+    for name, data in (*kit.items(), (names.COPY, named(copy_id, now)), (names.REPOSITORY, about)):
         with contextlib.suppress(ObjectExists):
             store.put(name, data)
             made = True

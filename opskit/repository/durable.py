@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,19 @@ def create_durably(path: Path, data: bytes) -> None:
         _sync_folder(path.parent)
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes that say so too from the files beside `path` meanwhile. May raise OpskitError."""
+    with _translated(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # let go by the kernel, whatever becomes of this process
+        yield
+    finally:
+        os.close(folder)
+
+
 def require_writable(path: Path) -> None:
     """Raise what `write_durably` would, as far as that can be known before; makes the folder."""
     with _translated(path):
@@ -47,13 +62,17 @@ def require_writable(path: Path) -> None:
 
 def _write_beside(path: Path, data: bytes) -> Path:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
+    # A name of its own, mode 0600: two processes that write one file must not write into one another.
+    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return Path(temporary)
 
 
 def _take_after(file: Path, model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -66,9 +67,17 @@ def test_a_dry_run_writes_nothing(behind: Machine) -> None:
     flip(max((behind.a / "packs").glob("*/*")))
     before = snapshot_of(behind.a), snapshot_of(behind.b)
     answer = behind.run("sync", "--dry-run")
-    assert answer.code == 0 and "1 snapshot" in answer.out
+    assert answer.code == 3 and re.search(r"a +lacks no snapshot\nb +1 snapshot, \d objects, ", answer.out)
     assert behind.run("heal", "--dry-run").code == 3
     assert (snapshot_of(behind.a), snapshot_of(behind.b)) == before
+
+
+def test_a_dry_run_sees_what_is_there_in_part(behind: Machine) -> None:
+    """A snapshot whose manifest is there and whose pack is not is lacked as well, and told: 3."""
+    assert behind.run("sync", "b").code == 0 and behind.run("sync", "--dry-run").code == 0
+    max((behind.b / "packs").glob("*/*")).unlink()
+    answer = behind.run("sync", "--dry-run")
+    assert answer.code == 3 and ", 1 object, " in answer.out
 
 
 def test_names_that_are_wrong_or_away(behind: Machine) -> None:
@@ -216,3 +225,51 @@ def test_only_a_maintainer_holds(machine: Machine) -> None:
     machine.config.write_text(re.sub(r"maintainers: \[.*?\]", f'maintainers: ["{"0" * 40}"]', text))
     answer = machine.run("hold", "latest")
     assert answer.code == 12 and not objects(machine.a, "marks")
+
+
+@pytest.mark.parametrize("name", ["opskit.json", "copy.json"])
+@pytest.mark.parametrize("damage", ["emptied", "rubbish", "gone"])
+def test_heal_mends_what_a_copy_is_opened_by(machine: Machine, name: str, damage: str) -> None:
+    """A copy whose own two objects say nothing is absent until heal writes them anew, the copy id as it was."""
+    assert machine.run("backup").code == 0
+    kept, path = (machine.b / "copy.json").read_bytes(), machine.b / name
+    path.write_bytes(b"rubbish" if damage == "rubbish" else b"")
+    if damage == "gone":
+        path.unlink()
+    assert machine.run("verify").code == 3
+    if damage != "gone":
+        answer = machine.run("status")
+        assert name in answer.out and "opskit heal --destination b" in machine.run("snapshots", "--from", "b").err
+    answer = machine.run("heal", "--dry-run")
+    assert answer.code == 3 and f"b: {name} to be written anew" in answer.err
+    answer = machine.run("heal", "--destination", "b")
+    assert answer.code == 0 and f"b: {name} written anew" in answer.err
+    assert json.loads((machine.b / "copy.json").read_bytes())["copy"] == json.loads(kept)["copy"]
+    assert (machine.b / "opskit.json").read_bytes() == (machine.a / "opskit.json").read_bytes()
+    assert machine.run("verify").code == 0
+    outcome = machine.run("audit", "search", "--op", "heal", "--json").json[-1]["d"]
+    assert outcome["identities"] == {"b": [name]}
+
+
+def test_heal_takes_over_no_other_repository(machine: Machine) -> None:
+    """A folder of another repository, or of none, is left as it is: that is for init and for people."""
+    assert machine.run("backup").code == 0
+    (machine.b / "opskit.json").write_text('{"format":1,"id":"ffffffffffffffffffffffffffffffff"}')
+    (machine.b / "copy.json").write_bytes(b"")
+    before = snapshot_of(machine.b)
+    assert machine.run("heal", "--destination", "b").code != 0 and snapshot_of(machine.b) == before
+    shutil.rmtree(machine.b)
+    machine.b.mkdir()
+    assert machine.run("heal", "--destination", "b").code != 0 and not any(machine.b.iterdir())
+
+
+def test_a_changed_opskit_json_is_an_alarm_and_is_replaced(machine: Machine) -> None:
+    """Manifests carry the sum of opskit.json: other bytes of the same meaning do not pass, and heal puts it right."""
+    assert machine.run("backup").code == 0
+    path = machine.b / "opskit.json"
+    good = path.read_bytes()
+    path.write_bytes(good + b" ")
+    answer = machine.run("verify")
+    assert answer.code == 13 and "opskit.json" in answer.out
+    assert machine.run("heal", "--destination", "b").code == 13 and path.read_bytes() == good
+    assert machine.run("verify").code == 0

@@ -159,3 +159,12 @@ def test_an_absent_destination_counts_as_not_ok(lab: HostLab, capsys: Capture) -
     assert "unreachable" in capsys.readouterr().out
     assert lab.run("verify", "--destination", "b") == 20
     assert lab.run("verify", "--destination", "a") == 0
+
+
+def test_what_other_programs_leave_is_no_alarm(lab: HostLab, capsys: Capture) -> None:
+    """A desktop.ini in a folder of a copy is nobody's snapshot: not read, not mistrusted, not in the way."""
+    for kind in ("snapshots", "packs", "marks"):
+        (lab.root / "a" / kind).mkdir(exist_ok=True)
+        (lab.root / "a" / kind / "desktop.ini").write_text("[.ShellClassInfo]\n")
+    assert lab.run("verify") == 0 and lab.run("snapshots") == 0 and lab.run("backup") == 0
+    assert "desktop.ini" not in capsys.readouterr().err

@@ -76,7 +76,7 @@ def mend(
         signers=[lab.keys.host_key],
         repository=REPOSITORY,
     )
-    return reports, heal(copies, reports, targets or list(lab.stores), workers=workers)
+    return reports, heal(copies, reports, targets or list(lab.stores), about=lab.about, workers=workers)
 
 
 def assert_whole(lab: Lab) -> None:

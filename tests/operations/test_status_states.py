@@ -292,6 +292,18 @@ def test_the_memory_comes_back_as_it_was(tmp_path: Path, lab: Lab) -> None:
     assert read.lost is None and b'"":' not in path.read_bytes()
 
 
+def test_two_memories_are_both_kept(lab: Lab) -> None:
+    """What one process notes while another holds an older reading of the file is not lost when that one saves."""
+    path = lab.state / "verified" / "two.json"
+    first, second = Verified(path), Verified(path)
+    reading = Verification(lab.history().snapshots[0].manifest.finished, 1, 2)
+    first.record("one", reading)
+    first.save()
+    second.seen("a", "two")
+    second.save()
+    assert (Verified(path).get("one"), Verified(path).copy_at("a")) == (reading, "two")
+
+
 def test_a_copy_that_was_not_read_to_its_end_is_not_verified(lab: Lab) -> None:
     """A store that stops answering leaves no memory of a complete verify."""
     reports, found = lab.verify(), seen(lab)

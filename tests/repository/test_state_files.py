@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opskit.errors import CacheError, OpskitError
+from opskit.errors import CacheError
 from opskit.repository import lasttree
 from opskit.repository.cache import Cache, PackRow, open_or_replace
 from opskit.repository.durable import write_durably
@@ -180,16 +181,26 @@ def test_a_signature_notices(tmp_path: Path) -> None:
 
 
 def test_a_durable_write_replaces_whole(tmp_path: Path) -> None:
-    """The file is the old or the new one, mode 0600, with nothing beside it; a link in the way is not followed."""
+    """The file is the old or the new one, mode 0600, with nothing beside it, after a failure too."""
     path = tmp_path / "new" / "f"
     write_durably(path, b"one")
     write_durably(path, b"two")
     assert path.read_bytes() == b"two" and path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(path.parent) == ["f"] and path.parent.stat().st_mode & 0o777 == 0o700
-    (path.parent / "f.new").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OpskitError):
-        write_durably(path, b"three")
-    assert not (tmp_path / "elsewhere").exists() and path.read_bytes() == b"two"
+    with pytest.raises(TypeError):
+        write_durably(path, "text")  # type: ignore[arg-type]
+    assert os.listdir(path.parent) == ["f"] and path.read_bytes() == b"two"
+
+
+def test_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    """However many write a file at once, a reader finds one of the texts, whole, and nothing is left beside it."""
+    path, texts = tmp_path / "f", [bytes([65 + number]) * 100_000 for number in range(4)]
+    write_durably(path, texts[0])
+    with ThreadPoolExecutor(4) as threads:
+        done = [threads.submit(lambda text=text: [write_durably(path, text) for _ in range(10)]) for text in texts]
+        while not all(each.done() for each in done):
+            assert path.read_bytes() in texts
+    assert all(each.exception() is None for each in done) and os.listdir(tmp_path) == ["f"]
 
 
 def test_a_cache_in_use_is_not_thrown_away(tmp_path: Path) -> None:
