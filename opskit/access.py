@@ -16,7 +16,7 @@ from pathlib import Path
 
 from opskit import gpg
 from opskit.config.model import Config
-from opskit.errors import CacheError, Damaged, NoKey, OpskitError, RepositoryNotFound
+from opskit.errors import CacheError, Damaged, NoKey, OpskitError, RepositoryNotFound, together
 from opskit.gpg import Keyring, Signed
 from opskit.locations import is_bucket
 from opskit.operations.session import Host, cache_file, open_copies
@@ -99,7 +99,7 @@ def by_config(config: Config, destinations: Sequence[str] = ()) -> Iterator[Acce
     heads = _heads_of(host, notes)  # before the listings: what a backup acknowledges meanwhile is not in them
     copies, absent = open_copies(stores_of(config, destinations), host.repository)
     if not copies:
-        error = none_opened(absent)
+        error = together(absent)
         if isinstance(error, RepositoryNotFound):  # somebody who wants to read wants no new copy
             error.hint = "are the right disks mounted there? --repository DIR --key FILE reads a copy at another place"
         raise error
@@ -133,17 +133,10 @@ def _heads_of(host: Host, notes: list[str]) -> Heads | None:
         return None
 
 
-def none_opened(absent: Mapping[str, OpskitError]) -> OpskitError:
-    """One error for destinations none of which could be opened: a line for each, the first one's kind and hint."""
-    first = next(iter(absent.values()))
-    lines = [str(each) if str(each).startswith(f"{name}:") else f"{name}: {each}" for name, each in absent.items()]
-    return type(first)("\n".join(lines), hint=first.hint)
-
-
 def why_none_opens(stores: Mapping[str, Store], repository: str) -> OpskitError | None:
-    """Asks every destination anew; the error of `none_opened`, or None where one can be opened."""
+    """Asks every destination anew; the error of all of them, or None where one can be opened."""
     copies, absent = open_copies(stores, repository)
-    return None if copies or not absent else none_opened(absent)
+    return None if copies or not absent else together(absent)
 
 
 @contextmanager

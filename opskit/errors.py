@@ -33,6 +33,8 @@ share a base below OpskitError: mistaking one for the other is how backups lose 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class OpskitError(Exception):
     """Base of all expected failures.
@@ -176,3 +178,10 @@ class Interrupted(OpskitError):
     """A signal asked to stop; what was done so far stays."""
 
     exit_code = 130
+
+
+def together(failures: Mapping[str, OpskitError]) -> OpskitError:
+    """One error for several destinations that failed: a line for each, the first one's kind and hint."""
+    first = next(iter(failures.values()))
+    lines = [str(each) if str(each).startswith(f"{name}:") else f"{name}: {each}" for name, each in failures.items()]
+    return type(first)("\n".join(lines), hint=first.hint)

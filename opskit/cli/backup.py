@@ -258,15 +258,22 @@ def _reason(name: str, reason: OpskitError, told: set[str]) -> str:
 
 
 def _advise(context: Context, result: Result, told: set[str]) -> None:
-    from opskit.errors import StoreFull
+    """What to do about each copy that is not current, by what kept it from being so."""
+    from opskit.errors import Damaged, StoreFull, StoreRefused
 
-    behind = [name for name, state in result.destinations.items() if state != "ok"]
-    hints = [
-        f"free space at {name}, then: opskit sync {name}"
-        for name in behind
-        if isinstance(result.reasons.get(name), StoreFull)
-    ]
-    others = [name for name in behind if not isinstance(result.reasons.get(name), StoreFull)]
+    hints, others = list[str](), list[str]()
+    for name, state in result.destinations.items():
+        reason = result.reasons.get(name)
+        if state == "ok":
+            continue
+        if isinstance(reason, StoreFull):
+            hints.append(f"free space at {name}, then: opskit sync {name}")
+        elif isinstance(reason, StoreRefused):
+            hints.append(f"when {name} may be written again: opskit sync {name} (the next backup does it too)")
+        elif isinstance(reason, Damaged) and reason.hint:
+            hints.append(reason.hint)
+        else:
+            others.append(name)
     if others:
         there = "it can be reached" if len(others) == 1 else "they can be reached"
         hints.append(f"when {there}: opskit sync {' '.join(others)} (the next backup does it too)")

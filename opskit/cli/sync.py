@@ -188,6 +188,8 @@ def _row(context: Context, copy: Copy, result: Synced) -> tuple[str, ...]:
         f"{counted(len(result.snapshots), 'snapshot')}, {counted(result.objects, 'object')}, "
         f"{human_bytes(result.total_bytes)} copied"
         if result.objects
+        else "nothing copied"
+        if _is_behind(result)
         else "nothing to copy"
     )
     left_out = f"; {counted(result.forgotten, 'snapshot')} forgotten" if result.forgotten else ""

@@ -19,14 +19,14 @@ from datetime import datetime
 from pathlib import Path
 
 from opskit import __version__, encoding
-from opskit.errors import NoKey, OpskitError, SourceError, StoreError, UnresolvedReference
+from opskit.errors import Damaged, NoKey, OpskitError, SourceError, StoreError, UnresolvedReference, together
 from opskit.gpg import usable_recipients
 from opskit.log import logger
 from opskit.operations import session as sessions
 from opskit.operations.locking import extend_lock
 from opskit.operations.reading import Reading, SourceReader, root_of
 from opskit.operations.session import Session
-from opskit.operations.sync import lacking, sync
+from opskit.operations.sync import Synced, lacking, sync
 from opskit.repository import index, lasttree, names, tree
 from opskit.repository import manifest as manifests
 from opskit.repository.copy import Copy
@@ -122,6 +122,7 @@ class _Run:
         self._host = session.host
         self._identity = session.host.identity
         self._rolled_back: list[str] = []
+        self._synced: dict[str, Synced] = {}
         self._marks = session.marks
         self._recipients, self._rejected = _recipients(session)
         self._fanout = Fanout(session.copies)
@@ -283,11 +284,11 @@ class _Run:
 
     def _commit(self, snapshot: Snapshot, data: bytes, older: Sequence[Snapshot]) -> None:
         """Give the manifest to every copy that has, or can be given, what it needs."""
-        session = self._session
+        session, marks = self._session, self._marks
         self._fanout.wait()
-        marks = self._marks
+        self._synced = {}
         for copy in session.working() if not marks.unreadable() else ():  # one of them may forget what would come back
-            sync(
+            self._synced[copy.destination] = sync(
                 copy, session.working(), older,
                 before=[each.name for each in marks.marks], forgotten=marks.forgotten(),
                 workers=self._options.workers, quick=True,
@@ -295,8 +296,8 @@ class _Run:
         for copy in session.working():
             self._commit_to(copy, snapshot, data)
         if not any(snapshot.name in copy.objects for copy in session.copies):
-            failures = [copy.failed for copy in session.copies if copy.failed]
-            raise failures[0] if failures else StoreError("no copy has everything the new snapshot needs")
+            failures = {copy.destination: copy.failed for copy in session.copies if copy.failed}
+            raise together(failures) if failures else StoreError("no copy has everything the new snapshot needs")
 
     def _commit_to(self, copy: Copy, snapshot: Snapshot, data: bytes) -> None:
         session = self._session
@@ -307,7 +308,7 @@ class _Run:
             log.info("snapshot committed", destination=copy.destination, snapshot=snapshot.name)
         except OpskitError as error:
             copy.failed = error
-            log.warning("copy failed", destination=copy.destination, reason=str(error))
+            log.info("copy failed", destination=copy.destination, reason=str(error))
 
     def _lock(self, result: Result, snapshot: Snapshot) -> None:
         session = self._session
@@ -328,20 +329,35 @@ class _Run:
         result.errors += [f"recipient {reason}" for reason in self._rejected]
         rejected = {(place, name): _rejection(place, name, error) for place, name, error in session.rejected}
         result.errors += rejected.values()
-        forgotten = self._marks.forgotten()
         for copy in session.copies:
             result.put_bytes[copy.destination], copy.put_bytes = copy.put_bytes, 0
-            missing = [each for each in older if each.name not in copy.objects and each.id not in forgotten]
+            lack = self._lack_of(copy, older)
             if copy.failed is not None:
                 result.destinations[copy.destination], result.reasons[copy.destination] = "failed", copy.failed
-            elif snapshot.name in copy.objects and not missing:
+            elif snapshot.name in copy.objects and lack is None:
                 result.destinations[copy.destination] = "ok"
             else:
                 result.destinations[copy.destination] = "behind"
-                result.reasons[copy.destination] = StoreError(f"{len(missing)} older snapshots are missing there")
+                result.reasons[copy.destination] = lack or StoreError("it lacks what the new snapshot needs")
+            if lost := self._synced.get(copy.destination, Synced()).put_back:
+                what = f"{len(lost):,} objects that older snapshots need were gone there, {lost[0]} among them"
+                result.errors.append(f"{copy.destination}: {what}; they were put back: do not trust that medium")
         for destination, reason in session.absent.items():
             result.destinations[destination], result.reasons[destination] = "behind", reason
         result.errors += self._rolled_back
+
+    def _lack_of(self, copy: Copy, older: Sequence[Snapshot]) -> OpskitError | None:
+        """Which older snapshots a copy has not, or not whole; None where it has all that are not forgotten."""
+        forgotten = self._marks.forgotten()
+        wanted = [each for each in older if each.id not in forgotten]
+        missing = sum(each.name not in copy.objects for each in wanted)
+        broken = {each.name for each, _ in self._synced.get(copy.destination, Synced()).lacking} & copy.objects.keys()
+        if broken:
+            return Damaged(
+                f"{len(broken):,} older snapshots are not whole there, nor can any copy at hand complete them",
+                hint="opskit verify names what is lost; bring in a destination that has it whole, then: opskit heal",
+            )
+        return StoreError(f"{missing:,} older snapshots are missing there") if missing else None
 
 
 def _rejection(destination: str, name: str, error: OpskitError) -> str:

@@ -38,7 +38,8 @@ class Synced:
     """What a copy was given: objects and bytes put, snapshots that are whole there now and were not before.
 
     `lacking` tells the snapshots that are not whole there yet, and why; `loose` the same of marks and evidence;
-    `forgotten` counts those left out because a mark forgets them.
+    `put_back` names objects that were gone though snapshots there need them; `forgotten` counts those left out because
+    a mark forgets them.
     """
 
     objects: int = 0
@@ -46,6 +47,7 @@ class Synced:
     snapshots: list[Snapshot] = field(default_factory=list)
     lacking: list[tuple[Snapshot, OpskitError]] = field(default_factory=list)
     loose: dict[str, OpskitError] = field(default_factory=dict)
+    put_back: list[str] = field(default_factory=list)
     forgotten: int = 0
 
 
@@ -150,14 +152,16 @@ class _Transfer:
             if self._target.failed is not None:
                 raise self._target.failed
             wanted = lacking(self._target, snapshot, self._read_list)
-            is_new = bool(wanted) or snapshot.name not in self._target.objects
+            was_there = snapshot.name in self._target.objects
             self._copy_all(wanted)
-            if snapshot.name not in self._target.objects:
+            if was_there:
+                self.result.put_back += wanted
+            else:
                 self._copy_all([snapshot.name])
         except OpskitError as error:
             self.result.lacking.append((snapshot, error))
             return
-        if is_new:
+        if wanted or not was_there:
             self.result.snapshots.append(snapshot)
 
     def _copy_all(self, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ Invariants:
 - Each copy has threads of its own; a slow one delays the others only when it is some objects behind (`_AHEAD`, or as
   many as it takes at once).
 - One copy's failure is recorded on that copy and stops nothing else. When the last copy fails, the
-  failure is raised: there is no one left to write for.
+  failures are raised together: there is no one left to write for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from opskit.errors import OpskitError, StoreError
+from opskit.errors import OpskitError, StoreError, together
 from opskit.repository import names
 from opskit.repository.copy import Copy
 from opskit.repository.threads import end
@@ -39,7 +39,7 @@ class Fanout:
             lane.close(kind)
 
     def put(self, name: str, data: Buffer) -> None:
-        """Queue an object for every working copy; raises the first copy's StoreError when none works."""
+        """Queue an object for every working copy; raises every copy's failure when none works."""
         for lane in self._lanes:
             lane.put(name, data)
         self._require_one()
@@ -51,9 +51,9 @@ class Fanout:
         self._require_one()
 
     def _require_one(self) -> None:
-        failures = [lane.copy.failed for lane in self._lanes if lane.copy.failed is not None]
+        failures = {lane.copy.destination: lane.copy.failed for lane in self._lanes if lane.copy.failed is not None}
         if self._lanes and len(failures) == len(self._lanes):
-            raise failures[0]
+            raise together(failures)
 
 
 class _Lane:

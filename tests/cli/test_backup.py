@@ -381,3 +381,44 @@ def test_a_source_that_became_a_link(machine: Machine) -> None:
     machine.source.symlink_to(machine.folder / "moved")
     answer = machine.run("backup", "--json")
     assert answer.code == 3 and "link" in answer.json[0]["errors"][0]
+
+
+def test_backup_tells_of_objects_that_were_gone(machine: Machine) -> None:
+    """A pack that a copy has lost is put back from the other, and that is told: the medium loses data. 3, then 0."""
+    assert machine.run("backup").code == 0
+    lost = sorted(objects(machine.b, "packs"))[0]
+    (machine.b / lost).unlink()
+    answer = machine.run("backup")
+    assert answer.code == 3 and f"b: 1 objects that older snapshots need were gone there, {lost}" in answer.err, answer
+    assert (machine.b / lost).read_bytes() == (machine.a / lost).read_bytes()
+    assert machine.run("backup").code == 0 and machine.run("verify").code == 0
+
+
+def test_backup_tells_of_older_snapshots_that_nothing_completes(machine: Machine) -> None:
+    """Where an older snapshot is broken at every copy none of them is current: the new snapshot is made, and 3."""
+    (machine.source / "passing").write_bytes(os.urandom(3000))
+    assert machine.run("backup").code == 0
+    first = objects(machine.a, "packs")
+    (machine.source / "passing").unlink()
+    (machine.source / "lasting").write_bytes(os.urandom(3000))
+    assert machine.run("backup").code == 0
+    largest = max(first, key=lambda name: (machine.a / name).stat().st_size)
+    for copy in (machine.a, machine.b):
+        (copy / largest).unlink()
+    answer = machine.run("backup", "--json")
+    assert answer.code == 3 and answer.json[0]["destinations"] == {"a": "behind", "b": "behind"}
+    answer = machine.run("backup")
+    assert "older snapshots are not whole there" in answer.out and "opskit verify names what is lost" in answer.err
+
+
+def test_every_destination_that_fails_is_named(machine: Machine) -> None:
+    """Where nothing can be written anywhere the error has a line for each destination, and no raw log line."""
+    assert machine.run("backup").code == 0
+    (machine.source / "more").write_bytes(os.urandom(3000))
+    for copy in (machine.a, machine.b):
+        shutil.rmtree(copy / "packs")
+        (copy / "packs").write_text("in the way")
+        shutil.rmtree(copy / ".tmp", ignore_errors=True)
+    answer = machine.run("backup")
+    assert answer.code in (20, 22) and "copy failed" not in answer.err
+    assert "error: a: " in answer.err and "b: " in answer.err.partition("a: ")[2], answer

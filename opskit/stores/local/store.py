@@ -174,7 +174,7 @@ class LocalStore:
                 self._require_mount()
             raise StoreError(
                 f"{self.location}: expected a folder, got nothing: the folder is absent",
-                hint="mount the medium, or correct the path; opskit init makes the folder for a new destination",
+                hint="mount the medium, or correct the path; a new medium there: opskit init --destination NAME=PATH",
             ) from error
         except NotADirectoryError as error:
             raise self._misplaced("", "a folder", "a file") from error
@@ -366,7 +366,7 @@ class LocalStore:
         except OSError as error:
             what = f"{self.location}: cannot {verb}{' ' + name if name else ''}: {error.strerror or error}"
             if error.errno in _FULL:
-                raise StoreFull(what, hint="free some space there, or let opskit forget and prune do it") from error
+                raise StoreFull(what, hint="free some space there, or move to a larger medium") from error
             if error.errno in _REFUSED:
                 raise StoreRefused(what, hint="check owner, permissions and mount options of that folder") from error
             kind = ObjectUnreadable if verb == "read" and error.errno in _ROTTEN else StoreError
