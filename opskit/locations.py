@@ -1,6 +1,7 @@
-"""Places as people type them: folders and `s3://BUCKET/PREFIX?endpoint=…&region=…`, and what the config says of them.
+"""Places as people type them, and what the config says of them: folders and `s3://BUCKET/PREFIX?OPTION=…&OPTION=…`.
 
-It deliberately looks at no place: whether something is there shows when it is used.
+Options of a bucket are endpoint, region and owner. It deliberately looks at no place: whether something is there shows
+when it is used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from opskit.config.model import (
+    ACCOUNT_PATTERN,
     BUCKET_PATTERN,
     ENDPOINT_PATTERN,
     MEANINGS,
@@ -28,6 +30,7 @@ _PATTERNS = {
     "prefix": PREFIX_PATTERN,
     "endpoint": ENDPOINT_PATTERN,
     "region": REGION_PATTERN,
+    "owner": ACCOUNT_PATTERN,
 }
 
 
@@ -80,6 +83,7 @@ def bucket_at(option: str, location: str) -> S3Bucket:
         prefix=given["prefix"] or None,
         endpoint=options.get("endpoint"),
         region=options.get("region"),
+        owner=options.get("owner"),
     )
 
 

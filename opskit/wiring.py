@@ -94,6 +94,7 @@ def _s3_place(bucket: S3Bucket) -> S3Place:
         bucket.prefix or "",
         region=bucket.region,
         endpoint=bucket.endpoint,
+        owner=bucket.owner,
         storage_class=bucket.storage_class,
         sse=bucket.sse,
         kms_key=bucket.kms_key,

@@ -15,10 +15,17 @@ from opskit.stores.s3 import S3Store
 from opskit.stores.wrappers.limits import Limited
 from opskit.stores.wrappers.retry import Retrying
 
+OWNED = "s3://bucket/p?owner=012345678901"
+
 
 def test_a_bucket_is_read_from_its_location() -> None:
-    """Bucket, prefix, endpoint and region are taken from the text, and the store shows the same text again."""
-    for text in ("s3://bucket", "s3://bucket/a/b", "s3://bucket/p?endpoint=https://s3.example.org:9000&region=eu-1"):
+    """Bucket, prefix, endpoint, region and owner are taken from the text, and the store shows the same text again."""
+    for text in (
+        "s3://bucket",
+        "s3://bucket/a/b",
+        "s3://bucket/p?endpoint=https://s3.example.org:9000&region=eu-1",
+        OWNED,
+    ):
         bucket = locations.bucket_at("--repository", text)
         assert wiring.location_of(S3Destination(s3=bucket)) == text
         assert wiring.store_at("--repository", text).location == text
@@ -35,6 +42,7 @@ def test_a_bucket_is_read_from_its_location() -> None:
         ("s3://bucket/x?endpoint=https://user:pw@host", "endpoint: expected an address"),
         ("s3://bucket/x?endpoint=", "endpoint: expected"),
         ("s3://bucket/x?color=red", "expected a folder or s3://"),
+        ("s3://bucket/x?owner=me", "owner: expected the id of an AWS account, 12 digits, got 'me'"),
         ("s3://bucket/x#y", "expected a folder or s3://"),
     ],
 )
@@ -52,6 +60,7 @@ def test_what_init_writes_for_a_place(tmp_path: Path) -> None:
         "s3": {"bucket": "bucket", "prefix": "p"},
         "offsite": True,
     }
+    assert locations.destination_at("x", OWNED)["s3"] == {"bucket": "bucket", "prefix": "p", "owner": "012345678901"}
     there = locations.destination_at("x", "s3://bucket?endpoint=https://nas")
     assert there == {"s3": {"bucket": "bucket", "endpoint": "https://nas"}}
 

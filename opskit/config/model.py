@@ -35,6 +35,7 @@ PREFIX_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._
 # No '@': a user name or password has no place in an address that messages show.
 ENDPOINT_PATTERN = r"^https?://[A-Za-z0-9.\[\]:-]{1,253}(/[A-Za-z0-9._~-]+)*/?$"
 REGION_PATTERN = r"^[A-Za-z0-9-]{1,64}$"
+ACCOUNT_PATTERN = r"^[0-9]{12}$"
 STORAGE_CLASS_PATTERN = r"^[A-Z0-9_]{1,64}$"
 KMS_KEY_PATTERN = r"^[A-Za-z0-9:/_-]{1,2048}$"
 # What a pattern means to a person; `judging` puts it after "expected".
@@ -48,6 +49,7 @@ MEANINGS = {
     PREFIX_PATTERN: "1 to 5 parts of letters, digits, '.', '_' and '-', with '/' between them only",
     ENDPOINT_PATTERN: "an address such as https://s3.example.org, without a user name or a bucket",
     REGION_PATTERN: "a region such as eu-central-1",
+    ACCOUNT_PATTERN: "the id of an AWS account, 12 digits",
     STORAGE_CLASS_PATTERN: "a storage class such as STANDARD_IA",
     KMS_KEY_PATTERN: "the id, alias or ARN of a key",
 }
@@ -181,6 +183,9 @@ class S3Bucket(Entry):
     )
     endpoint: Annotated[str, Matches(ENDPOINT_PATTERN)] | None = key(
         "address of the service; default: AWS", default=None
+    )
+    owner: Annotated[str, Matches(ACCOUNT_PATTERN)] | None = key(
+        "id of the account that must own the bucket, in quotes; default: whoever owns it", default=None
     )
     storage_class: Annotated[str, Matches(STORAGE_CLASS_PATTERN)] | None = key(
         "storage class of new objects; default: the bucket's", default=None

@@ -211,6 +211,11 @@ BAD = [
     ),
     (
         "{path: /backup}",
+        "{s3: {bucket: bucket, owner: 123456789012}}",
+        "6:38: destinations.disk.s3.owner: wrong type, expected text, got the number 123456789012; quote it",
+    ),
+    (
+        "{path: /backup}",
         "{s3: {bucket: bucket, sse: aes}}",
         "6:36: destinations.disk.s3.sse: unsupported value, expected 'AES256' or 'aws:kms', got 'aes'",
     ),

@@ -86,6 +86,7 @@ buckets = st.builds(
         bucket=st.from_regex(r"\A[a-z0-9][a-z0-9.-]{1,20}[a-z0-9]\Z"),
         prefix=st.none() | st.from_regex(r"\A[a-z0-9_-]{1,5}(/[a-z0-9_-]{1,5}){0,4}\Z"),
         endpoint=st.none() | st.just("https://[::1]:9000/s3"),
+        owner=st.none() | st.from_regex(r"\A[0-9]{12}\Z"),
         storage_class=st.none() | st.just("STANDARD_IA"),
         sse=st.sampled_from([None, "AES256", "aws:kms"]),
         object_lock_days=st.none() | st.integers(1, 36_500),

@@ -104,6 +104,56 @@ def test_the_right_region_is_named(store: S3Store, proxy: Proxy, answered: bytes
     assert "region: eu-north-1" in str(caught.value.hint)
 
 
+def heads_of(store: S3Store) -> list[dict[str, str]]:
+    """The header fields of each request that the store sends from now on."""
+    heads: list[dict[str, str]] = []
+
+    def note(request: Any, **_: object) -> None:
+        fields = {name: each.decode() if isinstance(each, bytes) else each for name, each in request.headers.items()}
+        heads.append({name.lower(): each for name, each in fields.items()})
+
+    store.bucket.connection.client().meta.events.register("before-send.s3", note)
+    return heads
+
+
+def test_every_request_names_the_owner() -> None:
+    """Whatever a store with an owner does, each of its requests expects the bucket to be that account's."""
+    server = s3_server.running()
+    connection = server.connection(place={"bucket": "locking", "owner": "123456789012", "object_lock_days": 1})
+    store = server.store(connection)
+    heads = heads_of(store)
+    store.put("packs/one", b"1")
+    server.store(connection, threshold=1).put("packs/two", b"22")
+    list(store.list())
+    store.get("packs/one")
+    store.get("packs/one", offset=1)
+    store.get("packs/one", length=0)
+    store.extend_lock(["packs/one"], datetime.now(UTC) + timedelta(days=3))
+    store.clean(now=0, older_than=0)
+    with pytest.raises(StoreRefused):
+        store.delete("packs/one")
+    assert len(heads) > 9
+    assert {head.get("x-amz-expected-bucket-owner") for head in heads} == {"123456789012"}
+    told = probe(S3Store(connection, lambda: datetime.now(UTC), sleep=lambda _seconds: None))
+    assert told.owner is False and any("owner" in line for line in told.shortcomings()), "moto takes any owner"
+    assert all("x-amz-expected-bucket-owner" in head for head in heads)
+    named = {head["x-amz-expected-bucket-owner"] for head in heads}
+    assert named == {"123456789012", "111122223333"}, "the probe tries a stranger"
+
+
+def test_a_bucket_of_somebody_else_is_refused(proxy: Proxy) -> None:
+    """Where the owner is named, a refusal says whose bucket was expected; the probe sees that owners are minded."""
+    connection = s3_server.running().connection(port=proxy.port, place={"owner": "123456789012"})
+    store = S3Store(connection, lambda: NOW)
+    proxy.plan = [Fault(answer=DENIED)]
+    with pytest.raises(StoreRefused, match="expected a bucket of account 123456789012, and the permission") as caught:
+        store.put("one", b"x")
+    assert "whom the bucket belongs to" in str(caught.value.hint)
+    proxy.plan = [Fault("PUT", path=".owner", answer=DENIED)]
+    assert probe(store).owner
+    connection.close()
+
+
 def test_no_message_shows_a_secret(store: S3Store, proxy: Proxy) -> None:
     """Whatever the endpoint echoes about credentials stays out of message, hint, repr and cause."""
     echo = f"you sent {s3_server.SECRET}"
@@ -277,7 +327,9 @@ def keys_of(store: S3Store) -> list[str]:
 def test_probe_finds_out_and_cleans_up(store: S3Store, proxy: Proxy) -> None:
     """What holds is found by trying, and nothing is left behind. (moto stores bytes that do not fit their checksum.)"""
     honours = probe(store)
-    assert honours == Honours(conditional=True, checksums=False, versions=False, object_lock=None, is_clean=True)
+    assert honours == Honours(
+        conditional=True, checksums=False, versions=False, object_lock=None, owner=None, is_clean=True
+    )
     assert keys_of(store) == []
     assert ["SHA-256" in line for line in honours.shortcomings()] == [True]
 
@@ -328,15 +380,11 @@ def test_probe_tries_a_lock() -> None:
 
 def test_without_checksums_md5_guards_the_bytes(store: S3Store, proxy: Proxy) -> None:
     """Each put proves its bytes by a checksum that the endpoint knows."""
-    heads: list[dict[str, str]] = []
-    store.bucket.connection.client().meta.events.register(
-        "before-send.s3", lambda request, **_: heads.append({k.lower(): v for k, v in request.headers.items()})
-    )
+    heads = heads_of(store)
     store.put("one", b"abc")
     S3Store(store.bucket.connection, lambda: NOW, checksums=False).put("two", b"abc")
-    text = {name: value.decode() if isinstance(value, bytes) else value for name, value in heads[0].items()}
-    assert text["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
-    assert text["if-none-match"] == "*" and "content-md5" in heads[1] and "x-amz-checksum-sha256" not in heads[1]
+    assert heads[0]["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
+    assert heads[0]["if-none-match"] == "*" and "content-md5" in heads[1] and "x-amz-checksum-sha256" not in heads[1]
 
 
 # Policies

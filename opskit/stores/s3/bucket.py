@@ -29,7 +29,12 @@ class Bucket:
         self.failures = Failures(connection.place, now)
 
     def send(self, operation: str, **arguments: Any) -> Answer:
-        """One request, its errors as botocore raises them; `operation` is the client's method."""
+        """One request, its errors as botocore raises them; `operation` is the client's method.
+
+        The only place that sends any, so that none reaches a bucket of another owner than the one that was named.
+        """
+        if self.place.owner is not None:
+            arguments.setdefault("ExpectedBucketOwner", self.place.owner)
         answer: Answer = getattr(self.connection.client(), operation)(Bucket=self.place.bucket, **arguments)
         return answer
 

@@ -171,6 +171,13 @@ class Failures:
     def _denied(self, error: ClientError, act: _Act, cannot: str) -> StoreError:
         place = f"arn:aws:s3:::{self._place.bucket}"
         where = place if "List" in act.permission else f"{place}/{self._place.folder}*"
+        if self._place.owner is not None:  # the endpoint does not say which of the two it was
+            return StoreRefused(
+                f"{cannot}: access denied: expected a bucket of account {self._place.owner}, "
+                f"and the permission {act.permission} there, got {_said(error)}",
+                hint="ask whom the bucket belongs to (aws s3api list-buckets, by the account's own credentials); "
+                f"if it is {self._place.owner}, allow {act.permission} on {where}; if not, store nothing there",
+            )
         return StoreRefused(
             f"{cannot}: access denied: expected the permission {act.permission}, got {_said(error)}",
             hint=f"allow {act.permission} on {where}, or use credentials that may; "

@@ -15,14 +15,16 @@ class S3Place:
     """A bucket, a prefix in it, the endpoint that serves it, and what each put asks for.
 
     `prefix` has no "/" at either end. Without `endpoint` it is AWS; with one, the bucket stands in the path, not in the
-    host name. `object_lock_days` locks every object for that long from its put on, in `lock_mode`: nobody can shorten a
-    COMPLIANCE lock; GOVERNANCE yields to whoever has the permission to bypass it.
+    host name. `owner` is the id of the account that the bucket must belong to. `object_lock_days` locks every object
+    for that long from its put on, in `lock_mode`: nobody can shorten a COMPLIANCE lock; GOVERNANCE yields to whoever
+    has the permission to bypass it.
     """
 
     bucket: str
     prefix: str = ""
     region: str | None = None
     endpoint: str | None = None
+    owner: str | None = None
     storage_class: str | None = None
     sse: Literal["AES256", "aws:kms"] | None = None
     kms_key: str | None = None
@@ -33,7 +35,8 @@ class S3Place:
     def location(self) -> str:
         """What a person would type to reach this place."""
         text = f"s3://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
-        given = [("endpoint", self.endpoint), ("region", self.region if self.endpoint else None)]
+        region = self.region if self.endpoint else None
+        given = [("endpoint", self.endpoint), ("region", region), ("owner", self.owner)]
         options = "&".join(f"{name}={quote(value, safe='/:')}" for name, value in given if value)
         return f"{text}?{options}" if options else text
 

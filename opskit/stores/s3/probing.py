@@ -22,6 +22,8 @@ from opskit.stores.s3.store import S3Store
 
 _FIRST, _OTHER = b"opskit: may this be replaced?\n", b"opskit: it was.\n"
 _LOCK_SECONDS = 3
+_STRANGERS = ("111122223333", "444455556666")
+"""Ids of accounts that Amazon's documentation uses, and so nobody has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,15 @@ class Honours:
 
     `conditional`: a put can be kept from replacing. `checksums`: bytes that do not fit their SHA-256 are refused.
     `versions`: the bucket keeps versions. `object_lock`: a locked object cannot be deleted; None where no lock was
-    asked for. `is_clean`: whether all that was put to find out could be removed (put-only credentials cannot).
+    asked for. `owner`: a request that names another owner is refused; None where the place names none. `is_clean`:
+    whether all that was put to find out could be removed (put-only credentials cannot).
     """
 
     conditional: bool
     checksums: bool
     versions: bool
     object_lock: bool | None
+    owner: bool | None
     is_clean: bool
 
     def shortcomings(self) -> list[str]:
@@ -48,6 +52,8 @@ class Honours:
             found.append("the endpoint ignores SHA-256 checksums: opskit sends MD5 ones")
         if self.object_lock is False:
             found.append("the bucket has no working object lock: make one with object lock, or drop object_lock_days")
+        if self.owner is False:
+            found.append("the endpoint ignores whose bucket is expected: owner protects nothing there")
         return found
 
 
@@ -60,10 +66,12 @@ def probe(store: S3Store) -> Honours:
         with bucket.translated("put_object"):
             conditional = _is_conditional(bucket, key, made)
             checksums = _checks_bytes(bucket, f"{key}.bytes", made)
+            owner = _minds_owner(bucket, f"{key}.owner", made, conditional=conditional) if bucket.place.owner else None
             object_lock = _locks(bucket, f"{key}.lock", made, store) if bucket.place.object_lock_days else None
     finally:
         is_clean = all([_is_removed(bucket, *each) for each in made])
-    return Honours(conditional, checksums, any("VersionId" in answer for _, answer in made), object_lock, is_clean)
+    versions = any("VersionId" in answer for _, answer in made)
+    return Honours(conditional, checksums, versions, object_lock, owner, is_clean)
 
 
 def _put(bucket: Bucket, key: str, body: bytes, made: list[tuple[str, Answer]], **wanted: object) -> Answer:
@@ -109,6 +117,19 @@ def _checks_bytes(bucket: Bucket, key: str, made: list[tuple[str, Answer]]) -> b
             raise
         return False  # it refused the header, not the bytes
     return True
+
+
+def _minds_owner(bucket: Bucket, key: str, made: list[tuple[str, Answer]], *, conditional: bool) -> bool:
+    """Whether a put is refused that expects the bucket to be somebody else's."""
+    other = next(each for each in _STRANGERS if each != bucket.place.owner)
+    condition = {"IfNoneMatch": "*"} if conditional else {}  # a policy may take no put without it
+    try:
+        _put(bucket, key, _FIRST, made, ExpectedBucketOwner=other, **condition)
+    except ClientError as error:
+        if status_of(error) != 403:
+            raise
+        return True
+    return False
 
 
 def _locks(bucket: Bucket, key: str, made: list[tuple[str, Answer]], store: S3Store) -> bool:
