@@ -6,8 +6,10 @@ import base64
 import hashlib
 import json
 import logging
+import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -241,6 +243,22 @@ def test_other_keys_are_no_objects() -> None:
         store.bucket.send("put_object", Key=store.place.folder + key or "x", Body=b"")
     assert [info.name for info in store.list()] == ["a", "b/one"]
     store.close()
+
+
+@pytest.mark.parametrize("threshold", [64 * 1024 * 1024, 1024 * 1024])
+def test_bytes_are_sent_from_where_they_lie(threshold: int) -> None:
+    """A put, whole or in parts, takes next to no memory for the bytes it sends."""
+    data = memoryview(bytearray(os.urandom(12 * 1024 * 1024))).toreadonly()
+    store = s3_server.running().store(threshold=threshold, part_size=4 * 1024 * 1024)
+    store.put("small", b"x")  # what is made once is made
+    tracemalloc.start()
+    try:
+        store.put("packs/one", data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1024 * 1024
+    assert store.get("packs/one") == data
 
 
 # Object lock

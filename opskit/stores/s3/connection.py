@@ -7,13 +7,13 @@ Checksums are opskit's own business, so the client adds none of its own, which m
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from opskit.stores.s3.body import Body
 from opskit.stores.s3.place import S3Place
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Connection:
         )
         client = session.client("s3", endpoint_url=place.endpoint, config=config)
         # Last: botocore's own handlers come first.
-        client.meta.events.register_last("before-call.s3", _send_at_once)
+        client.meta.events.register_last("before-call.s3", _ask_first)
         return client
 
 
@@ -111,16 +111,13 @@ def _timestamp(text: Any) -> datetime:
     return parsed
 
 
-def _send_at_once(params: dict[str, Any], **_: object) -> None:
-    """Hand bodies to the socket in one piece, and ask first (Expect: 100-continue) for large ones only.
+def _ask_first(params: dict[str, Any], **_: object) -> None:
+    """Ask before sending (Expect: 100-continue) for large bodies only.
 
-    botocore makes files of bytes, which are sent 16 KiB at a time. Asking costs a round trip, and a second where nobody
-    answers; it pays where a taken name keeps a large body from being sent.
+    Asking costs a round trip, and a second where nobody answers; it pays where a taken name keeps a large body from
+    being sent.
     """
+    params["headers"].pop("Expect", None)
     body = params.get("body")
-    if isinstance(body, io.BytesIO):
-        body = params["body"] = body.getvalue()
-    if isinstance(body, bytes | bytearray):
-        params["headers"].pop("Expect", None)
-        if len(body) >= EXPECT_FROM:
-            params["headers"]["Expect"] = "100-continue"
+    if isinstance(body, Body) and len(body) >= EXPECT_FROM:
+        params["headers"]["Expect"] = "100-continue"

@@ -27,6 +27,7 @@ from botocore.exceptions import ClientError
 from opskit.errors import StoreRefused
 from opskit.stores.base import Buffer, ObjectInfo, check_name
 from opskit.stores.s3 import locking, reading
+from opskit.stores.s3.body import octets
 from opskit.stores.s3.bucket import Bucket
 from opskit.stores.s3.connection import Connection
 from opskit.stores.s3.failures import code_of
@@ -71,8 +72,7 @@ class S3Store:
     def put(self, name: str, data: Buffer) -> None:
         """Store `data` under `name`, atomically and durably; raises ObjectExists, StoreError."""
         check_name(name)
-        # botocore takes no memoryview.
-        self._writer.put(name, bytes(data) if isinstance(data, memoryview) else data)
+        self._writer.put(name, octets(data))
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of `name`, or up to `length` of them from `offset`; raises ObjectNotFound, StoreError."""

@@ -25,6 +25,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from opskit.errors import ObjectExists, StoreError, StoreRefused
+from opskit.stores.s3.body import Body
 from opskit.stores.s3.bucket import Answer, Bucket
 from opskit.stores.s3.failures import code_of, status_of, was_repeated
 
@@ -56,7 +57,7 @@ class Writer:
         self._busy: set[str] = set()
         self._freed = threading.Condition()
 
-    def put(self, name: str, body: bytes | bytearray) -> None:
+    def put(self, name: str, body: memoryview) -> None:
         """Store `body`; raises ObjectExists, StoreError."""
         mark = os.urandom(12).hex()
         if self._ways.conditional:
@@ -67,7 +68,7 @@ class Writer:
                 raise self._taken(name)
             self._put(name, body, mark, {})
 
-    def _put(self, name: str, body: bytes | bytearray, mark: str, condition: dict[str, str]) -> None:
+    def _put(self, name: str, body: memoryview, mark: str, condition: dict[str, str]) -> None:
         is_large = len(body) > self._ways.threshold
         send, operation = (self._send_parts, "upload_part") if is_large else (self._send_whole, "put_object")
         for conflicts in range(_MAX_CONFLICTS):
@@ -110,18 +111,18 @@ class Writer:
             f"{self._bucket.place.location}: {name}: expected a free name, got an object stored earlier"
         )
 
-    def _send_whole(self, name: str, body: bytes | bytearray, mark: str, condition: dict[str, str]) -> Answer:
+    def _send_whole(self, name: str, body: memoryview, mark: str, condition: dict[str, str]) -> Answer:
         digest = hashlib.sha256(body).digest()
         return self._bucket.send(
             "put_object",
             Key=self._bucket.place.key(name),
-            Body=body,
+            Body=Body(body),
             **self._kept_as(mark, digest),
             **self._proof(body, digest),
             **condition,
         )
 
-    def _send_parts(self, name: str, body: bytes | bytearray, mark: str, condition: dict[str, str]) -> Answer:
+    def _send_parts(self, name: str, body: memoryview, mark: str, condition: dict[str, str]) -> Answer:
         kept = self._kept_as(mark, hashlib.sha256(body).digest())
         algorithm = {"ChecksumAlgorithm": "SHA256"} if self._ways.checksums else {}
         begun = self._bucket.send("create_multipart_upload", Key=self._bucket.place.key(name), **kept, **algorithm)
@@ -136,14 +137,13 @@ class Writer:
                 self._bucket.send("abort_multipart_upload", **upload)
             raise
 
-    def _parts(self, body: bytes | bytearray) -> Iterator[bytes]:
+    def _parts(self, body: memoryview) -> Iterator[memoryview]:
         size = max(self._ways.part_size, -(-len(body) // _MAX_PARTS))
-        view = memoryview(body)
-        return (bytes(view[start : start + size]) for start in range(0, len(body), size))
+        return (body[start : start + size] for start in range(0, len(body), size))
 
-    def _send_part(self, upload: dict[str, str], number: int, part: bytes) -> Answer:
+    def _send_part(self, upload: dict[str, str], number: int, part: memoryview) -> Answer:
         proof = self._proof(part, hashlib.sha256(part).digest())
-        sent = self._bucket.send("upload_part", **upload, PartNumber=number, Body=part, **proof)
+        sent = self._bucket.send("upload_part", **upload, PartNumber=number, Body=Body(part), **proof)
         known = {"ChecksumSHA256": proof["ChecksumSHA256"]} if "ChecksumSHA256" in sent else {}
         return {"PartNumber": number, "ETag": sent.get("ETag", ""), **known}
 
@@ -161,7 +161,7 @@ class Writer:
             wanted["ObjectLockRetainUntilDate"] = self._bucket.now() + timedelta(days=place.object_lock_days)
         return {name: value for name, value in wanted.items() if value is not None}
 
-    def _proof(self, body: bytes | bytearray, digest: bytes) -> dict[str, str]:
+    def _proof(self, body: memoryview, digest: bytes) -> dict[str, str]:
         """What lets the endpoint refuse bytes that changed on their way: SHA-256, or MD5, which all endpoints know."""
         if self._ways.checksums:
             return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": base64.b64encode(digest).decode()}
