@@ -24,6 +24,7 @@ from opskit.locations import bucket_at, is_bucket
 from opskit.operations.session import Host
 from opskit.repository.durable import write_durably
 from opskit.repository.identity import Identity, read_repository_id
+from opskit.repository.names import digest_in
 from opskit.secrets.reference import Reference, Resolver
 from opskit.secrets.stores.environment import EnvironmentScheme
 from opskit.secrets.stores.files import CredentialScheme, FileScheme
@@ -79,7 +80,7 @@ def bucket_store(
     from opskit.stores.wrappers.retry import Retrying
 
     connection = s3.Connection(_s3_place(bucket), _s3_credentials(bucket))
-    store: Store = s3.S3Store(connection, now, conditional=conditional, checksums=checksums)
+    store: Store = s3.S3Store(connection, now, conditional=conditional, checksums=checksums, digest_in=digest_in)
     if upload_limit or download_limit:
         up, down = (limit and limit * 1024 for limit in (upload_limit, download_limit))
         store = Limited(store, upload_rate=up, download_rate=down, clock=time.monotonic, sleep=time.sleep)

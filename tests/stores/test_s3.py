@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import logging
 import os
@@ -16,7 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.utils import parse_timestamp
+from urllib3 import HTTPResponse
 
 from opskit.errors import ObjectExists, ObjectNotFound, StoreError, StoreFull, StoreRefused, UnresolvedReference
 from opskit.stores.s3 import Connection, Honours, S3Place, S3Store, iam_policy, probe
@@ -259,6 +262,42 @@ def test_bytes_are_sent_from_where_they_lie(threshold: int) -> None:
         tracemalloc.stop()
     assert peak < 1024 * 1024
     assert store.get("packs/one") == data
+
+
+def test_known_hashes_are_signed_and_kept() -> None:
+    """The SHA-256 in a name is signed, asserted and noted without hashing; other bytes, and parts, are hashed once."""
+    promised = hashlib.sha256(b"promised").hexdigest()
+    store = s3_server.running().store(digest_in=lambda name: promised if "named" in name else None, threshold=5)
+    heads = heads_of(store)
+    store.put("packs/named", b"abc")
+    store.put("packs/other", b"abc")
+    store.put("packs/parts", b"abcdef")
+    hashes = [promised, *(hashlib.sha256(data).hexdigest() for data in (b"abc", b"", b"abcdef"))]
+    assert [head["x-amz-content-sha256"] for head in heads[:4]] == hashes
+    for head, digest in zip(heads[:2], hashes[:2], strict=True):
+        assert head["x-amz-meta-opskit-sha256"] == digest
+        assert head["x-amz-checksum-sha256"] == base64.b64encode(bytes.fromhex(digest)).decode()
+    with pytest.raises(StoreError, match="SHA-256"):
+        store.get("packs/named")
+
+
+@pytest.mark.parametrize("endpoint", [None, "https://s3.example.org"])
+def test_known_hashes_are_signed_over_tls_too(endpoint: str | None) -> None:
+    """What AWS or another service gets over TLS is signed with the hash of its bytes, as is what is sent in clear."""
+    place = S3Place("bucket", region="eu-central-1", endpoint=endpoint)
+    store = S3Store(Connection(place, lambda: (s3_server.KEY_ID, s3_server.SECRET)), lambda: NOW)
+    seen: list[Any] = []
+
+    def answered(request: Any, **_: object) -> AWSResponse:
+        seen.append(request)
+        raw = HTTPResponse(body=io.BytesIO(), status=200, preload_content=False)
+        return AWSResponse(request.url, 200, {"ETag": "x", "Content-Length": "0"}, raw)
+
+    store.bucket.connection.client().meta.events.register_first("before-send.s3", answered)
+    store.put("one", b"abc")
+    (request,) = seen
+    assert request.url.startswith("https://") and "SignedHeaders=" in request.headers["Authorization"].decode()
+    assert request.headers["X-Amz-Content-SHA256"].decode() == hashlib.sha256(b"abc").hexdigest()
 
 
 # Object lock

@@ -18,10 +18,11 @@ def octets(data: Buffer) -> memoryview:
 class Body:
     """A file over `octets`. It is read in one piece, whatever was asked for, so that it is sent in one piece.
 
-    It can be rewound, so that a request can be repeated.
+    It can be rewound, so that a request can be repeated. `sha256` is the lower-case hex hash of it all.
     """
 
-    def __init__(self, octets: memoryview) -> None:
+    def __init__(self, octets: memoryview, sha256: str) -> None:
+        self.sha256 = sha256
         self._view = octets
         self._position = 0
 

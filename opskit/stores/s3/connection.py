@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from opskit.stores.s3.body import Body
 from opskit.stores.s3.place import S3Place
+from opskit.stores.s3.signing import sign_known_hashes
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -94,6 +95,7 @@ class Connection:
         client = session.client("s3", endpoint_url=place.endpoint, config=config)
         # Last: botocore's own handlers come first.
         client.meta.events.register_last("before-call.s3", _ask_first)
+        sign_known_hashes(client)
         return client
 
 

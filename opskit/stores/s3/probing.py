@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from opskit.stores.s3.body import Body
 from opskit.stores.s3.bucket import Answer, Bucket
 from opskit.stores.s3.failures import status_of
 from opskit.stores.s3.store import S3Store
@@ -78,7 +79,8 @@ def _put(bucket: Bucket, key: str, body: bytes, made: list[tuple[str, Answer]], 
     # A bucket that locks by default takes no put without a checksum.
     md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
     proof = {} if "ChecksumSHA256" in wanted else {"ContentMD5": md5}
-    answer = bucket.genuine(bucket.send("put_object", Key=key, Body=body, **proof, **wanted), "probe")
+    signed = Body(memoryview(body), hashlib.sha256(body).hexdigest())
+    answer = bucket.genuine(bucket.send("put_object", Key=key, Body=signed, **proof, **wanted), "probe")
     made.append((key, answer))
     return answer
 

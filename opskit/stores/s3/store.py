@@ -31,7 +31,7 @@ from opskit.stores.s3.body import octets
 from opskit.stores.s3.bucket import Bucket
 from opskit.stores.s3.connection import Connection
 from opskit.stores.s3.failures import code_of
-from opskit.stores.s3.writing import Ways, Writer
+from opskit.stores.s3.writing import DigestIn, Ways, Writer
 
 MIB = 1024 * 1024
 
@@ -40,9 +40,11 @@ class S3Store:
     """Objects below a prefix of a bucket; see `opskit.stores.base` for the contract.
 
     `conditional` and `checksums` say what the endpoint honours, as `probe` finds out: without the first a put looks
-    first and then writes; without the second it proves its bytes by MD5. Objects above `threshold` bytes go in parts of
-    `part_size` (at least 5 MiB on AWS). `page_size` is how many keys a listing asks for at once, at most 1000. `now`
-    dates locks and tells how wrong a clock is; `sleep` (seconds) and `chance` (0 to 1) space repeated conflicts.
+    first and then writes; without the second it proves its bytes by MD5. `digest_in` gives the hex SHA-256 that a name
+    promises: such bytes are not hashed again, and the endpoint is asked to hold them against it. Objects above
+    `threshold` bytes go in parts of `part_size` (at least 5 MiB on AWS). `page_size` is how many keys a listing asks
+    for at once, at most 1000. `now` dates locks and tells how wrong a clock is; `sleep` (seconds) and `chance` (0 to 1)
+    space repeated conflicts.
     """
 
     at_once = 3
@@ -55,6 +57,7 @@ class S3Store:
         *,
         conditional: bool = True,
         checksums: bool = True,
+        digest_in: DigestIn = lambda _name: None,
         threshold: int = 64 * MIB,
         part_size: int = 16 * MIB,
         page_size: int = 1000,
@@ -66,7 +69,8 @@ class S3Store:
         self.lock_days = self.place.object_lock_days
         self.bucket = Bucket(connection, now)
         self.sleep = sleep
-        self._writer = Writer(self.bucket, Ways(conditional, checksums, threshold, part_size), sleep, chance)
+        ways = Ways(conditional, checksums, threshold, part_size)
+        self._writer = Writer(self.bucket, ways, digest_in, sleep, chance)
         self._page_size = page_size
 
     def put(self, name: str, data: Buffer) -> None:

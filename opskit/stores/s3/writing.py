@@ -47,12 +47,28 @@ class Ways:
     part_size: int = 16 * 1024 * 1024
 
 
-class Writer:
-    """Puts objects; `sleep` (seconds) and `chance` (0 to 1) serve the pauses after a conflict."""
+DigestIn = Callable[[str], str | None]
+"""The lower-case hex SHA-256 that an object's bytes have according to its name; None where it says nothing."""
 
-    def __init__(self, bucket: Bucket, ways: Ways, sleep: Callable[[float], None], chance: Callable[[], float]) -> None:
+
+class Writer:
+    """Puts objects.
+
+    `digest_in` saves hashing bytes that are named by their hash; `sleep` (seconds) and `chance` (0 to 1) serve the
+    pauses after a conflict.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        ways: Ways,
+        digest_in: DigestIn,
+        sleep: Callable[[float], None],
+        chance: Callable[[], float],
+    ) -> None:
         self._bucket = bucket
         self._ways = ways
+        self._digest = digest_in
         self._sleep, self._chance = sleep, chance
         self._busy: set[str] = set()
         self._freed = threading.Condition()
@@ -112,18 +128,18 @@ class Writer:
         )
 
     def _send_whole(self, name: str, body: memoryview, mark: str, condition: dict[str, str]) -> Answer:
-        digest = hashlib.sha256(body).digest()
+        digest = self._digest(name) or hashlib.sha256(body).hexdigest()
         return self._bucket.send(
             "put_object",
             Key=self._bucket.place.key(name),
-            Body=Body(body),
+            Body=Body(body, digest),
             **self._kept_as(mark, digest),
             **self._proof(body, digest),
             **condition,
         )
 
     def _send_parts(self, name: str, body: memoryview, mark: str, condition: dict[str, str]) -> Answer:
-        kept = self._kept_as(mark, hashlib.sha256(body).digest())
+        kept = self._kept_as(mark, self._digest(name) or hashlib.sha256(body).hexdigest())
         algorithm = {"ChecksumAlgorithm": "SHA256"} if self._ways.checksums else {}
         begun = self._bucket.send("create_multipart_upload", Key=self._bucket.place.key(name), **kept, **algorithm)
         upload = {"Key": self._bucket.place.key(name), "UploadId": begun.get("UploadId") or ""}
@@ -142,16 +158,17 @@ class Writer:
         return (body[start : start + size] for start in range(0, len(body), size))
 
     def _send_part(self, upload: dict[str, str], number: int, part: memoryview) -> Answer:
-        proof = self._proof(part, hashlib.sha256(part).digest())
-        sent = self._bucket.send("upload_part", **upload, PartNumber=number, Body=Body(part), **proof)
+        digest = hashlib.sha256(part).hexdigest()
+        proof = self._proof(part, digest)
+        sent = self._bucket.send("upload_part", **upload, PartNumber=number, Body=Body(part, digest), **proof)
         known = {"ChecksumSHA256": proof["ChecksumSHA256"]} if "ChecksumSHA256" in sent else {}
         return {"PartNumber": number, "ETag": sent.get("ETag", ""), **known}
 
-    def _kept_as(self, mark: str, digest: bytes) -> dict[str, Any]:
+    def _kept_as(self, mark: str, digest: str) -> dict[str, Any]:
         """What S3 is asked to keep with an object: marks, storage class, encryption, lock."""
         place = self._bucket.place
         wanted: dict[str, Any] = {
-            "Metadata": {MARK: mark, SHA256: digest.hex()},
+            "Metadata": {MARK: mark, SHA256: digest},
             "StorageClass": place.storage_class,
             "ServerSideEncryption": place.sse,
             "SSEKMSKeyId": place.kms_key,
@@ -161,10 +178,10 @@ class Writer:
             wanted["ObjectLockRetainUntilDate"] = self._bucket.now() + timedelta(days=place.object_lock_days)
         return {name: value for name, value in wanted.items() if value is not None}
 
-    def _proof(self, body: memoryview, digest: bytes) -> dict[str, str]:
+    def _proof(self, body: memoryview, digest: str) -> dict[str, str]:
         """What lets the endpoint refuse bytes that changed on their way: SHA-256, or MD5, which all endpoints know."""
         if self._ways.checksums:
-            return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": base64.b64encode(digest).decode()}
+            return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": base64.b64encode(bytes.fromhex(digest)).decode()}
         return {"ContentMD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
 
     @contextmanager
