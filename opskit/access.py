@@ -21,6 +21,7 @@ from opskit.gpg import Keyring, Signed
 from opskit.locations import is_bucket
 from opskit.operations.session import Host, cache_file, open_copies
 from opskit.repository import names
+from opskit.repository.believing import Rejected
 from opskit.repository.cache import Cache, open_or_replace
 from opskit.repository.copy import Copy
 from opskit.repository.heads import Heads
@@ -75,17 +76,18 @@ class Access:
             source=source,
         )
 
-    def marks(self) -> Marks:
+    def marks(self, torn: Sequence[Rejected] = ()) -> Marks:
         """All marks the copies show; without the cache while a backup on this host holds it."""
         try:
-            return self._marks(self.cache)
+            return self._marks(self.cache, torn)
         except CacheError:
-            return self._marks(None)
+            return self._marks(None, torn)
 
-    def _marks(self, cache: Cache | None) -> Marks:
+    def _marks(self, cache: Cache | None, torn: Sequence[Rejected]) -> Marks:
         return load_marks(
-            self.copies, self.verify, maintainers=self.maintainers, repository=self.repository, cache=cache
-        )
+            self.copies, self.verify,
+            maintainers=self.maintainers, repository=self.repository, cache=cache, torn=torn,
+        )  # fmt: skip
 
 
 @contextmanager

@@ -65,13 +65,14 @@ class FaultyStore:
             self._plan[crash_at] = Fault(when, Crash(f"at call {crash_at}, {when}"))
         self._lock = threading.Lock()
 
-    def put(self, name: str, data: Buffer) -> None:
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
         """Store `data` under `name`, or what the fault leaves of that."""
         fault = self._next("put", name)
         if fault.when == "before":
             self._fail(fault)
         whole = memoryview(data).cast("B")
-        self.inner.put(name, whole[: int(len(whole) * fault.kept)] if fault.when == "torn" else whole)
+        stored = whole[: int(len(whole) * fault.kept)] if fault.when == "torn" else whole
+        self.inner.put(name, stored, replace=replace)
         self._fail(fault)
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:

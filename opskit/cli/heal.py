@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from opskit.operations.heal import Healed
     from opskit.operations.verify import CopyReport
     from opskit.repository.copy import Copy
+    from opskit.repository.marks import Marks
 
 log = logger(__name__)
 app = noun()
@@ -47,19 +48,20 @@ def heal(
     context, op, wanted = Context.of(typer_context), "" if dry_run else "heal", destination or ()
     first = partial(_reidentify, context, wanted, dry_run)
     with opened_for_copying(context, op, wanted, first=first) as (config, opened, event):
-        targets, forgotten = chosen(opened, wanted), opened.marks().forgotten()
-        reports = _read_back(context, opened, targets, forgotten)
+        targets, marks = chosen(opened, wanted), opened.marks()
+        reports = _read_back(context, opened, targets, marks)
         any_absent = not destination and warn_of_absent(context, opened)
         if dry_run:
-            return _plan(context, targets, reports) or (3 if any_absent else 0)
+            return max(_plan(context, targets, reports), 3 if any_absent else 0)
         about = read_repository(config.state_dir) or b""
         results = heal(opened.copies, reports, [copy.destination for copy in targets], about=about)
         code = max(_tell(context, targets, reports, results), 3 if any_absent else 0)
         for name, result in results.items():
             mend_report(reports[name], result)
         remember(context, opened, {name: reports[name] for name in results})
-        event.note(**rolled_back(gone_back(targets, opened.heads, forgotten=forgotten)))
-        return judged(event, code, destinations={name: _as_json(result) for name, result in results.items()})
+        event.note(**rolled_back(gone_back(targets, opened.heads, forgotten=marks.forgotten())))
+        told = {name: _as_json(reports[name], result) for name, result in results.items()}
+        return judged(event, code, destinations=told)
 
 
 def _reidentify(context: Context, wanted: Sequence[str], dry_run: bool, config: Config, event: Event) -> None:
@@ -90,9 +92,7 @@ def _reidentify(context: Context, wanted: Sequence[str], dry_run: bool, config: 
         event.note(identities=mended)
 
 
-def _read_back(
-    context: Context, opened: Access, targets: Sequence[Copy], forgotten: Collection[str]
-) -> dict[str, CopyReport]:
+def _read_back(context: Context, opened: Access, targets: Sequence[Copy], marks: Marks) -> dict[str, CopyReport]:
     """What verify says of the targets; of the others nothing: what is taken from them is compared on the way."""
     from opskit.cli.copying import counting
     from opskit.operations.verify import CopyReport, verify
@@ -102,7 +102,7 @@ def _read_back(
         reports = verify(
             targets, opened.verify,
             signers=opened.signers, repository=opened.repository, heads=opened.heads, others=opened.copies,
-            forgotten=forgotten, progress=progress,
+            forgotten=marks.forgotten(), rejected=marks.rejected, progress=progress,
         )  # fmt: skip
     return {copy.destination: reports.get(copy.destination) or CopyReport() for copy in opened.copies}
 
@@ -120,34 +120,42 @@ def _plan(context: Context, targets: Sequence[Copy], reports: Mapping[str, CopyR
         context.write(f"{printable(copy.destination)}  {what}")
         _list(context, wanted)
     context.message("nothing was changed")
-    return 3 if any_found else 0
+    return max(_warn(context, targets, reports), 3 if any_found else 0)
 
 
 def _tell(
     context: Context, targets: Sequence[Copy], reports: Mapping[str, CopyReport], results: Mapping[str, Healed]
 ) -> int:
     if context.json:
-        context.write_json(
-            {"destinations": {copy.destination: _as_json(results[copy.destination]) for copy in targets}}
-        )
+        told = {name: _as_json(reports[name], result) for name, result in results.items()}
+        context.write_json({"destinations": told})
     for copy in targets:
         if not context.json:
             _tell_one(context, copy.destination, reports[copy.destination], results[copy.destination])
+    code = _warn(context, targets, reports)
+    return max(code, 0 if all(each.is_whole for each in results.values()) else 3)
+
+
+def _warn(context: Context, targets: Sequence[Copy], reports: Mapping[str, CopyReport]) -> int:
+    """Tell what heal does not mend: 13 where somebody may have tampered, 3 where a copy could not be read, else 0."""
+    from opskit.cli.render import printable
+
+    unread = [copy.destination for copy in targets if reports[copy.destination].failure is not None]
+    for name in unread:
+        reason = printable(str(reports[name].failure))
+        context.warning(f"{printable(name)} could not be read to its end: {reason}")
     if any(reports[copy.destination].is_forged for copy in targets):
         context.warning("a copy holds what nobody known made, or went back in time: heal does not judge that")
         context.hint("opskit verify tells what and where")
         return 13
-    unread = any(reports[copy.destination].failure for copy in targets)
-    return 0 if all(each.is_whole for each in results.values()) and not unread else 3
+    return 3 if unread else 0
 
 
 def _tell_one(context: Context, name: str, report: CopyReport, result: Healed) -> None:
     from opskit.cli.render import counted, human_bytes, printable
 
     done = len(result.replaced) + len(result.restored)
-    if report.failure is not None:
-        context.warning(f"{printable(name)} could not be read to its end: {printable(str(report.failure))}")
-    if not done and result.is_whole:
+    if not done and result.is_whole and not result.unharmed:
         state = context.styled("whole", "green") if report.failure is None else context.styled("unknown", "yellow")
         context.write(
             f"{printable(name)}  {state}  nothing to mend" + (" in what could be read" if report.failure else "")
@@ -157,6 +165,7 @@ def _tell_one(context: Context, name: str, report: CopyReport, result: Healed) -
     context.write(
         f"{printable(name)}  {state}  {counted(len(result.replaced), 'object')} replaced, "
         f"{len(result.restored):,} put back, {human_bytes(result.total_bytes)}"
+        + (f"; {len(result.unharmed):,} read as damaged once, and are right" if result.unharmed else "")
     )
     _list(context, [*result.replaced, *result.restored])
     for each, reason in list(result.failed.items())[:SHOWN]:
@@ -193,12 +202,20 @@ def _list(context: Context, names: Sequence[str]) -> None:
         context.write(f"  and {len(names) - SHOWN:,} more; --json lists them all")
 
 
-def _as_json(result: Healed) -> dict[str, object]:
+def _as_json(report: CopyReport, result: Healed) -> dict[str, object]:
+    """What became of a copy. `untrusted`, `rolled_back`, `error`: only where there are any; heal mends none of them."""
+    from opskit.cli.suspicions import SHOWN as NOTED
+
+    suspicious = {"untrusted": [*report.untrusted, *report.forks][:NOTED], "rolled_back": report.rolled_back[:NOTED]}
+    failure = {"error": str(report.failure)} if report.failure is not None else {}
     return {
+        **{kind: found for kind, found in suspicious.items() if found},
+        **failure,
         "replaced": result.replaced,
         "restored": result.restored,
         "lost": result.lost,
         "quarantined": result.quarantined,
+        "unharmed": result.unharmed,
         "failed": {name: str(reason) for name, reason in result.failed.items()},
         "bytes": result.total_bytes,
     }

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from opskit.repository.marks import Marks
     from opskit.repository.reader import Decrypt, SnapshotReader
 
+SHOWN = 10
+"""Snapshots that are not believed, told one by one."""
+
 RepositoryOption = Annotated[
     str | None,
     typer.Option("--repository", metavar="LOCATION", help="Read this copy, without any config; with --key."),
@@ -203,11 +206,15 @@ def warn_of_rejected(context: Context, history: History | Marks) -> int:
     from opskit.errors import Damaged, StoreError
 
     code = 0
-    for destination, name, reason in history.rejected:
+    ordered = sorted(history.rejected, key=lambda each: isinstance(each[2], Damaged | StoreError))
+    for number, (destination, name, reason) in enumerate(ordered):
         is_damage = isinstance(reason, Damaged | StoreError)
         code = max(code, 3 if is_damage else 13)
         what = "cannot be read" if is_damage else "IS NOT TO BE TRUSTED and was left out"
-        context.warning(f"{printable(destination)}: {printable(name)} {what}: {printable(str(reason))}")
+        if number < SHOWN:
+            context.warning(f"{printable(destination)}: {printable(name)} {what}: {printable(str(reason))}")
+    if len(ordered) > SHOWN:
+        context.warning(f"and {len(ordered) - SHOWN:,} more like these; opskit verify --json lists them all")
     if code == 13:
         context.hint("somebody who is not a known signer wrote there; opskit verify checks everything")
     return code

@@ -70,7 +70,7 @@ def _look(config: Config) -> Seen:
     from opskit.operations.status.look import look
     from opskit.wiring import host_of, stores_of
 
-    return look(host_of(config), stores_of(config), config.keys.maintainers)
+    return look(host_of(config), stores_of(config), config.sources.keys(), config.keys.maintainers)
 
 
 def _now() -> datetime:

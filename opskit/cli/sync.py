@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,22 +48,27 @@ def sync(
     context = Context.of(typer_context)
     wanted = [*(destinations or ()), *(destination or ())]
     with opened_for_copying(context, "" if dry_run else "sync", wanted) as (_, opened, event):
-        targets, sources = chosen(opened, wanted), chosen(opened, source or ())
+        sources = chosen(opened, source or ())
+        # Whoever names the only giver does not ask whether that one lacks anything.
+        targets = [each for each in chosen(opened, wanted) if wanted or not source or [each] != sources]
         torn = drop_torn(opened.copies)
-        history, marks = history_of(opened), opened.marks()
+        history, marks = history_of(opened), opened.marks(torn)
         lost = {(place, name) for place, name, _ in torn}
         back = gone_back(opened.copies, opened.heads, forgotten=marks.forgotten(), torn=lost)
-        event.note(**rolled_back(back), **rejected(history.rejected))
+        event.note(**rolled_back(back), **rejected([*history.rejected, *marks.rejected]))
         code = max(warn_of_rejected(context, history), warn_of_rejected(context, marks))
         code = max(code, 3 if _warn(context, torn, back) else 0)
         if not wanted and warn_of_absent(context, opened):
             code = max(code, 3)
+        _require_all_marks(marks)
         if dry_run:
             return max(_plan(context, targets, sources, history, marks), code)
-        _require_all_marks(marks)
         results = {copy.destination: _sync(context, opened, copy, sources, history, marks) for copy in targets}
-        code = max(code, _tell(context, targets, results), _warn_of_lone(context, targets, sources))
-        return judged(event, code, destinations={copy.destination: _as_json(copy, results) for copy in targets})
+        is_only = len(opened.copies) == 1 and not opened.absent
+        states = _states(targets, sources, results, is_only=is_only)
+        code = max(code, _tell(context, targets, results, states))
+        told = {name: _as_json(result, states[name]) for name, result in results.items()}
+        return judged(event, code, destinations=told)
 
 
 def _warn(context: Context, torn: Sequence[tuple[str, str, Exception]], back: Sequence[GoneBack]) -> bool:
@@ -91,16 +96,16 @@ def _require_all_marks(marks: Marks) -> None:
         )
 
 
-def _warn_of_lone(context: Context, targets: Sequence[Copy], sources: Sequence[Copy]) -> int:
-    """Where there is no other copy at hand nothing shows what a target lacks; 3 then, else 0."""
-    from opskit.cli.render import printable
-
-    lone = [copy for copy in targets if all(each is copy for each in sources)]
-    for copy in lone:
-        context.warning(
-            f"{printable(copy.destination)}: no other copy is at hand: whether it lacks anything is unknown"
-        )
-    return 3 if lone else 0
+def _states(
+    targets: Sequence[Copy], sources: Sequence[Copy], results: Mapping[str, Synced], *, is_only: bool
+) -> dict[str, str]:
+    """Of each target "behind" or "current"; where no other copy is at hand "unknown", or "alone" if there is none."""
+    states = {}
+    for copy in targets:
+        is_lone = all(each is copy for each in sources)
+        state = ("alone" if is_only else "unknown") if is_lone else "current"
+        states[copy.destination] = "behind" if _is_behind(results[copy.destination]) else state
+    return states
 
 
 def _sync(
@@ -156,14 +161,18 @@ def _size(name: str, copies: Sequence[Copy]) -> int:
     return next((copy.objects[name] for copy in copies if name in copy.objects), 0)
 
 
-def _tell(context: Context, targets: Sequence[Copy], results: dict[str, Synced]) -> int:
+def _tell(context: Context, targets: Sequence[Copy], results: Mapping[str, Synced], states: Mapping[str, str]) -> int:
     from opskit.cli.render import printable, table
 
     if context.json:
-        context.write_json({"destinations": {copy.destination: _as_json(copy, results) for copy in targets}})
+        told = {name: _as_json(result, states[name]) for name, result in results.items()}
+        context.write_json({"destinations": told})
     else:
-        for line in table([_row(context, copy, results[copy.destination]) for copy in targets]):
+        for line in table([_row(context, name, results[name], state) for name, state in states.items()]):
             context.write(line)
+    for name, state in states.items():
+        if state == "unknown":
+            context.warning(f"{printable(name)}: no other copy is at hand: whether it lacks anything is unknown")
     for copy in targets:
         for snapshot, reason in results[copy.destination].lacking[:SHOWN]:
             what = f"{snapshot.manifest.source} {snapshot.id[:8]} of {snapshot.manifest.started:%Y-%m-%d %H:%M}"
@@ -174,33 +183,31 @@ def _tell(context: Context, targets: Sequence[Copy], results: dict[str, Synced])
     failures = [copy.failed.exit_code for copy in behind if copy.failed is not None]
     if behind and not failures:
         context.hint("bring in a destination that has them intact; opskit verify tells which objects are damaged")
-    return 3 if behind and len(failures) < len(targets) else max(failures, default=0)
+    bad = behind or "unknown" in states.values()
+    return 3 if bad and len(failures) < len(targets) else max(failures, default=0)
 
 
 def _is_behind(result: Synced) -> bool:
     return bool(result.lacking or result.loose)
 
 
-def _row(context: Context, copy: Copy, result: Synced) -> tuple[str, ...]:
+def _row(context: Context, name: str, result: Synced, state: str) -> tuple[str, ...]:
     from opskit.cli.render import counted, human_bytes, printable
 
-    copied = (
-        f"{counted(len(result.snapshots), 'snapshot')}, {counted(result.objects, 'object')}, "
-        f"{human_bytes(result.total_bytes)} copied"
-        if result.objects
-        else "nothing copied"
-        if _is_behind(result)
-        else "nothing to copy"
-    )
+    copied = "nothing copied" if state == "behind" else "nothing to copy"
+    if result.objects:
+        what = f"{counted(len(result.snapshots), 'snapshot')}, {counted(result.objects, 'object')}"
+        copied = f"{what}, {human_bytes(result.total_bytes)} copied"
     left_out = f"; {counted(result.forgotten, 'snapshot')} forgotten" if result.forgotten else ""
-    state = context.styled("behind", "yellow") if _is_behind(result) else context.styled("current", "green")
-    return printable(copy.destination), state, f"{copied}{left_out}"
+    if state == "alone":
+        copied = "it is the only copy"
+    colour = {"behind": "yellow", "unknown": "yellow"}.get(state, "green")
+    return printable(name), context.styled(state, colour), f"{copied}{left_out}"
 
 
-def _as_json(copy: Copy, results: dict[str, Synced]) -> dict[str, object]:
-    result = results[copy.destination]
+def _as_json(result: Synced, state: str) -> dict[str, object]:
     return {
-        "state": "behind" if _is_behind(result) else "current",
+        "state": state,
         "objects": result.objects,
         "bytes": result.total_bytes,
         "snapshots": [each.id for each in result.snapshots],

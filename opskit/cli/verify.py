@@ -70,6 +70,7 @@ def _code(opened: Access, reports: Mapping[str, CopyReport]) -> int:
 def _read_back(context: Context, opened: Access, key: Path | None) -> dict[str, CopyReport]:
     from opskit.access import read_key_file
     from opskit.operations.verify import verify
+    from opskit.repository.marks import Marks
     from opskit.repository.names import RECOVER_PROGRAM
 
     total = sum(sum(copy.objects.values()) for copy in opened.copies)
@@ -83,6 +84,7 @@ def _read_back(context: Context, opened: Access, key: Path | None) -> dict[str, 
     def progress(size: int) -> None:
         sizes[0], sizes[1] = sizes[0] + 1, sizes[1] + size
 
+    marks = opened.marks() if opened.judges_signatures else Marks()
     expected = read_key_file(key).recover_sha256 if key else opened.recover_sha256
     with context.progress("verify", sample):
         return verify(
@@ -92,7 +94,8 @@ def _read_back(context: Context, opened: Access, key: Path | None) -> dict[str, 
             repository=opened.repository,
             kit={RECOVER_PROGRAM: expected} if expected else None,
             heads=opened.heads,
-            forgotten=opened.marks().forgotten() if opened.judges_signatures else (),
+            forgotten=marks.forgotten(),
+            rejected=marks.rejected,
             progress=progress,
         )
 

@@ -22,6 +22,7 @@ from opskit.log import logger
 from opskit.operations.verify import CopyReport
 from opskit.repository import names
 from opskit.repository.copy import Copy
+from opskit.repository.marks import HOLD, RELEASE
 from opskit.repository.recovery import kit as own_kit
 from opskit.repository.threads import end
 
@@ -171,9 +172,12 @@ class _Healing:
             self._progress(outcome)
 
     def _lose(self, name: str) -> None:
-        """Set aside what no copy at hand has right, unless it is right after all."""
+        """Set aside what no copy at hand has right, unless it is right after all.
+
+        Not a mark that may forget snapshots: without it they would be copied again.
+        """
         result = self._result
-        if name not in self._wrong:
+        if name not in self._wrong or names.kind_of_mark(name) not in ("", HOLD, RELEASE):
             result.lost.append(name)
             return
         try:

@@ -146,8 +146,9 @@ def _load_marks(session: Session) -> None:
     session.marks = load_marks(
         session.copies, host.identity.verify,
         maintainers=host.identity.maintainers, repository=host.repository, cache=session.cache,
+        torn=session.rejected,
     )  # fmt: skip
-    session.rejected.extend(session.marks.rejected)
+    session.rejected.extend(each for each in session.marks.rejected if each not in session.rejected)
 
 
 def _load_indexes(session: Session) -> None:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from opskit.errors import Damaged, NotMounted, ObjectNotFound, ObjectUnreadable, OpskitError, StoreError
 from opskit.repository import names
-from opskit.repository.believing import Verify
+from opskit.repository.believing import Rejected, Verify
 from opskit.repository.chains import chains_of, gaps_in, is_fork
 from opskit.repository.copy import Copy
 from opskit.repository.heads import Heads, gone_back
@@ -88,6 +88,7 @@ def verify(
     heads: Heads | None = None,
     others: Sequence[Copy] = (),
     forgotten: Collection[str] = frozenset(),
+    rejected: Sequence[Rejected] = (),
     workers: int = 2,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, CopyReport]:
@@ -95,7 +96,8 @@ def verify(
 
     `kit` are digests of kit objects known from outside (the recovery-key file). What `others` show of the history
     counts too: a manifest that is damaged here may tell there what is needed. They are not read back, nor judged.
-    `forgotten` are ids of snapshots that marks forget: nobody need have those.
+    `forgotten` are ids of snapshots that marks forget: nobody need have those. `rejected` are marks that were not
+    believed.
     """
     reports = {copy.destination: CopyReport() for copy in copies}
     shown = [*copies, *(copy for copy in others if copy.destination not in reports)]
@@ -108,7 +110,7 @@ def verify(
         except StoreError as error:
             report.failure = error
     _compare(copies, shown, reports, history, forgotten)
-    _judge_rejected(history, reports)
+    _judge_rejected([*history.rejected, *rejected], reports)
     _judge_chains(history, reports, forgotten)
     _judge_heads(copies, reports, heads, forgotten)
     _look_elsewhere(copies, reports)
@@ -225,9 +227,9 @@ def _from_any(copies: Sequence[Copy], name: str) -> bytes:
     return b""
 
 
-def _judge_rejected(history: History, reports: Mapping[str, CopyReport]) -> None:
-    """A manifest that is not believed though its bytes match its name was put there by somebody."""
-    for destination, name, reason in history.rejected:
+def _judge_rejected(rejected: Sequence[Rejected], reports: Mapping[str, CopyReport]) -> None:
+    """A manifest or mark that is not believed though its bytes match its name was put there by somebody."""
+    for destination, name, reason in rejected:
         if (report := reports.get(destination)) is None:
             continue
         is_failure = isinstance(reason, StoreError) or (isinstance(reason, Damaged) and name in report.damaged)

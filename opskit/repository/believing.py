@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from opskit.errors import Forged, OpskitError, StoreError
+from opskit.errors import Damaged, Forged, OpskitError, StoreError
 from opskit.gpg import Signed
 from opskit.repository import names
 from opskit.repository.cache import Cache
@@ -58,7 +58,7 @@ class Judge:
                 return check(name, digest, *cached)
         for copy in list(holders):
             try:
-                signed = self.verify(copy.get(name))
+                signed = self._signed(copy.get(name))
                 self._require_role(signed)
                 found = check(name, digest, signed.fingerprint, signed.payload)
             except (Forged, StoreError) as error:
@@ -74,6 +74,13 @@ class Judge:
         """Raises Forged for an object of another repository."""
         if repository != self.repository:
             raise Forged(f"{what} of repository {repository}, expected {self.repository}")
+
+    def _signed(self, data: bytes) -> Signed:
+        """What is signed. Bytes that fit their name and are no message are no damage: somebody put them there."""
+        try:
+            return self.verify(data)
+        except Damaged as error:
+            raise Forged(str(error), hint=error.hint) from error
 
     def _require_role(self, signed: Signed) -> None:
         if signed.fingerprint not in self.allowed:

@@ -64,25 +64,20 @@ class Copy:
     def replace(self, name: str, data: Buffer) -> None:
         """Make an object's bytes `data`, which the caller knows to be right. Raises StoreError.
 
-        What lay there moves to quarantine first; bytes that the medium does not give any more are gone anyway. What
-        cannot be read for another reason stays as it is.
+        What lay there goes to quarantine first; the object is never absent meanwhile. Bytes that the medium does not
+        give any more are gone anyway. What cannot be read for another reason stays as it is.
         """
         try:
-            found = self.store.get(name)
+            found: bytes | None = self.store.get(name)
+            is_right = found == data
         except ObjectNotFound:
-            found = None
-        except ObjectUnreadable as error:
-            found = error.found
-            if found is None:
-                self.store.delete(name)
-        if found != data:
-            if found is not None:
-                self._move_away(name, found)
-            try:
-                self.store.put(name, data)
-            except ObjectExists:  # where versions are kept, what was overwritten may show again
-                if self.store.get(name) != data:
-                    raise
+            found, is_right = None, False
+        except ObjectUnreadable as error:  # right bytes that a store does not stand by have to be put again, too
+            found, is_right = error.found, False
+        if not is_right:
+            if found is not None and found != data:
+                self._keep_aside(found)
+            self.store.put(name, data, replace=True)
             self._count(data)
         self.objects[name] = len(data)
 
@@ -101,21 +96,22 @@ class Copy:
             if error.found is None:
                 raise
             found = error.found
+            if names.sha256(found) == names.digest_in(name):
+                self.store.put(name, found, replace=True)
         if names.sha256(found) == names.digest_in(name):
             return False
-        self._move_away(name, found)
+        self._keep_aside(found)
+        self.store.delete(name)
         del self.objects[name]
         return True
 
-    def _move_away(self, name: str, found: bytes) -> None:
+    def _keep_aside(self, found: bytes) -> None:
         aside = names.quarantine(names.sha256(found))
         try:
             self.store.put(aside, found)
         except ObjectExists:
             if self.store.get(aside) != found:  # torn by a crash, on a medium that tears
-                self.store.delete(aside)
-                self.store.put(aside, found)
-        self.store.delete(name)
+                self.store.put(aside, found, replace=True)
 
     def get(self, name: str) -> bytes:
         """An object's bytes, compared with the hash in its name; raises Damaged, ObjectNotFound, StoreError."""

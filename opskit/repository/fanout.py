@@ -82,12 +82,16 @@ class _Lane:
                 self._turn = [future]
             self._pending.append(future)
         while len(self._pending) > self._room:
-            self._pending.popleft().result()
+            self._await_first()
 
     def wait(self) -> None:
         """Return when everything queued is stored, or the copy has failed."""
         while self._pending:
-            self._pending.popleft().result()
+            self._await_first()
+
+    def _await_first(self) -> None:
+        self._pending[0].result()  # before it is forgotten: an interruption waits for what is under way
+        self._pending.popleft()
 
     def _put(self, name: str, data: Buffer, before: Sequence[Future[None]]) -> None:
         wait(before)

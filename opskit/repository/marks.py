@@ -64,12 +64,14 @@ class Marks:
         return frozenset(each for found in self._of(FORGET) for each in found.mark.snapshots)
 
     def unreadable(self) -> list[Rejected]:
-        """Marks that copies list and none has whole: any of them may forget snapshots."""
-        believed = {found.name for found in self.marks}
+        """Marks that copies list and none has whole, and that may forget snapshots: a mark's name tells its kind."""
+        settled = {found.name for found in self.marks}
         return [
             (destination, name, reason)
             for destination, name, reason in self.rejected
-            if name not in believed and isinstance(reason, Damaged | StoreError)
+            if name not in settled
+            and isinstance(reason, Damaged | StoreError)
+            and names.kind_of_mark(name) not in (HOLD, RELEASE)
         ]
 
     def holds(self, now: datetime) -> dict[str, list[Marked]]:
@@ -87,10 +89,16 @@ class Marks:
 
 
 def load_marks(
-    copies: Sequence[Copy], verify: Verify, *, maintainers: Iterable[str], repository: str, cache: Cache | None = None
+    copies: Sequence[Copy],
+    verify: Verify,
+    *,
+    maintainers: Iterable[str],
+    repository: str,
+    cache: Cache | None = None,
+    torn: Iterable[Rejected] = (),
 ) -> Marks:
-    """Read and verify the marks of all copies."""
-    marks = Marks()
+    """Read and verify the marks of all copies; `torn` is what was taken out of their listings as not whole."""
+    marks = Marks(rejected=[each for each in torn if each[1].startswith("marks/")])
     judge = Judge(verify, frozenset(maintainers), repository, "maintainers", cache)
     for name, holders in listed(copies, lambda each: each.startswith("marks/")).items():
         marked = judge.believed(name, holders, partial(_marked, judge), marks.rejected)

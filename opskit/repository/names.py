@@ -24,6 +24,8 @@ _HASHED = re.compile(
     rf"|(?:snapshots|marks|evidence)/[0-9]{{8}}T[0-9]{{6}}Z-[a-z0-9_-]{{1,32}}-({_HASH})\.gpg"
 )
 
+_MARK = re.compile(rf"marks/[0-9]{{8}}T[0-9]{{6}}Z-([a-z0-9_-]{{1,32}})-{_HASH}\.gpg")
+
 
 def sha256(data: bytes) -> str:
     """Lower-case hex SHA-256."""
@@ -53,6 +55,12 @@ def index(digest: str) -> str:
 def packlist(digest: str) -> str:
     """A list of pack names shared by manifests."""
     return f"packlists/{digest}"
+
+
+def kind_of_mark(name: str) -> str:
+    """The kind that the name of a mark tells; "" for any other name."""
+    found = _MARK.fullmatch(name)
+    return found[1] if found else ""
 
 
 def snapshot(time: datetime, source: str, digest: str) -> str:

@@ -5,7 +5,8 @@ Contract (checked by tests/contracts over every implementation):
 - A name is 1-5 parts joined by "/", each of [A-Za-z0-9._-], none starting with "."; at most 255
   characters a part. That works on vfat and exFAT sticks and in S3. Anything else is a ValueError.
 - `put` is atomic and durable when it returns, and never replaces: a reader sees all bytes or no
-  object, also after a crash. A name that is taken raises ObjectExists and changes nothing.
+  object, also after a crash. A name that is taken raises ObjectExists and changes nothing. Only with
+  `replace` it takes the place of what is there: then a reader sees the old bytes or the new, at any time.
 - `get` returns exactly the bytes of the object (or of the range), else raises ObjectNotFound.
 - `list` yields every object below a prefix of whole parts, sorted by name, each once; it hides
   unfinished uploads. A failure to list is an exception, never a short list.
@@ -40,8 +41,8 @@ class Store(Protocol):
     location: str
     """What a person would type to reach this place; for messages."""
 
-    def put(self, name: str, data: Buffer) -> None:
-        """Store `data` under `name`, atomically and durably; raises ObjectExists, StoreError."""
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
+        """Store `data` under `name`, atomically and durably; raises ObjectExists (unless to replace), StoreError."""
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of `name`, or `length` of them from `offset`; raises ObjectNotFound, StoreError."""

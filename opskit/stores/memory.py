@@ -18,12 +18,12 @@ class MemoryStore:
         self._objects: dict[str, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
 
-    def put(self, name: str, data: Buffer) -> None:
-        """Keep a copy of `data` under `name`; raises ObjectExists."""
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
+        """Keep a copy of `data` under `name`; raises ObjectExists, unless to replace."""
         check_name(name)
         kept = bytes(data)
         with self._lock:
-            if name in self._objects:
+            if name in self._objects and not replace:
                 raise ObjectExists(f"{self.location}: {name}: expected a free name, got an object stored earlier")
             self._objects[name] = (kept, self._now())
 

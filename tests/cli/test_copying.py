@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from opskit import wiring
+from opskit.config.load import load
+from opskit.operations.hold import publish
+from opskit.operations.session import open_copies
+from opskit.repository import names
+from opskit.repository.marks import FORGET, Mark
 from tests.cli.hosts import Machine, objects, snapshot_of
 
 
@@ -123,15 +130,60 @@ def test_sync_says_when_a_mark_was_not_copied(behind: Machine) -> None:
     assert answer.code != 0 and answer.json["destinations"]["b"]["state"] == "behind"
 
 
-def test_sync_does_not_go_on_without_a_mark(behind: Machine) -> None:
-    """Where a mark is damaged at every copy nothing is copied: it may forget what would come back."""
+def forget(machine: Machine, snapshot: str) -> str:
+    """Put a mark that forgets a snapshot to every copy, as a maintainer; returns its name."""
+    config = load(machine.config)
+    host = wiring.host_of(config)
+    copies, _ = open_copies(wiring.stores_of(config), host.repository)
+    mark = Mark(FORGET, host.repository, host.label, host.now().replace(microsecond=0), snapshots=[snapshot])
+    return publish(host.identity, copies, mark)[0]
+
+
+@pytest.mark.parametrize("ways", [("flip", "flip"), ("empty", "other size")])
+@pytest.mark.parametrize("is_healed", [False, True])
+def test_sync_does_not_go_on_without_a_mark(behind: Machine, ways: tuple[str, str], is_healed: bool) -> None:
+    """Where a mark that may forget is damaged at every copy, however, nothing is copied; heal does not hide it."""
+    newest = (behind.a / next(iter(objects(behind.a, "snapshots") - objects(behind.b, "snapshots")))).name
+    mark = forget(behind, newest.rpartition("-")[2].removesuffix(".gpg"))
+    assert behind.run("sync", "b").code == 0 and newest not in os.listdir(behind.b / "snapshots")
+    for copy, way in zip((behind.a, behind.b), ways, strict=True):
+        if way == "flip":
+            flip(copy / mark)
+        else:
+            (copy / mark).write_bytes(b"" if way == "empty" else b"yy")
+    shutil.rmtree(behind.state / "cache")
+    if is_healed:
+        answer = behind.run("heal")
+        assert answer.code == 3 and mark in answer.out
+    before = everything(behind.b)
+    for command in (("sync",), ("sync", "--dry-run")):
+        answer = behind.run(*command)
+        assert answer.code == 13 and "may forget" in answer.err and everything(behind.b) == before
+    behind.run("backup")
+    assert newest not in os.listdir(behind.b / "snapshots"), "nor does backup bring it back"
+
+
+def test_what_somebody_put_among_the_marks_stops_nothing(behind: Machine) -> None:
+    """Bytes that fit their name and nobody signed forget nothing: told as forged by all, and sync goes on."""
+    junk = b"yy"
+    for kind in ("marks", "snapshots"):
+        (behind.b / kind).mkdir(exist_ok=True)
+        label = "forget" if kind == "marks" else "data"
+        (behind.b / kind / f"20261122T100000Z-{label}-{names.sha256(junk)}.gpg").write_bytes(junk)
+    assert behind.run("sync").code == 13
+    assert objects(behind.a, "snapshots") <= objects(behind.b, "snapshots")
+    noted = behind.run("audit", "search", "--op", "sync", "--json").json[-1]["d"]
+    assert {each["object"].partition("/")[0] for each in noted["rejected"]} == {"marks", "snapshots"}
+
+
+def test_a_damaged_hold_stops_nothing(behind: Machine) -> None:
+    """The name of a mark tells its kind: one that holds cannot forget, so sync goes on without it."""
     assert behind.run("hold", "latest").code in (0, 3)
     for copy in (behind.a, behind.b):
         for name in objects(copy, "marks"):
             flip(copy / name)
-    before = everything(behind.b)
-    answer = behind.run("sync")
-    assert answer.code == 13 and "may forget" in answer.err and everything(behind.b) == before
+    assert behind.run("sync").code == 3
+    assert objects(behind.a, "snapshots") == objects(behind.b, "snapshots")
 
 
 def test_sync_tells_what_stays_behind(behind: Machine) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -208,6 +210,45 @@ def test_a_lock_that_ran_out_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert machine.run("status", "--json").json["sources"]["data"]["locked"] == ["far"]
     monkeypatch.setattr(wiring, "now", lambda: datetime.now(UTC) + timedelta(hours=25))
     assert machine.run("status", "--json").json["sources"]["data"]["locked"] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [("status", Fault("HEAD", hangs=True)), ("backup", Fault("PUT", "retention", hangs=True)),
+     ("init", Fault("PUT", ".bytes", hangs=True))],
+)  # fmt: skip
+def test_nobody_waits_for_an_endpoint_that_hangs(tmp_path: Path, proxy: Proxy, command: str, fault: Fault) -> None:
+    """Ctrl-C while an endpoint gives no answer about locks, or to a probe, ends the command: 130."""
+    machine = host(tmp_path, location("locking", proxy.port))
+    lock_for(machine, 1)
+    assert machine.run("backup").code == 0
+    proxy.plan, done = [fault] * 20, len(proxy.requests)
+    process = machine.start(command)
+    try:
+        until = time.monotonic() + 30
+        while len(proxy.plan) == 20 and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert process.poll() is None and len(proxy.requests) > done
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_lock_is_judged_by_the_sources_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old snapshot of a source that is backed up no more, and whose lock nobody extends, hides no lock."""
+    machine = host(tmp_path, location("locking"))
+    lock_for(machine, 1)
+    text = machine.config.read_text()
+    once = f"sources:\n  once: {{paths: [{machine.source}]}}"
+    machine.config.write_text(re.sub(r"(?m)^sources:$", once, text))
+    assert len(machine.run("backup", "--json").json) == 2
+    machine.config.write_text(text)
+    monkeypatch.setattr(wiring, "now", lambda: datetime.now(UTC) + timedelta(hours=25))
+    assert machine.run("backup").code == 0
+    assert machine.run("status", "--json").json["sources"]["data"]["locked"] == ["far"]
 
 
 def test_locked_objects_cannot_be_taken_away(tmp_path: Path) -> None:

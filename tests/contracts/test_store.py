@@ -183,6 +183,28 @@ def test_put_never_replaces(store: Store) -> None:
     assert list(store.list()) == before
 
 
+def test_put_replaces_where_it_is_told_to(store: Store) -> None:
+    """With `replace` the object has the new bytes, once, and nothing else is left behind; an absent one is stored."""
+    store.put("keys/one", b"first")
+    store.put("keys/one", b"the second", replace=True)
+    store.put("keys/two", b"", replace=True)
+    assert (store.get("keys/one"), store.get("keys/two")) == (b"the second", b"")
+    assert [(info.name, info.size) for info in store.list()] == [("keys/one", 10), ("keys/two", 0)]
+    with pytest.raises(ValueError, match="not an object name"):
+        store.put("../a", b"x", replace=True)
+
+
+def test_a_reader_sees_the_old_or_the_new_bytes(store: Store) -> None:
+    """While an object is replaced over and over, it is never absent, and never anything but one of the two."""
+    texts = [b"a" * 30_000, b"b" * 30_000]
+    store.put("a", texts[0])
+    with ThreadPoolExecutor(1) as threads:
+        done = threads.submit(lambda: [store.put("a", texts[number % 2], replace=True) for number in range(20)])
+        while not done.done():
+            assert store.get("a") in texts
+    assert len(done.result()) == 20 and [info.name for info in store.list()] == ["a"]
+
+
 @given(data=contents, offset=st.integers(0, 4000), length=st.none() | st.integers(0, 4000))
 def test_range_is_a_slice(make_store: MakeStore, data: bytes, offset: int, length: int | None) -> None:
     """A range is that slice of the whole, cut off where the object ends."""

@@ -17,7 +17,7 @@ from opskit.operations.verify import CopyReport, verify
 from opskit.repository import names
 from opskit.repository.copy import Copy
 from opskit.repository.recovery import kit
-from opskit.stores.base import Store
+from opskit.stores.base import Buffer, Store
 from opskit.stores.memory import MemoryStore
 from tests.fakes import Crash, Fault, FaultyStore
 from tests.operations.judging import lab_in
@@ -209,7 +209,11 @@ class Unreadable:
     def __init__(self, inner: Store, name: str, error: StoreError | None = None) -> None:
         self._inner, self._name, self.location = inner, name, inner.location
         self._error = error or ObjectUnreadable("input/output error")
-        self.put, self.list = inner.put, inner.list
+        self.list = inner.list
+
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
+        self._inner.put(name, data, replace=replace)
+        self._name = "" if name == self._name else self._name
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         if name == self._name:
@@ -253,6 +257,18 @@ def test_rotten_bytes_are_set_aside(pair: Lab) -> None:
         _, results = mend(lab, "a", stores={"a": rotten, **({"b": lab.stores["b"]} if has_twin else {})})
         assert [lab.stores["a"].get(each.name) for each in lab.stores["a"].list("quarantine")] == [b"rotten"]
         assert results["a"].is_whole is has_twin and (pack in objects(lab, "a")) is has_twin
+
+
+def test_right_bytes_that_a_store_does_not_stand_by_are_put_again(pair: Lab) -> None:
+    """An object with the right bytes and another's hash noted beside it reads as damaged: heal ends that."""
+    pack = next(name for name in objects(pair, "a") if name.startswith("packs/"))
+    right = pair.stores["a"].get(pack)
+    for has_twin in (True, False):
+        lab = pair.fork(pair.state.with_name(f"noted-{has_twin}"))
+        doubted = Unreadable(lab.stores["a"], pack, ObjectUnreadable("others", found=right))
+        _, results = mend(lab, "a", stores={"a": doubted, **({"b": lab.stores["b"]} if has_twin else {})})
+        assert results["a"].is_whole and doubted.get(pack) == right
+        assert not list(lab.stores["a"].list("quarantine"))
 
 
 def test_good_bytes_are_never_set_aside() -> None:

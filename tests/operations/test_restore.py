@@ -81,8 +81,8 @@ class FarAway:
             self._under_way -= 1
         return self._kept.get(name, offset=offset, length=length)
 
-    def put(self, name: str, data: Buffer) -> None:
-        self._kept.put(name, data)
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
+        self._kept.put(name, data, replace=replace)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         return self._kept.list(prefix)

@@ -31,7 +31,7 @@ class Unplugged:
 
     location = "/mnt/usb"
 
-    def put(self, name: str, data: Buffer) -> None:
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
         raise NotMounted("not mounted at /mnt/usb")
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
@@ -70,7 +70,7 @@ def source(made: tuple[Lab, Path]) -> Path:
 
 
 def seen(lab: Lab) -> Seen:
-    return look(lab.host(), lab.stores, [lab.keys.host_key])
+    return look(lab.host(), lab.stores, [SOURCE], [lab.keys.host_key])
 
 
 def states(lab: Lab) -> dict[str, CopyState]:

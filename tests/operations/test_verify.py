@@ -185,8 +185,8 @@ class Flaky:
     def __init__(self, inner: Store, fail: Callable[[str], Exception | None]) -> None:
         self.location, self._inner, self._fail = inner.location, inner, fail
 
-    def put(self, name: str, data: bytes) -> None:
-        self._inner.put(name, data)
+    def put(self, name: str, data: bytes, *, replace: bool = False) -> None:
+        self._inner.put(name, data, replace=replace)
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         error = self._fail(name)

@@ -141,9 +141,9 @@ def test_a_slow_copy_does_not_stop_a_fast_one() -> None:
     fast, slow, gate = made("fast"), made("slow"), threading.Event()
 
     class Hanging(FaultyStore):
-        def put(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        def put(self, name: str, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
             gate.wait(60)
-            super().put(name, data)
+            super().put(name, data, replace=replace)
 
     slow.store = Hanging(slow.store)
     with Fanout([fast, slow]) as fanout:

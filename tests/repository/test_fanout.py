@@ -32,7 +32,7 @@ class Slow:
         self._lock = threading.Lock()
         self._kept = MemoryStore(lambda: 0.0)
 
-    def put(self, name: str, data: Buffer) -> None:
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
         with self._lock:
             self._under_way += 1
             self.most = max(self.most, self._under_way)
@@ -45,7 +45,7 @@ class Slow:
             self._under_way -= 1
         if self._left is not None and self._left < 0:
             raise StoreFull("full")
-        self._kept.put(name, data)
+        self._kept.put(name, data, replace=replace)
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         return self._kept.get(name, offset=offset, length=length)
@@ -149,7 +149,7 @@ class Hanging(Slow):
         super().__init__(2)
         self.let_go = threading.Event()
 
-    def put(self, name: str, data: Buffer) -> None:
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
         self.let_go.wait()
 
 

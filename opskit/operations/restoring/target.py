@@ -76,10 +76,10 @@ def _open_folder(name: bytes, parent: int) -> int:
 
 
 class Target:
-    """An open target folder; `root` is its descriptor, owned by the caller."""
+    """An open target folder, with a descriptor of its own: a thread that was left behind must not find another's."""
 
     def __init__(self, root: int, owners: Owners, *, replace: bool) -> None:
-        self._root, self._owners, self._replace = root, owners, replace
+        self._root, self._owners, self._replace = os.dup(root), owners, replace
         self._folders: OrderedDict[bytes, int] = OrderedDict()
         self._is_root = os.geteuid() == 0
         is_setgid = os.fstat(root).st_mode & stat.S_ISGID  # folders below inherit it, and files their group
@@ -88,13 +88,14 @@ class Target:
         mask = None if self._own_ids is None else creation_mask(root)
         self._given_at_birth = 0 if mask is None else 0o777 & ~mask
         """The bits of a mode that a new file of its owner here can have from the start."""
-        self._latest: tuple[bytes, int] = b"", root
+        self._latest: tuple[bytes, int] = b"", self._root
 
     def close(self) -> None:
-        """Close the folders held open."""
+        """Close the folders held open, and the root."""
         self._latest = b"", self._root
         while self._folders:
             os.close(self._folders.popitem()[1])
+        os.close(self._root)
 
     def folder(self, path: bytes) -> int:
         """A descriptor of a folder below the target; missing ones are made, mode 0700 until `finish`."""

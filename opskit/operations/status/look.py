@@ -11,7 +11,7 @@ part of the answer, also when it is the only one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, cast
 
@@ -30,15 +30,18 @@ from opskit.repository.marks import Marks, load_marks
 from opskit.stores.base import Store, lockable
 
 
-def look(host: Host, stores: Mapping[str, Store], maintainers: Sequence[str] = ()) -> Seen:
-    """Open what can be opened and load what it shows; `maintainers` are those whose marks count."""
+def look(host: Host, stores: Mapping[str, Store], sources: Collection[str], maintainers: Sequence[str] = ()) -> Seen:
+    """Open what can be opened and load what it shows; `maintainers` are those whose marks count.
+
+    Locks are asked for what the newest snapshots of these sources need: nobody puts off those of others any more.
+    """
     notes: list[str] = []
     heads = _heads(host, notes)  # before the listings: what a backup acknowledges meanwhile is not in them
     copies, absent = open_copies(stores, host.repository)
     history, marks = _load(host, copies, maintainers, notes)
     torn = frozenset((destination, name) for destination, name, _ in drop_torn(copies))
     seen = Seen(copies, absent, history, heads, _verified(host, notes), marks.forgotten(), torn, notes)
-    seen.locked = {copy.destination: until for copy in copies if (until := _locked_until(host, seen, copy))}
+    seen.locked = {copy.destination: until for copy in copies if (until := _locked_until(host, seen, copy, sources))}
     if seen.verified is not None:
         _remember_places(seen.verified, copies, notes)
     return seen
@@ -73,13 +76,14 @@ class _TellsLocks(Protocol):
         """The earliest date; None where one is not locked. Raises StoreError."""
 
 
-def _locked_until(host: Host, seen: Seen, copy: Copy) -> datetime | None:
+def _locked_until(host: Host, seen: Seen, copy: Copy, sources: Collection[str]) -> datetime | None:
     """The earliest date, still to come, until which this host's newest snapshots are locked at a copy."""
     store = lockable(copy.store)
     newest = {
         each.manifest.source: each
         for each in seen.history.snapshots  # in the order of their sequence, so the last one stays
         if each.manifest.host == host.label
+        and each.manifest.source in sources
         and each.id not in seen.forgotten
         and copy.destination in seen.history.holders[each.name]
     }

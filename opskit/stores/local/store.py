@@ -3,7 +3,8 @@
 Invariants:
 
 - A put writes a hidden temporary file, fsyncs it, gives it its final name in a way that cannot
-  replace anything, and fsyncs the folder. So a reader sees all bytes or no object, also after a crash.
+  replace anything (by a rename, where it is to replace), and fsyncs the folder. So a reader sees all
+  bytes or no object, also after a crash.
 - Every path is walked part by part from the root folder with O_NOFOLLOW: a symlink planted inside a
   repository leads nowhere. (The root itself may be reached through symlinks; the operator chose it.)
 - No descriptor outlives a call, so a medium can be unmounted between runs of a daemon.
@@ -80,8 +81,8 @@ class LocalStore:
             with self._opened_root():
                 pass
 
-    def put(self, name: str, data: Buffer) -> None:
-        """Store `data` under `name`, atomically and durably; raises ObjectExists, StoreError."""
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
+        """Store `data` under `name`, atomically and durably; raises ObjectExists (unless to replace), StoreError."""
         check_name(name)
         parent, _, leaf = name.rpartition("/")
         with (
@@ -89,13 +90,17 @@ class LocalStore:
             self._opened_root() as root,
             closing(self._open_folder(root, parent, make=True)) as folder,
         ):
-            if is_taken(folder, leaf):
+            if not replace and is_taken(folder, leaf):
                 self._refuse_taken(folder, name)
             with closing(self._open_folder(root, _UNFINISHED, make=True)) as unfinished:
                 temporary = self._write_unfinished(unfinished, data)
                 try:
                     self._settle(root, parent)
-                    self._publish(unfinished, temporary, folder, leaf)
+                    if replace:
+                        os.rename(temporary, leaf, src_dir_fd=unfinished, dst_dir_fd=folder)
+                        self._sync_folder(unfinished)
+                    else:
+                        self._publish(unfinished, temporary, folder, leaf)
                 except FileExistsError:
                     self._refuse_taken(folder, name)
                 finally:

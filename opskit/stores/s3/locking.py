@@ -32,13 +32,15 @@ def locked_until(bucket: Bucket, names: Iterable[str]) -> datetime | None:
 
 
 def _each(bucket: Bucket, names: Iterable[str], act: Callable[[str], T]) -> list[T]:
-    with ThreadPoolExecutor(bucket.connection.connections) as pool:
-        tasks = [pool.submit(act, name) for name in names]
-        try:
-            return [task.result() for task in tasks]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(bucket.connection.connections)
+    try:
+        found = [task.result() for task in [pool.submit(act, name) for name in names]]
+    except BaseException as error:
+        # Whoever interrupts does not wait for an endpoint that hangs.
+        pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+        raise
+    pool.shutdown()
+    return found
 
 
 def _extend(bucket: Bucket, name: str, until: datetime) -> datetime:

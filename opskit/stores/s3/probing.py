@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -69,10 +70,17 @@ def probe(store: S3Store) -> Honours:
             checksums = _checks_bytes(bucket, f"{key}.bytes", made)
             owner = _minds_owner(bucket, f"{key}.owner", made, conditional=conditional) if bucket.place.owner else None
             object_lock = _locks(bucket, f"{key}.lock", made, store) if bucket.place.object_lock_days else None
-    finally:
-        is_clean = all([_is_removed(bucket, *each) for each in made])
+    except Exception:  # after an interruption nobody waits for an endpoint that hangs
+        _clean(bucket, made)
+        raise
+    is_clean = _clean(bucket, made)
     versions = any("VersionId" in answer for _, answer in made)
     return Honours(conditional, checksums, versions, object_lock, owner, is_clean)
+
+
+def _clean(bucket: Bucket, made: Sequence[tuple[str, Answer]]) -> bool:
+    """Remove the throwaway objects; whether all are gone."""
+    return all([_is_removed(bucket, *each) for each in made])
 
 
 def _put(bucket: Bucket, key: str, body: bytes, made: list[tuple[str, Answer]], **wanted: object) -> Answer:

@@ -73,10 +73,10 @@ class S3Store:
         self._writer = Writer(self.bucket, ways, digest_in, sleep, chance)
         self._page_size = page_size
 
-    def put(self, name: str, data: Buffer) -> None:
-        """Store `data` under `name`, atomically and durably; raises ObjectExists, StoreError."""
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
+        """Store `data` under `name`, atomically and durably; raises ObjectExists (unless to replace), StoreError."""
         check_name(name)
-        self._writer.put(name, octets(data))
+        self._writer.put(name, octets(data), replace=replace)
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of `name`, or up to `length` of them from `offset`; raises ObjectNotFound, StoreError."""

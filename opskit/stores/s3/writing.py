@@ -73,9 +73,12 @@ class Writer:
         self._busy: set[str] = set()
         self._freed = threading.Condition()
 
-    def put(self, name: str, body: memoryview) -> None:
-        """Store `body`; raises ObjectExists, StoreError."""
+    def put(self, name: str, body: memoryview, *, replace: bool = False) -> None:
+        """Store `body`; raises ObjectExists (unless to replace), StoreError."""
         mark = os.urandom(12).hex()
+        if replace:
+            self._put(name, body, mark, {})
+            return
         if self._ways.conditional:
             self._put(name, body, mark, {"IfNoneMatch": "*"})
             return

@@ -62,10 +62,10 @@ class Limited:
         self._up = _Pace(upload_rate, clock, sleep)
         self._down = _Pace(download_rate, clock, sleep)
 
-    def put(self, name: str, data: Buffer) -> None:
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
         """Store `data` under `name` when its turn has come; raises ObjectExists, StoreError."""
         self._up.wait(memoryview(data).nbytes)
-        self.inner.put(name, data)
+        self.inner.put(name, data, replace=replace)
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of `name`, or up to `length` of them from `offset`; raises ObjectNotFound, StoreError."""

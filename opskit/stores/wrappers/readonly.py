@@ -15,7 +15,7 @@ class ReadOnly:
         self.inner = inner
         self.location = inner.location
 
-    def put(self, name: str, data: Buffer) -> None:
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
         """Raises StoreRefused."""
         check_name(name)
         raise self._refusal(f"write {name}")

@@ -43,7 +43,7 @@ class Retrying:
         self._sleep, self._chance = sleep, chance
         self._attempts, self._pause, self._longest = attempts, pause, longest
 
-    def put(self, name: str, data: Buffer) -> None:
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
         """Store `data` under `name`; raises ObjectExists, StoreError.
 
         A name that is taken at a later try, by the same bytes, was taken by an earlier one whose answer was lost.
@@ -51,7 +51,7 @@ class Retrying:
 
         def attempt(failures: int) -> None:
             try:
-                self.inner.put(name, data)
+                self.inner.put(name, data, replace=replace)
             except ObjectExists:
                 if not failures or self.inner.get(name) != memoryview(data).cast("B"):
                     raise
