@@ -31,7 +31,7 @@ from opskit.repository.reader import Decrypt
 from opskit.repository.recovery import keyfile
 from opskit.repository.recovery.keyfile import KeyFile
 from opskit.stores.base import Store
-from opskit.wiring import host_of, store_at, stores_of
+from opskit.wiring import host_of, read_only, store_at, stores_of
 
 Ask = Callable[[str], bytes]
 """Asks the person for a passphrase; raises NoKey where there is nobody to ask."""
@@ -91,15 +91,17 @@ class Access:
 
 
 @contextmanager
-def by_config(config: Config, destinations: Sequence[str] = ()) -> Iterator[Access]:
+def by_config(config: Config, destinations: Sequence[str] = (), *, writable: bool = False) -> Iterator[Access]:
     """Open the copies of a config, or those named; raises an error that names each one when none can be opened.
 
+    Copies can be changed only if they are opened `writable`.
     A state folder that cannot be written (a root that was remounted read-only) costs the cache and is noted.
     """
     host = host_of(config)
     notes = list[str]()
     heads = _heads_of(host, notes)  # before the listings: what a backup acknowledges meanwhile is not in them
-    copies, absent = open_copies(stores_of(config, destinations), host.repository)
+    stores = stores_of(config, destinations)
+    copies, absent = open_copies(stores if writable else read_only(stores), host.repository)
     if not copies:
         error = together(absent)
         if isinstance(error, RepositoryNotFound):  # somebody who wants to read wants no new copy
@@ -180,7 +182,7 @@ def by_location(location: str) -> Iterator[Access]:
 
 def _open_location(location: str) -> list[Copy]:
     store = store_at("the repository's location", location)
-    copies, absent = open_copies({"repository": store}, None)
+    copies, absent = open_copies(read_only({"repository": store}), None)
     if copies:
         return copies
     error = absent["repository"]

@@ -161,6 +161,13 @@ def stores_of(config: Config, names: Sequence[str] = ()) -> dict[str, Store]:
     }
 
 
+def read_only(stores: Mapping[str, Store]) -> dict[str, Store]:
+    """The stores for a command that reads: whatever goes wrong in it, no copy is changed."""
+    from opskit.stores.wrappers.readonly import ReadOnly
+
+    return {name: ReadOnly(store) for name, store in stores.items()}
+
+
 def _assumed(destination: Destination) -> dict[str, bool]:
     """What is believed of an endpoint that nobody has asked: all of AWS, of others nothing, so a put looks first."""
     is_aws = isinstance(destination, S3Destination) and destination.s3.endpoint is None

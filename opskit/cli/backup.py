@@ -137,6 +137,7 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
             if not context.json:
                 _tell(context, result, told)
         event.note(**rejected(session.rejected))
+        _remember_places(context, session)
     if context.json:
         context.write_json([_as_json(result) for result in results])
     failures = [result.failure.exit_code for result in results if result.failure is not None]
@@ -150,6 +151,19 @@ def _note_rollbacks(session: Session, sources: Sequence[str], event: Event) -> N
 
     mine = [each for each in session.gone_back() if each.host == session.host.label and each.source in sources]
     event.note(**rolled_back(mine))
+
+
+def _remember_places(context: Context, session: Session) -> None:
+    """Note which copy is at which destination, so that status can say what was on one that is away."""
+    from opskit.cli.render import printable
+    from opskit.errors import OpskitError
+    from opskit.operations import verified
+
+    try:
+        path = verified.place(session.host.state, session.host.repository)
+        verified.Verified(path).remember_places(session.copies)
+    except (OSError, OpskitError) as error:
+        context.warning(f"status will not know where copies were: {printable(str(error))}")
 
 
 def _in_audit(result: Result) -> dict[str, object]:

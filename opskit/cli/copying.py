@@ -49,7 +49,7 @@ def opened_for_copying(
     record = audited(context, config, op, " ".join(targets)) if op else nullcontext(Event(""))
     with exclusive(wiring.lock_file(config)), record as event:
         first(config, event)
-        with access.by_config(config) as opened:
+        with access.by_config(config, writable=True) as opened:
             for note in opened.notes:
                 context.warning(printable(note))
             yield config, opened, event

@@ -68,9 +68,9 @@ def _chosen(config: Config, names: Sequence[str]) -> list[str]:
 
 def _look(config: Config) -> Seen:
     from opskit.operations.status.look import look
-    from opskit.wiring import host_of, stores_of
+    from opskit.wiring import host_of, read_only, stores_of
 
-    return look(host_of(config), stores_of(config), config.sources.keys(), config.keys.maintainers)
+    return look(host_of(config), read_only(stores_of(config)), config.sources.keys(), config.keys.maintainers)
 
 
 def _now() -> datetime:

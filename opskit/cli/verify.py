@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from opskit.access import Access
     from opskit.cli.progress import ProgressSample
     from opskit.operations.verify import CopyReport
+    from opskit.repository.copy import Copy
 
 app = noun()
 
@@ -44,11 +45,12 @@ def verify(
     context = Context.of(typer_context)
     with (
         audited_reading(context, repository, "verify", " ".join(destination or ())) as event,
-        opened_for_reading(context, repository, key, destination, keyless=True) as opened,
+        opened_for_reading(context, repository, key, destination if repository else None, keyless=True) as opened,
     ):
+        copies = _chosen(opened, destination or ())
         if opened.heads is not None and opened.heads.lost:
             context.warning(printable(opened.heads.lost))
-        reports = _read_back(context, opened, key)
+        reports = _read_back(context, opened, copies, key)
         if repository is None:
             remember(context, opened, reports)
         if context.json:
@@ -61,19 +63,37 @@ def verify(
         return judged(event, _code(opened, reports), destinations=_as_json(opened, reports)["destinations"])
 
 
+def _chosen(opened: Access, names: Sequence[str]) -> list[Copy]:
+    """The copies to read back, and in `opened.absent` only what was asked for; the others are there to compare with.
+
+    Raises UsageError for a name that the config has not, and what kept all that are named from being opened.
+    """
+    from opskit.errors import UsageError, together
+
+    known = [*(copy.destination for copy in opened.copies), *opened.absent]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no destination {name!r}; the config has {', '.join(known)}")
+    copies = [copy for copy in opened.copies if not names or copy.destination in names]
+    opened.absent = {name: reason for name, reason in opened.absent.items() if not names or name in names}
+    if not copies:
+        raise together(opened.absent)
+    return copies
+
+
 def _code(opened: Access, reports: Mapping[str, CopyReport]) -> int:
     if opened.judges_signatures and any(report.is_forged for report in reports.values()):
         return 13
     return 0 if not opened.absent and all(report.is_good for report in reports.values()) else 3
 
 
-def _read_back(context: Context, opened: Access, key: Path | None) -> dict[str, CopyReport]:
+def _read_back(context: Context, opened: Access, copies: Sequence[Copy], key: Path | None) -> dict[str, CopyReport]:
     from opskit.access import read_key_file
     from opskit.operations.verify import verify
     from opskit.repository.marks import Marks
     from opskit.repository.names import RECOVER_PROGRAM
 
-    total = sum(sum(copy.objects.values()) for copy in opened.copies)
+    total = sum(sum(copy.objects.values()) for copy in copies)
     sizes: list[int] = [0, 0]
 
     def sample() -> ProgressSample:
@@ -88,12 +108,13 @@ def _read_back(context: Context, opened: Access, key: Path | None) -> dict[str, 
     expected = read_key_file(key).recover_sha256 if key else opened.recover_sha256
     with context.progress("verify", sample):
         return verify(
-            opened.copies,
+            copies,
             opened.verify,
             signers=opened.signers,
             repository=opened.repository,
             kit={RECOVER_PROGRAM: expected} if expected else None,
             heads=opened.heads,
+            others=opened.copies,
             forgotten=marks.forgotten(),
             rejected=marks.rejected,
             progress=progress,

@@ -9,7 +9,7 @@ disk that is not there. It deliberately decides nothing: what is overdue is judg
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -99,6 +99,12 @@ class Verified:
         """Note which copy is at a destination now."""
         if copy_id and self._destinations.get(destination) != copy_id:
             self._destinations[destination] = self._new_destinations[destination] = copy_id
+
+    def remember_places(self, copies: Iterable[Copy]) -> None:
+        """Note which copy is where, for the day when one is absent; raises OpskitError."""
+        for copy in copies:
+            self.seen(copy.destination, copy.id)
+        self.save()
 
     def save(self) -> None:
         """Write the file if anything new was noted; raises OpskitError."""

@@ -36,6 +36,9 @@ _LISTS_REMEMBERED = 512
 _FAILURES_IN_A_ROW = 10
 """After so many objects the store is not asked for the others."""
 
+_ASKED_FOR = 20
+"""So many objects that are wrong at a copy are looked for at copies that are not read back."""
+
 Kit = Mapping[str, frozenset[str]]
 Finding = Literal["intact", "damaged", "gone", "foreign"]
 
@@ -113,7 +116,7 @@ def verify(
     _judge_rejected([*history.rejected, *rejected], reports)
     _judge_chains(history, reports, forgotten)
     _judge_heads(copies, reports, heads, forgotten)
-    _look_elsewhere(copies, reports)
+    _look_elsewhere(copies, shown[len(copies) :], reports)
     return reports
 
 
@@ -276,11 +279,14 @@ def _judge_heads(
         report.behind = [name for name in report.behind if name != found.head.name]
 
 
-def _look_elsewhere(copies: Sequence[Copy], reports: Mapping[str, CopyReport]) -> None:
-    """Note for each object a copy lacks or holds damaged which other copies hold it intact."""
+def _look_elsewhere(copies: Sequence[Copy], others: Sequence[Copy], reports: Mapping[str, CopyReport]) -> None:
+    """Note for each object a copy lacks or holds damaged which other copies hold it intact.
+
+    Copies that were not read back are asked for the first of them only.
+    """
     bad = {copy.destination: frozenset(reports[copy.destination].damaged) for copy in copies}
     for report in reports.values():
-        for name in (*report.damaged, *report.missing):
+        for number, name in enumerate((*report.damaged, *report.missing)):
             report.elsewhere[name] = [
                 copy.destination
                 for copy in copies
@@ -288,3 +294,15 @@ def _look_elsewhere(copies: Sequence[Copy], reports: Mapping[str, CopyReport]) -
                 and name not in bad[copy.destination]
                 and reports[copy.destination].failure is None
             ]
+            if number < _ASKED_FOR:
+                report.elsewhere[name] += [copy.destination for copy in others if _has_intact(copy, name)]
+
+
+def _has_intact(copy: Copy, name: str) -> bool:
+    if name not in copy.objects or names.digest_in(name) is None:
+        return False
+    try:
+        copy.get(name)
+    except OpskitError:
+        return False
+    return True

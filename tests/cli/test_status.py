@@ -90,7 +90,7 @@ def test_damage_that_verify_found_stays_known(used: Machine) -> None:
 def test_a_verify_without_config_is_nobodys_memory(used: Machine) -> None:
     """With --repository alone nothing is remembered: that is no act of this host."""
     assert used.run("verify", "--repository", used.a).code == 0
-    assert not (used.state / "verified").exists()
+    assert source_of(used)["destinations"]["a"]["last_verified"] is None
 
 
 def test_an_absent_destination(used: Machine) -> None:
@@ -105,6 +105,15 @@ def test_an_absent_destination(used: Machine) -> None:
     used.b.mkdir()
     bare = source_of(used)["destinations"]["b"]
     assert (bare["state"], bare["observed"]) == ("absent", None), "the bare mount point is not the medium"
+
+
+def test_what_backup_stored_is_remembered(machine: Machine) -> None:
+    """A disk that goes away right after its first backup is absent with the snapshot that it took."""
+    assert machine.run("backup").code == 0
+    machine.b.rename(machine.folder / "elsewhere")
+    found = source_of(machine)
+    assert found["destinations"]["b"]["state"] == "absent"
+    assert found["destinations"]["b"]["newest"] == found["newest"] is not None
 
 
 def test_no_destination_at_all(used: Machine) -> None:

@@ -85,6 +85,24 @@ def test_the_advice_mends_what_another_copy_has(lab: HostLab) -> None:
     assert pack.read_bytes() == whole and lab.run("verify") == 0
 
 
+def test_one_destination_is_held_against_the_others(lab: HostLab, capsys: Capture) -> None:
+    """Verify of one copy reads back that one alone, and knows by the others what it lacks and what mends it."""
+    pack = lab.objects("a", "packs")[0]
+    flip(pack)
+    assert lab.run("verify", "--destination", "a") == 3
+    out, err = capsys.readouterr()
+    assert "intact at b" in out and "opskit heal --destination a" in err and not out.startswith("b ")
+    (lab.root / "b" / sorted(lab.objects("b", "snapshots"))[-1]).unlink()
+    shutil.rmtree(lab.root / "state" / "heads")
+    assert lab.run("verify", "--destination", "b", "--json") == 3
+    found = parsed(capsys)["destinations"]
+    assert list(found) == ["b"] and len(found["b"]["behind"]) == 1
+    (lab.root / "a").rename(lab.root / "away")
+    assert lab.run("verify", "--destination", "b") == 0, "a copy that is away and was not asked for is no finding"
+    assert lab.run("verify", "--destination", "a") == 20
+    assert lab.run("verify", "--destination", "c") == 2
+
+
 def test_behind_and_rolled_back_are_told_apart(lab: HostLab, capsys: Capture) -> None:
     """A head that was acknowledged and is gone is an alarm (13); one that was never there is behind (3)."""
     shutil.rmtree(lab.root / "b" / "snapshots")

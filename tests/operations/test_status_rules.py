@@ -213,6 +213,14 @@ def test_the_recovery_point_is_the_newest_verified_one() -> None:
     assert judged(Original(), [replace(good("b"), newest_verified=None)]).recovery_age is None
 
 
+def test_the_recovery_point_is_none_of_an_absent_copy() -> None:
+    """What was verified at a copy that is gone gives nothing back, so it is no recovery point."""
+    away = replace(bad(good("b"), "absent"), newest_verified=NEWEST)
+    found = judged(Original(), [replace(good("a"), newest_verified=OLDER), away])
+    assert found.newest_verified == OLDER
+    assert judged(Original(), [away]).recovery_age is None
+
+
 def test_a_snapshot_from_the_future_has_no_age() -> None:
     """A clock that is wrong must not make stale backups look fresh."""
     (problem,) = judged(Original(), [replace(good("a"), newest=replace(NEWEST, time=NOW + timedelta(days=1)))]).problems

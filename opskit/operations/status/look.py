@@ -43,7 +43,10 @@ def look(host: Host, stores: Mapping[str, Store], sources: Collection[str], main
     seen = Seen(copies, absent, history, heads, _verified(host, notes), marks.forgotten(), torn, notes)
     seen.locked = {copy.destination: until for copy in copies if (until := _locked_until(host, seen, copy, sources))}
     if seen.verified is not None:
-        _remember_places(seen.verified, copies, notes)
+        try:
+            seen.verified.remember_places(copies)
+        except OpskitError as error:
+            notes.append(str(error))
     return seen
 
 
@@ -118,13 +121,3 @@ def _verified(host: Host, notes: list[str]) -> Verified | None:
     if verified.lost:
         notes.append(verified.lost)
     return verified
-
-
-def _remember_places(verified: Verified, copies: Sequence[Copy], notes: list[str]) -> None:
-    """Note which copy is where, for the day when one is absent."""
-    for copy in copies:
-        verified.seen(copy.destination, copy.id)
-    try:
-        verified.save()
-    except OpskitError as error:
-        notes.append(str(error))

@@ -62,7 +62,8 @@ class Counts:
 class SourceStatus:
     """The answer for one source. `newest` is the newest snapshot at reachable copies, `age` its age.
 
-    `newest_verified` and `recovery_age` (the RPO) are of the newest snapshot that a verify found whole at some copy.
+    `newest_verified` and `recovery_age` (the RPO) are of the newest snapshot that a verify found whole at a copy which
+    can be reached: one that is gone gives nothing back.
     """
 
     source: str
@@ -108,8 +109,9 @@ def judge(
 ) -> SourceStatus:
     """Hold one source against the policy; `gaps` are snapshots that were removed."""
     counts = count(original, [each for each in copies if each.counts])
-    newest = max((each.newest for each in copies if each.newest and each.state != "absent"), default=None)
-    verified = max((each.newest_verified for each in copies if each.newest_verified), key=_time, default=None)
+    reachable = [each for each in copies if each.state != "absent" and each.error is None]
+    newest = max((each.newest for each in reachable if each.newest), default=None)
+    verified = max((each.newest_verified for each in reachable if each.newest_verified), key=_time, default=None)
     problems = [
         *_of_original(source, original),
         *_of_snapshots(source, copies, newest, policy, now),
@@ -250,7 +252,7 @@ def _of_state(copy: CopyState, newest: Point | None) -> Iterator[Problem]:
     elif copy.state == "forked":
         yield Problem(f"{name} holds two histories with one number: a cloned host, or a stolen key", verify)
     elif copy.state == "damaged":
-        yield Problem(f"{name} {_damage(copy)}", f"opskit heal --destination {name}, then {verify}")
+        yield Problem(f"{name} {_damage(copy)}", _mending(copy))
 
 
 def _reason(copy: CopyState) -> str:
@@ -261,12 +263,22 @@ def _reason(copy: CopyState) -> str:
 
 def _damage(copy: CopyState) -> str:
     told = [f"lacks {_some(copy.objects_missing, 'object')} that its snapshots need"] if copy.objects_missing else []
+    if copy.objects_lost:
+        told[0] += f", {copy.objects_lost:,} of them at no reachable copy"
     verified = copy.verified
     if verified is not None and not verified.is_good:
         kinds = (("damaged", verified.damaged), ("missing", verified.missing), ("untrusted", verified.untrusted))
         found = ", ".join(f"{number:,} {kind}" for kind, number in kinds if number)
         told.append(f"had {found} when it was last read back")
     return " and ".join(told)
+
+
+def _mending(copy: CopyState) -> str:
+    name = copy.destination.name
+    heal = f"opskit heal --destination {name}, then opskit verify --destination {name}"
+    if not copy.objects_lost:
+        return heal
+    return f"bring in a destination that is away, then {heal}; opskit backup stores anew what the source still has"
 
 
 def _of_counts(original: Original, copies: Sequence[CopyState], policy: Policy) -> Iterator[Problem]:

@@ -62,8 +62,10 @@ class Point:
 class CopyState:
     """What one copy holds of one source.
 
-    `newest` is the newest snapshot held, for an absent copy the last that it acknowledged. `lacks` are snapshots known
-    from other copies or from memory, oldest first; `objects_missing` counts objects that held snapshots need.
+    `snapshots` counts those it shows, whole or not; `newest` is the newest of them that the reachable copies together
+    still have whole, for an absent copy the last that it acknowledged. `lacks` are snapshots that it has not, or not
+    whole, oldest first; `objects_missing` counts objects that the snapshots it shows need, `objects_lost` those of them
+    that are at no reachable copy.
     `newest_verified` is the newest snapshot that the last verify found whole. `error` says why a copy is absent.
     """
 
@@ -78,6 +80,7 @@ class CopyState:
     lost: Point | None = None
     """The head that it acknowledged and holds no more."""
     objects_missing: int = 0
+    objects_lost: int = 0
     untrusted: int = 0
     """Manifests there that were not believed."""
     verified: Verification | None = None
@@ -176,7 +179,9 @@ def _present(seen: Seen, copy: Copy, destination: Destination, chain: _Chain) ->
         lacks.append(newest)
     verified = seen.verified.get(copy.id) if seen.verified else None
     newest_verified = _newest_verified(verified, chain)
-    lost, objects_missing = _lost(seen, copy, chain), len({name for each in missing.values() for name in each})
+    lost, objects_missing = _lost(seen, copy, chain), {name for each in missing.values() for name in each}
+    objects_lost = {name for name in objects_missing if not any(name in each.objects for each in seen.copies)}
+    restorable = [point_of(each) for each in shown if objects_lost.isdisjoint(missing[each.name])]
     state: State = "current"
     if any(each.name in chain.forked for each in shown):
         state = "forked"
@@ -192,13 +197,14 @@ def _present(seen: Seen, copy: Copy, destination: Destination, chain: _Chain) ->
         destination,
         state,
         copy.id or None,
-        snapshots=len(held),
+        snapshots=sum(each.name in copy.objects for each in shown),
         oldest=min((each.time for each in held.values()), default=None),
-        newest=max(held.values(), default=None),
+        newest=max(restorable, default=None),
         holds_newest=newest is not None and newest.id in held,
         lacks=tuple(lacks),
         lost=lost,
-        objects_missing=objects_missing,
+        objects_missing=len(objects_missing),
+        objects_lost=len(objects_lost),
         untrusted=sum(where == copy.destination for where, _, _ in seen.history.rejected),
         verified=verified,
         newest_verified=newest_verified if newest_verified and newest_verified.id in held else None,
