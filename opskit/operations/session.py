@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +28,8 @@ from opskit.repository.identity import Identity
 from opskit.repository.locating import packs_of
 from opskit.repository.manifest import Manifest
 from opskit.repository.marks import Marks, load_marks
-from opskit.stores.base import Store
+from opskit.repository.threads import end
+from opskit.stores.base import Store, at_once
 
 log = logger(__name__)
 
@@ -96,14 +98,15 @@ def remove_cache(host: Host) -> None:
 
 
 def open_copies(stores: Mapping[str, Store], repository: str | None) -> tuple[list[Copy], dict[str, OpskitError]]:
-    """Open every destination; returns copies and the reasons of those that could not be opened."""
+    """Open every destination; returns copies and the reasons of those that could not be opened, in the order given.
+
+    Side by side where an endpoint is among several: one that hangs does not keep the others waiting.
+    """
     copies: list[Copy] = []
     absent: dict[str, OpskitError] = {}
-    for destination, store in stores.items():
-        try:
-            copy = open_copy(destination, store)
-        except OpskitError as error:
-            absent[destination] = error
+    for (destination, store), copy in zip(stores.items(), _opened(stores), strict=True):
+        if isinstance(copy, OpskitError):
+            absent[destination] = copy
             continue
         expected = repository or (copies[0].repository if copies else copy.repository)
         if copy.repository != expected:
@@ -114,6 +117,28 @@ def open_copies(stores: Mapping[str, Store], repository: str | None) -> tuple[li
             continue
         copies.append(copy)
     return copies, absent
+
+
+def _opened(stores: Mapping[str, Store]) -> list[Copy | OpskitError]:
+    """What is at each store, or why it cannot be opened, in their order."""
+    if len(stores) < 2 or all(at_once(store) == 1 for store in stores.values()):
+        return [_open(*each) for each in stores.items()]
+    threads = ThreadPoolExecutor(len(stores), thread_name_prefix="open")
+    tasks = [threads.submit(_open, *each) for each in stores.items()]
+    try:
+        opened = [task.result() for task in tasks]
+    except BaseException as error:
+        end(threads, tasks, error)
+        raise
+    end(threads, tasks, None)
+    return opened
+
+
+def _open(destination: str, store: Store) -> Copy | OpskitError:
+    try:
+        return open_copy(destination, store)
+    except OpskitError as error:
+        return error
 
 
 def open_session(host: Host, stores: Mapping[str, Store]) -> Session:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from opskit import gpg, wiring
 from opskit.repository import manifest as manifests
 from opskit.repository import names
+from opskit.stores.s3 import Connection
 from tests.cli.hosts import Answer, Machine, fill, objects
 from tests.operations.judging import assert_equal
 from tests.stores.proxy import Fault, Proxy, answer, failure, proxied
@@ -307,6 +309,17 @@ def test_credentials_that_may_only_put(tmp_path: Path, proxy: Proxy) -> None:
     assert alone.code == 22 and "expected the permission s3:GetObject, got AccessDenied" in alone.err, alone
     assert "hint: allow s3:GetObject on arn:aws:s3:::plain/" in alone.err
     assert SECRET not in answer.err + alone.err + alone.out and keys(place) == before
+
+
+def test_an_endpoint_that_hangs_is_absent(tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes connections and never answers is told as such, and the copy that is there gets its backup."""
+    machine = host(tmp_path, location(port=proxy.port))
+    monkeypatch.setattr("opskit.stores.s3.Connection", partial(Connection, first_read_timeout=0.1))
+    proxy.plan, proxy.requests = [Fault(hangs=True)] * 99, []
+    answer = machine.run("backup")
+    assert answer.code == 3 and len(objects(machine.a, "snapshots")) == 1
+    assert len(proxy.requests) == 3, "as many tries as an endpoint gets that never spoke"
+    assert re.search(r"far +behind .*the endpoint cannot be reached, no answer came", answer.out), answer
 
 
 def test_init_with_credentials_that_may_only_put(tmp_path: Path, proxy: Proxy) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from opskit.errors import Damaged, NotMounted, RepositoryNotFound, StoreError
 from opskit.operations.session import open_copies, open_session, retire_small_packs
 from opskit.repository import copy as copies
+from opskit.repository import threads
 from opskit.repository.copy import get_from
 from opskit.repository.locating import packs_of
 from opskit.sources.files import FileSource
+from opskit.stores.base import Store
 from tests.fakes import Fault, FaultyStore
 from tests.operations.judging import found, lab_in, restored, run
 from tests.repositories import REPOSITORY, Keys, Lab, memory_store, noise
@@ -29,6 +35,61 @@ def test_what_cannot_be_opened_is_told(lab: Lab) -> None:
     assert kinds == {"empty": RepositoryNotFound, "broken": NotMounted, "other": Damaged}
     with pytest.raises(RepositoryNotFound):
         open_session(lab.host(), {"empty": memory_store()})
+
+
+class Far:
+    """A store that waits before each answer; one of an endpoint gains from several requests at once."""
+
+    def __init__(self, kept: Store, wait: Callable[[], object], *, at_once: int = 3) -> None:
+        self.location, self.at_once, self._kept, self._wait = "far", at_once, kept, wait
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":
+            raise AttributeError(name)
+        self._wait()
+        return getattr(self._kept, name)
+
+
+def test_endpoints_are_opened_side_by_side(two: Lab) -> None:
+    """None waits for another to be opened, a folder neither, and the results come in the order of the config."""
+    meeting = threading.Barrier(3, timeout=20)
+    met = threading.local()
+
+    def meet() -> None:
+        if not hasattr(met, "once"):
+            met.once = meeting.wait()
+
+    stores: dict[str, Store] = {
+        "z": Far(two.stores["b"], meet),
+        "none": Far(memory_store(), meet),
+        "a": Far(two.stores["a"], meet, at_once=1),
+    }
+    opened, absent = open_copies(stores, REPOSITORY)
+    assert [each.destination for each in opened] == ["z", "a"] and list(absent) == ["none"]
+
+
+def test_an_interruption_leaves_behind_what_hangs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while an endpoint does not answer ends the opening, although the request goes on."""
+    monkeypatch.setattr(threads, "PATIENCE", 0.05)
+    asked, answer = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        asked.set()
+        answer.wait(60)
+
+    def interrupt() -> None:
+        asked.wait(60)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            open_copies({"a": lab.stores["a"], "far": Far(memory_store(), hang)}, REPOSITORY)
+        assert not answer.is_set()
+    finally:
+        answer.set()
+        thread.join()
 
 
 def test_a_listing_that_breaks_off_is_no_short_listing(lab: Lab) -> None:

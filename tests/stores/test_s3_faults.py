@@ -314,6 +314,37 @@ def test_an_endpoint_that_stays_away_is_a_store_error(pair: Pair, proxy: Proxy) 
         pair.direct.get("one")
 
 
+def test_an_endpoint_that_never_spoke_gets_little_time(proxy: Proxy) -> None:
+    """Silence at the first request ends after few, short tries; once anything was answered, patience begins."""
+    connection = s3_server.running().connection(
+        port=proxy.port, read_timeout=0.6, attempts=5, first_read_timeout=0.1, first_attempts=2
+    )
+    store = s3_server.running().store(connection)
+    for _ in range(2):
+        proxy.plan, proxy.requests = [Fault(hangs=True)] * 9, []
+        with pytest.raises(StoreError, match="cannot be reached, no answer came: Read timeout") as caught:
+            store.get("one")
+        assert len(proxy.requests) == 2 and "whether the service is up" in str(caught.value.hint)
+    proxy.plan, proxy.requests = [Fault(answer=SLOW_DOWN)] * 4, []
+    with pytest.raises(ObjectNotFound):  # overloaded, but there: as patient as ever
+        store.get("one")
+    assert len(proxy.requests) == 5
+    proxy.plan, proxy.requests = [Fault(delay=0.3)], []
+    with pytest.raises(ObjectNotFound):
+        store.get("one")
+    proxy.plan = [Fault("PUT", hangs=True)] * 4
+    store.put("one", DATA)
+    assert store.get("one") == DATA and [line[:3] for line in proxy.requests] == ["GET", *["PUT"] * 5, "GET"]
+
+
+def test_a_busy_first_answer_repeats_the_whole_body(proxy: Proxy) -> None:
+    """A first put that is refused as too much, and repeated by the patient client, sends all its bytes again."""
+    store = s3_server.running().store(s3_server.running().connection(port=proxy.port))
+    proxy.plan = [Fault("PUT", answer=SLOW_DOWN)] * 4
+    store.put("one", DATA)
+    assert store.get("one") == DATA and proxy.plan == []
+
+
 faults = st.builds(
     Fault,
     method=st.sampled_from(["", "PUT", "GET", "HEAD", "POST", "DELETE"]),

@@ -13,10 +13,13 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from opskit.errors import StoreError
+from opskit.stores.s3.body import Body
 from opskit.stores.s3.connection import Connection
 from opskit.stores.s3.failures import Failures, status_of
 
 Answer = dict[str, Any]
+
+_BUSY = {429, 500, 502, 503, 504}
 
 
 class Bucket:
@@ -35,6 +38,18 @@ class Bucket:
         """
         if self.place.owner is not None:
             arguments.setdefault("ExpectedBucketOwner", self.place.owner)
+        try:
+            answer = self._answer(operation, arguments)
+        except ClientError as error:
+            if not self.connection.answered() or status_of(error) not in _BUSY:
+                raise
+            return self._answer(operation, arguments)  # there, but overloaded: worth more patience than silence
+        self.connection.answered()
+        return answer
+
+    def _answer(self, operation: str, arguments: dict[str, Any]) -> Answer:
+        if isinstance(body := arguments.get("Body"), Body):
+            body.seek(0)
         answer: Answer = getattr(self.connection.client(), operation)(Bucket=self.place.bucket, **arguments)
         return answer
 

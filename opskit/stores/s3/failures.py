@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectTimeoutError,
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
@@ -256,6 +257,12 @@ class Failures:
         if isinstance(error, SSLError):
             hint = "check the endpoint's certificate and this host's clock and CA certificates (AWS_CA_BUNDLE)"
             return StoreError(f"{cannot}: no secure connection: {_reason(error)}", hint=hint)
+        if isinstance(error, ReadTimeoutError | ConnectTimeoutError):
+            hint = (
+                "see whether the service is up, and whether a firewall or proxy holds requests back; "
+                "what was stored will be reused, and opskit sync gives this copy what it misses"
+            )
+            return StoreError(f"{cannot}: the endpoint cannot be reached, no answer came: {_reason(error)}", hint=hint)
         if isinstance(error, NoConnection | HTTPClientError):
             hint = "check the network, the endpoint's address and any firewall or proxy; what was stored will be reused"
             return StoreError(f"{cannot}: the endpoint cannot be reached: {_reason(error)}", hint=hint)
