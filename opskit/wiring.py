@@ -200,7 +200,7 @@ def probed_stores(config: Config) -> tuple[dict[str, Store], list[str]]:
 
     An endpoint that does not answer is left for whoever uses the store to tell.
     """
-    known, lacking = _endpoints(config.state_dir), list[str]()
+    known, lacking = _noted(config.state_dir), list[str]()
     for name, destination in config.destinations.items():
         if isinstance(destination, LocalDestination):
             continue
@@ -213,6 +213,8 @@ def probed_stores(config: Config) -> tuple[dict[str, Store], list[str]]:
         except OpskitError:
             continue
         known[name] = {"conditional": found.conditional, "checksums": found.checksums}
+        if found.object_lock is not None:
+            known[name][_LOCK] = found.object_lock
         lacking += [f"{name}: {text}" for text in found.shortcomings()]
     if known:
         write_durably(_endpoints_file(config.state_dir), encoding.encode(known))
@@ -223,13 +225,28 @@ def _endpoints_file(state: Path) -> Path:
     return state / "endpoints.json"
 
 
-def _endpoints(state: Path) -> dict[str, dict[str, bool]]:
-    """What endpoints honour, by destination, as `init` found out; a file that cannot be read says nothing."""
+_PUTS, _LOCK = ("conditional", "checksums"), "object_lock"
+
+
+def _noted(state: Path) -> dict[str, dict[str, bool]]:
+    """What `init` found out of endpoints, by destination; a file that cannot be read says nothing."""
     try:
         value = encoding.decode_object(_endpoints_file(state).read_bytes(), what="endpoints.json")
-        return {name: {key: each[key] is True for key in ("conditional", "checksums")} for name, each in value.items()}
-    except (OSError, Damaged, KeyError, TypeError):
+        return {
+            name: {key: each[key] is True for key in (*_PUTS, *({_LOCK} & each.keys()))} for name, each in value.items()
+        }
+    except (OSError, Damaged, AttributeError, KeyError, TypeError):
         return {}
+
+
+def _endpoints(state: Path) -> dict[str, dict[str, bool]]:
+    """What endpoints honour when something is put, by destination."""
+    return {name: {key: each[key] for key in _PUTS} for name, each in _noted(state).items()}
+
+
+def lock_trials(state: Path) -> dict[str, bool]:
+    """By destination, whether a locked object could not be deleted when `init` tried; not all were tried."""
+    return {name: each[_LOCK] for name, each in _noted(state).items() if _LOCK in each}
 
 
 def resolver(environ: Mapping[str, str]) -> Resolver:

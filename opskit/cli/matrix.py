@@ -128,7 +128,7 @@ def _where(context: Context, found: Sequence[SourceStatus], destinations: Sequen
         (
             printable(each.name),
             ", ".join([each.medium, *(["offsite"] if each.offsite else [])]),
-            "nothing, it is absent" if errors.get(each.name) else printable(each.place) or "nothing",
+            "nothing, it is absent" if errors.get(each.name) else _observed(each),
         )
         for each in destinations
     ]
@@ -137,6 +137,14 @@ def _where(context: Context, found: Sequence[SourceStatus], destinations: Sequen
     for source in found:
         if source.original.places:
             context.write(f"{ORIGINAL} of {printable(source.source)}: {', '.join(sorted(source.original.places))}")
+
+
+def _observed(destination: Destination) -> str:
+    """The place, and what came of trying a lock there."""
+    place = printable(destination.place) or "nothing"
+    if destination.lock_held is None:
+        return place
+    return f"{place}, a lock {'held' if destination.lock_held else 'did not hold'} when init tried"
 
 
 def moment(time: datetime, now: datetime) -> str:

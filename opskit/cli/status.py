@@ -6,7 +6,7 @@ to people is module `matrix`. In a simulated config the places are pretended too
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +46,7 @@ def status(
     for note in seen.notes:
         context.warning(printable(note))
     code = warn_of_rejected(context, seen.history)
-    now, places = _now(), destinations_of(config, seen)
+    now, places = _now(), destinations_of(config, seen, _lock_trials(config))
     found = [_judged(config, seen, name, places, now) for name in wanted]
     if context.json:
         context.write_json(as_json(found, simulated=config.simulated))
@@ -73,6 +73,12 @@ def _look(config: Config) -> Seen:
     return look(host_of(config), read_only(stores_of(config)), config.sources.keys(), config.keys.maintainers)
 
 
+def _lock_trials(config: Config) -> Mapping[str, bool]:
+    from opskit.wiring import lock_trials
+
+    return lock_trials(config.state_dir)
+
+
 def _now() -> datetime:
     from opskit.wiring import now
 
@@ -92,11 +98,11 @@ def _judged(
     return judge(source, original, copies, policy, now, gaps)
 
 
-def destinations_of(config: Config, seen: Seen) -> list[Destination]:
+def destinations_of(config: Config, seen: Seen, tried: Mapping[str, bool]) -> list[Destination]:
     """The destinations of a config with the places where they are; in a simulated one each has its own.
 
-    Locked is what was seen to be locked: what the config asks for is no fact. A medium that is not mounted is nowhere:
-    the folder it would be mounted on lies elsewhere.
+    Locked is what was seen to be locked, `tried` whether a lock held when that was tried: what the config asks for is
+    no fact. A medium that is not mounted is nowhere: the folder it would be mounted on lies elsewhere.
     """
     from opskit.errors import NotMounted
     from opskit.operations.status.places import place_of
@@ -113,6 +119,7 @@ def destinations_of(config: Config, seen: Seen) -> list[Destination]:
             is_removable=getattr(each, "must_be_mounted", False),
             wants_lock=bool(getattr(getattr(each, "s3", None), "object_lock_days", None)),
             locked_until=seen.locked.get(name),
+            lock_held=tried.get(name),
         )
         for name, each in config.destinations.items()
     ]
@@ -180,6 +187,7 @@ def _copy_json(copy: CopyState) -> dict[str, object]:
             "object_lock": destination.wants_lock,
         },
         "observed": destination.place or None,
+        "lock_held": destination.lock_held,
         "locked_until": f"{destination.locked_until:%Y-%m-%dT%H:%M:%SZ}" if destination.locked_until else None,
         "error": str(copy.error) if copy.error else None,
     }

@@ -264,6 +264,8 @@ def test_locked_objects_cannot_be_taken_away(tmp_path: Path) -> None:
     answer = machine.run("backup", "--json")
     (found,) = answer.json
     assert answer.code == 0 and found["locked"].keys() == {"far"}
+    assert machine.run("status", "--json").json["sources"]["data"]["destinations"]["far"]["lock_held"] is True
+    assert "a lock held when init tried" in machine.run("status").out
     assert "locked until" in machine.run("backup").out
     for key in keys(place):
         if "/quarantine/" not in key:
@@ -354,6 +356,14 @@ def test_init_tells_of_a_lock_that_does_not_hold(tmp_path: Path, proxy: Proxy, b
         proxy.plan = [Fault("DELETE", ".lock", answer=answer("204 No Content"))]
     told = machine.run("init")
     assert "far: the bucket has no working object lock" in told.err, told
+    assert json.loads((machine.state / "endpoints.json").read_bytes())["far"]["object_lock"] is False
+    machine.run("backup")
+    found = machine.run("status", "--json").json["sources"]["data"]
+    assert found["locked"] == [], "a date that an endpoint shows is no lock where one was seen not to hold"
+    seen = found["destinations"]["far"]
+    assert seen["lock_held"] is False and (seen["locked_until"] is not None) is (bucket == "locking")
+    text = " ".join(machine.run("status").out.split())
+    assert "did not hold when init tried" in text and ("far has no lock that holds" in text) is (bucket == "locking")
 
 
 def test_a_lock_that_cannot_be_put_off_is_told(tmp_path: Path, proxy: Proxy) -> None:

@@ -223,6 +223,10 @@ def _of_copy(copy: CopyState, newest: Point | None, policy: Policy, now: datetim
         yield Problem(text, f"opskit verify --destination {name}")
     if copy.destination.wants_lock and not copy.destination.is_locked and copy.snapshots:
         text = f"{name} locks nothing that could be seen, though the config asks for object_lock_days"
+        if copy.destination.lock_held is False:
+            text = (
+                f"{name} has no lock that holds: when opskit init tried, the bucket took none, or deleted all the same"
+            )
         yield Problem(text, "opskit init tells what the bucket can, then opskit backup")
     since = verified.ended if verified else copy.oldest
     if since is not None and now - since > policy.verify_every:

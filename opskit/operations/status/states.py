@@ -30,7 +30,8 @@ class Destination:
     """A destination: name, medium and offsite as declared, `place` as seen. `is_removable`: it must be mounted.
 
     `wants_lock`: the config asks for an object lock there. `locked_until`: until when what the newest snapshots need
-    was seen to be locked; None where it was not, whatever the config says.
+    was seen to be locked; None where it was not, whatever the config says. `lock_held`: whether a locked object could
+    not be deleted when that was tried; None: nobody tried.
     """
 
     name: str
@@ -40,11 +41,12 @@ class Destination:
     is_removable: bool = False
     wants_lock: bool = False
     locked_until: datetime | None = None
+    lock_held: bool | None = None
 
     @property
     def is_locked(self) -> bool:
-        """Whether a lock was seen at the endpoint."""
-        return self.locked_until is not None
+        """Whether a lock was seen at the endpoint, and not seen to be broken."""
+        return self.locked_until is not None and self.lock_held is not False
 
 
 @dataclass(frozen=True, slots=True, order=True)
