@@ -69,7 +69,8 @@ def probe(store: S3Store) -> Honours:
             conditional = _is_conditional(bucket, key, made)
             checksums = _checks_bytes(bucket, f"{key}.bytes", made)
             owner = _minds_owner(bucket, f"{key}.owner", made, conditional=conditional) if bucket.place.owner else None
-            object_lock = _locks(bucket, f"{key}.lock", made, store) if bucket.place.object_lock_days else None
+            wants_lock = bucket.place.object_lock_days is not None
+            object_lock = _locks(store, f"{key}.lock", made, conditional=conditional) if wants_lock else None
     except Exception:  # after an interruption nobody waits for an endpoint that hangs
         _clean(bucket, made)
         raise
@@ -91,6 +92,11 @@ def _put(bucket: Bucket, key: str, body: bytes, made: list[tuple[str, Answer]], 
     answer = bucket.genuine(bucket.send("put_object", Key=key, Body=signed, **proof, **wanted), "probe")
     made.append((key, answer))
     return answer
+
+
+def _condition(is_honoured: bool) -> dict[str, str]:
+    """What the policies that opskit prints demand of a put."""
+    return {"IfNoneMatch": "*"} if is_honoured else {}
 
 
 def _is_conditional(bucket: Bucket, key: str, made: list[tuple[str, Answer]]) -> bool:
@@ -132,9 +138,8 @@ def _checks_bytes(bucket: Bucket, key: str, made: list[tuple[str, Answer]]) -> b
 def _minds_owner(bucket: Bucket, key: str, made: list[tuple[str, Answer]], *, conditional: bool) -> bool:
     """Whether a put is refused that expects the bucket to be somebody else's."""
     other = next(each for each in _STRANGERS if each != bucket.place.owner)
-    condition = {"IfNoneMatch": "*"} if conditional else {}  # a policy may take no put without it
     try:
-        _put(bucket, key, _FIRST, made, ExpectedBucketOwner=other, **condition)
+        _put(bucket, key, _FIRST, made, ExpectedBucketOwner=other, **_condition(conditional))
     except ClientError as error:
         if status_of(error) != 403:
             raise
@@ -142,16 +147,16 @@ def _minds_owner(bucket: Bucket, key: str, made: list[tuple[str, Answer]], *, co
     return False
 
 
-def _locks(bucket: Bucket, key: str, made: list[tuple[str, Answer]], store: S3Store) -> bool:
+def _locks(store: S3Store, key: str, made: list[tuple[str, Answer]], *, conditional: bool) -> bool:
     """Lock an object for some seconds of the endpoint's own clock, and try to delete it.
 
     A refusal alone says nothing: credentials that may not delete are what a host should have.
     """
+    bucket = store.bucket
     until = _their_time(bucket, made) + timedelta(seconds=_LOCK_SECONDS)
+    lock = {"ObjectLockMode": bucket.place.lock_mode, "ObjectLockRetainUntilDate": until}
     try:
-        answer = _put(
-            bucket, key, _FIRST, made, ObjectLockMode=bucket.place.lock_mode, ObjectLockRetainUntilDate=until
-        )  # fmt: skip
+        answer = _put(bucket, key, _FIRST, made, **lock, **_condition(conditional))
     except ClientError:
         return False
     version = {"VersionId": answer["VersionId"]} if answer.get("VersionId") else {}
