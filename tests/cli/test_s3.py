@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -11,13 +12,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from opskit import gpg, wiring
 from opskit.repository import manifest as manifests
 from opskit.repository import names
-from opskit.stores.s3 import Connection
+from opskit.stores.s3 import Connection, S3Store
 from tests.cli.hosts import Answer, Machine, fill, objects
 from tests.operations.judging import assert_equal
 from tests.stores.proxy import Fault, Proxy, answer, failure, proxied
@@ -322,6 +324,106 @@ def test_an_endpoint_that_hangs_is_absent(tmp_path: Path, proxy: Proxy, monkeypa
     assert answer.code == 3 and len(objects(machine.a, "snapshots")) == 1
     assert len(proxy.requests) == 3, "as many tries as an endpoint gets that never spoke"
     assert re.search(r"far +behind .*the endpoint cannot be reached, no answer came", answer.out), answer
+
+
+def listing(place: str) -> bytes:
+    """The answer that the endpoint gives now to who lists the place."""
+    bucket, prefix = place.partition("?")[0].removeprefix("s3://").split("/")
+    told: list[bytes] = []
+    connection = running().connection()
+    client: Any = connection.client()
+    client.meta.events.register(
+        "before-parse.s3.ListObjectsV2", lambda response_dict, **_: told.append(response_dict["body"])
+    )
+    client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/", EncodingType="url")
+    connection.close()
+    return answer("200 OK", told[0].decode())
+
+
+def test_a_stale_listing_loses_nothing(tmp_path: Path, proxy: Proxy) -> None:
+    """An endpoint that does not list what is newest is told as rolled back, and what is done on that belief harms none.
+
+    Backup and sync store again what they do not see, find it there, and change nothing; the next fresh listing shows
+    all of it, whole.
+    """
+    place = location(port=proxy.port)
+    machine = host(tmp_path, place)
+    assert machine.run("backup").code == 0
+    stale = listing(place)
+    (machine.source / "newer").write_bytes(os.urandom(50_000))
+    assert machine.run("backup").code == 0
+    known = {key: etag(place, key) for key in keys(place)}
+
+    proxy.plan = [Fault("GET", "list-type", answer=stale)]
+    shown = machine.run("status", "--json")
+    assert shown.code == 13 and shown.json["sources"]["data"]["destinations"]["far"]["state"] == "rolled back"
+    for command in (["backup"], ["sync", "far"]):
+        proxy.plan = [Fault("GET", "list-type", answer=stale)]
+        machine.run(*command)
+        assert proxy.plan == []
+    now = {key: etag(place, key) for key in keys(place)}
+    assert known.items() <= now.items() and not [key for key in now if "/quarantine/" in key]
+    assert machine.run("verify").code == 0 and machine.run("status", "--json").json["sources"]["data"]["copies"] == 2
+    target = tmp_path / "restored"
+    assert machine.run("restore", "latest", "--from", "far", "--target", target, "--key", machine.key).code == 0
+    assert_equal(machine.source, target / str(machine.source)[1:])
+
+
+def etag(place: str, key: str) -> str:
+    """What tells one version of an object's bytes from another, and when it was put."""
+    found = shared_client().head_object(Bucket=place.partition("?")[0].removeprefix("s3://").split("/")[0], Key=key)
+    return f"{found['ETag']} {found['LastModified']}"
+
+
+@pytest.mark.parametrize("kind", ["snapshots", "packs", "index", "keys"])
+def test_old_bytes_are_not_believed(tmp_path: Path, proxy: Proxy, kind: str) -> None:
+    """Whole and genuine bytes of another, older object are noticed by the hash in the name, wherever they are given.
+
+    Verify names the object; restore takes the other copy; nothing at the endpoint is moved or deleted for it.
+    """
+    place = location(port=proxy.port)
+    machine = host(tmp_path, place)
+    assert machine.run("backup").code == 0
+    earlier = keys(place)
+    older = next(key for key in earlier if f"/{kind}/" in key)
+    (machine.source / "newer").write_bytes(os.urandom(50_000))
+    assert machine.run("backup").code == 0
+    newer = next(key for key in keys(place) if f"/{kind}/" in key and key not in earlier)
+    found = shared_client().get_object(Bucket="plain", Key=older)
+    digest = found["Metadata"]["opskit-sha256"]
+    headers = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nx-amz-meta-opskit-sha256: %s\r\n' % digest.encode()
+    body = found["Body"].read()
+    stale = headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    before = keys(place)
+    name = newer.partition("/")[2]
+
+    proxy.plan = [Fault("GET", newer, answer=stale) for _ in range(50)]
+    told = machine.run("verify", "--destination", "far")
+    assert told.code in {3, 13} and name[:20] in told.out + told.err, told
+    target = tmp_path / "restored"
+    answer = machine.run("restore", "latest", "--target", target, "--key", machine.key)
+    assert answer.code == 0, answer
+    assert_equal(machine.source, target / str(machine.source)[1:])
+    proxy.plan = []
+    assert keys(place) == before and machine.run("verify").code == 0
+
+
+def test_a_listing_that_fails_on_its_second_page_is_no_copy(
+    tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy whose listing breaks off is absent for each command, never one that lacks objects."""
+    place = location(port=proxy.port)
+    machine = host(tmp_path, place)
+    assert machine.run("backup").code == 0
+    before = keys(place)
+    monkeypatch.setattr("opskit.stores.s3.S3Store", partial(S3Store, page_size=3))
+    for command in (["backup"], ["verify"], ["sync", "far"], ["heal"], ["status"]):
+        proxy.plan = [Fault("GET", "continuation-token", answer=failure("400 Bad Request", "InvalidArgument"))]
+        told = machine.run(*command)
+        assert proxy.plan == [] and told.code != 0 and "InvalidArgument" in told.out + told.err, told
+        assert "rolled back" not in told.out and "missing" not in told.out, told
+    assert keys(place) == before
+    assert machine.run("backup").code == 0
 
 
 def test_init_with_credentials_that_may_only_put(tmp_path: Path, proxy: Proxy) -> None:
