@@ -1,7 +1,8 @@
 """`python -m benchmarks.audit`: the audit log beside what the file system can do; Markdown to stdout.
 
 Appends are measured beside a bare loop of `write` and `fdatasync` of lines of the same length, in turns on the same
-file system, because a sync's price changes from minute to minute. Verification reads a log in the page cache.
+file system, because a sync's price changes from minute to minute: by one process, and by four that write one file.
+The first append of a process reads the end of the log first. Verification reads a log in the page cache.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -32,7 +36,8 @@ def open_log(folder: Path) -> AuditLog:
 
 
 def rate(act: Callable[[], object], seconds: float) -> float:
-    """How many times a second `act` can be done."""
+    """How many times a second `act` can be done, the first time aside."""
+    act()
     count, begin = 0, time.perf_counter()
     while (spent := time.perf_counter() - begin) < seconds:
         act()
@@ -40,26 +45,58 @@ def rate(act: Callable[[], object], seconds: float) -> float:
     return count / spent
 
 
-def append_rates(folder: Path, seconds: float, runs: int) -> list[tuple[float, float]]:
-    """Pairs of the bare rate and the log's, in turns."""
-    pairs = []
-    with open_log(folder / "audit") as log:
-        descriptor = os.open(folder / "bare", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+def write_bare(folder: Path, length: int, seconds: float) -> float:
+    """The rate at which lines of that length are written, each synced."""
+    descriptor = os.open(folder / "bare", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    line = b"x" * (length - 1) + b"\n"
 
-        def append() -> None:
-            log.append("backup.create", "ok", target="db/main", run="0123456789abcdef", details=DETAILS)
+    def act() -> None:
+        os.write(descriptor, line)
+        os.fdatasync(descriptor)
 
-        append()
-        line = b"x" * (len((folder / "audit/log/0000000001.jsonl").read_bytes().split(b"\n")[1]) + 1)
-
-        def bare() -> None:
-            os.write(descriptor, line)
-            os.fdatasync(descriptor)
-
-        for _ in range(runs):
-            pairs.append((rate(bare, seconds), rate(append, seconds)))
+    try:
+        return rate(act, seconds)
+    finally:
         os.close(descriptor)
-    return pairs
+
+
+def write_records(folder: Path, seconds: float) -> float:
+    """The rate at which records are appended."""
+    with open_log(folder / "audit") as log:
+        return rate(lambda: append(log), seconds)
+
+
+def append(log: AuditLog) -> None:
+    """A record as the end of a backup leaves it."""
+    log.append("backup.create", "ok", target="db/main", run="0123456789abcdef", details=DETAILS)
+
+
+def together(writers: int, write: Callable[[], float]) -> float:
+    """The sum of the rates of so many processes that write at one time."""
+    if writers == 1:
+        return write()
+    with ProcessPoolExecutor(writers, get_context("fork")) as pool:
+        return sum(each.result() for each in [pool.submit(write) for _ in range(writers)])
+
+
+def append_rates(folder: Path, seconds: float, runs: int, writers: int) -> list[tuple[float, float]]:
+    """Pairs of the bare rate and the log's, in turns."""
+    with open_log(folder / "audit") as log:
+        append(log)
+    length = len((folder / "audit/log/0000000001.jsonl").read_bytes().split(b"\n")[1]) + 1
+    bare, records = partial(write_bare, folder, length, seconds), partial(write_records, folder, seconds)
+    return [(together(writers, bare), together(writers, records)) for _ in range(runs)]
+
+
+def first_appends(folder: Path, runs: int) -> list[float]:
+    """Seconds that the first append of a log that was just opened takes."""
+    found = []
+    for _ in range(runs * 20):
+        with open_log(folder / "audit") as log:
+            begin = time.perf_counter()
+            append(log)
+            found.append(time.perf_counter() - begin)
+    return found
 
 
 def verify_rates(folder: Path, records: int, runs: int) -> list[float]:
@@ -91,13 +128,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--records", type=int, default=400_000, help="of the log that is verified")
     options = parser.parse_args(argv)
+    rows = []
     with tempfile.TemporaryDirectory(dir=options.work) as scratch:
-        pairs = append_rates(Path(scratch), options.seconds, options.runs)
+        for writers in (1, 4):
+            pairs = append_rates(Path(scratch), options.seconds, options.runs, writers)
+            share = median(log / bare for bare, log in pairs)
+            who = "1 writer" if writers == 1 else f"{writers} writers"
+            rows += [
+                [f"write + fdatasync, bare, {who}", f"{median(bare for bare, _ in pairs):,.0f}/s", ""],
+                [f"audit append, {who}", f"{median(log for _, log in pairs):,.0f}/s", f"{share:.0%} of bare"],
+            ]
+        first = median(first_appends(Path(scratch), options.runs))
         judged = verify_rates(Path(scratch), options.records, options.runs)
-    share = median(log / bare for bare, log in pairs)
-    rows = [
-        ["write + fdatasync, bare", f"{median(bare for bare, _ in pairs):,.0f}/s", ""],
-        ["audit append", f"{median(log for _, log in pairs):,.0f}/s", f"{share:.0%} of bare, median of turns"],
+    rows += [
+        ["first append of a process", f"{first * 1e6:,.0f} µs", ""],
         ["audit verify", f"{median(judged):,.0f}/s", f"best {max(judged):,.0f}/s, {options.records:,} records"],
     ]
     print(markdown(("", f"median of {options.runs}", ""), rows, left=1))

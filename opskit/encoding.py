@@ -11,10 +11,25 @@ import orjson
 
 from opskit.errors import Damaged
 
+_PLAIN = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
+
 
 def encode(value: object) -> bytes:
     """The canonical JSON bytes of `value` (str, int, bool, None, list, dict with str keys)."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def encode_plain(value: object) -> bytes:
+    """The same for JSON types alone; raises TypeError where `encode` has a text for another class (dates, for one).
+
+    Members of an Enum are given as their values, UUIDs as text, NaN as null.
+    """
+    return orjson.dumps(value, option=_PLAIN)
 
 
 def decode(data: bytes | memoryview) -> Any:

@@ -1,10 +1,9 @@
 """Appending to the audit log: many processes and threads, a crash at any moment, nothing ever changed or cut off.
 
-Protocol, for each append: open and lock the lock file (flock, so no crash leaves it locked; opened each time, so that
-threads and forked children exclude one another too); learn the last record; one `write` of whole lines to a file opened
-with O_APPEND; unlock; then fdatasync, outside the lock, so that waiting writers share it; only then return. All records
-of a segment are in one file, so a record is on the medium only if all before it are; before a new segment gets its
-first record, the old one is synced.
+Protocol, for each append: lock (lock.py: threads and forked children exclude one another too, and no crash leaves it
+locked); learn the last record; one `write` of whole lines to a file opened with O_APPEND; unlock; then fdatasync,
+outside the lock, so that waiting writers share it; only then return. All records of a segment are in one file, so a
+record is on the medium only if all before it are; before a new segment gets its first record, the old one is synced.
 
 Invariants: no byte is ever changed, cut off or removed (it works on files with `chattr +a`); what a writer that died
 left torn is kept and recorded; a failed fdatasync is final for this object, because the kernel may have dropped the
@@ -26,13 +25,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from opskit.audit.files import WRITER_PATIENCE, make_folder, open_to_append, open_to_read, sync_folder, take_lock
+from opskit.audit.files import WRITER_PATIENCE, Name, make_folder, open_to_append, open_to_read, sync_folder
+from opskit.audit.lock import Lock
 from opskit.audit.record import (
     OPEN,
     RECOVERED,
     SEAL,
     Actor,
-    Fields,
+    Draft,
     Head,
     Outcome,
     UnknownVersion,
@@ -42,9 +42,11 @@ from opskit.audit.record import (
     line_of,
     parse,
     sha256,
+    with_details,
 )
-from opskit.audit.segments import lock_file, log_folder, numbers, path_of
-from opskit.audit.tail import Span, Torn, adopted, line_at, read_tail, recovery
+from opskit.audit.segments import numbers, path_of
+from opskit.audit.tail import Span, Tail, Torn, adopted, line_at, read_growth, read_tail, recovery
+from opskit.encoding import decode
 from opskit.errors import AuditError, Damaged
 
 SEGMENT_SIZE = 64 * 1024 * 1024
@@ -56,9 +58,8 @@ class _Segment:
     """The segment that is written to, and how this process last saw its end; changed under the lock only."""
 
     number: int
-    path: str
+    name: Name
     descriptor: int
-    inode: tuple[int, int]
     end: int = -1
     head: Head | None = None
     """Its last record, which goes before what the log knows as its head only if the log knows of a later one."""
@@ -71,10 +72,13 @@ class _Segment:
         """Whether it ends in a record that others may follow."""
         return self.torn is None and self.head is not None and self.head.op != SEAL
 
-    @property
-    def is_as_it_was(self) -> bool:
-        """Whether the record that this process saw as the last still stands where it stood."""
-        return self.head is None or self.span is None or sha256(line_at(self.descriptor, self.span)) == self.head.sha256
+    def look(self, end: int) -> tuple[Tail, bool]:
+        """How it ends now, and whether the record that was seen as the last still stands where it stood."""
+        if self.head is None or self.span is None:
+            return read_tail(self.descriptor, end), True
+        if (grown := read_growth(self.descriptor, self.span, end)) is not None:
+            return grown[0], grown[1] == self.head.sha256
+        return read_tail(self.descriptor, end), sha256(line_at(self.descriptor, self.span)) == self.head.sha256
 
 
 class _Written(NamedTuple):
@@ -101,8 +105,8 @@ class Attempt:
 class AuditLog:
     """One log of one host, below `folder`; made with its first record.
 
-    `now` gives the time in UTC; `token(n)` 2n random hexadecimal digits; `sleep` takes seconds. Holds one open file
-    until `close`; may be used by several threads, and after a fork by parent and child.
+    `now` gives the time in UTC; `token(n)` 2n random hexadecimal digits; `sleep` takes seconds. Holds files open until
+    `close`; may be used by several threads, and after a fork by parent and child.
     """
 
     def __init__(
@@ -119,8 +123,8 @@ class AuditLog:
         self.folder = folder
         self._who = identity(actor, host)
         self.now = now
-        self._lock_file = lock_file(folder)
-        self._sleep = sleep
+        self._timestamp = _Timestamp(now)
+        self._lock = Lock(folder, sleep)
         self._token = token
         self._segment_size = segment_size
         self._segment: _Segment | None = None
@@ -140,6 +144,7 @@ class AuditLog:
         self._retired, self._segment = [], None
         for descriptor in descriptors:
             os.close(descriptor)
+        self._lock.close()
 
     def new_run(self) -> str:
         """An id for a start and its outcome."""
@@ -176,17 +181,14 @@ class AuditLog:
         self._sync(attempt.about_to.descriptor)
         return attempt.about_to.head
 
-    def _append_locked(self, drafted: Fields, attempt: Attempt, patience: float) -> None:
-        if not os.path.lexists(self._lock_file):
-            make_folder(log_folder(self.folder), self.folder.parent)
-        lock = open_to_append(self._lock_file)
+    def _append_locked(self, drafted: Draft, attempt: Attempt, patience: float) -> None:
         try:
-            take_lock(self._lock_file, lock, sleep=self._sleep, patience=patience)
+            self._lock.take(patience)
             self._append(drafted, attempt)
         finally:
-            os.close(lock)
+            self._lock.release()
 
-    def _append(self, drafted: Fields, attempt: Attempt) -> None:
+    def _append(self, drafted: Draft, attempt: Attempt) -> None:
         """Write what has to come before the record, and the record; under the lock."""
         segment = self._current()
         if segment.is_plain and segment.end < self._segment_size:
@@ -222,35 +224,35 @@ class AuditLog:
             return ()
 
     def _open(self, number: int) -> _Segment:
-        """Open a segment, made if it is not there; its name is on the medium afterwards, whoever made it."""
+        """Open a segment, made if it is not there; its name is on the medium afterwards, whoever made it.
+
+        Nothing is written to one before it was synced when it was empty, so that any other one need not be.
+        """
         path = path_of(self.folder, number)
         make_folder(path.parent, self.folder.parent)
         descriptor = open_to_append(path)
         try:
-            status = os.fstat(descriptor)
-            self._sync(descriptor)
-            sync_folder(path.parent)
+            name = Name(path, descriptor)
+            if os.lseek(descriptor, 0, os.SEEK_END) == 0:
+                self._sync(descriptor)
+                for folder in (path.parent, self.folder, self.folder.parent):
+                    sync_folder(folder)
         except BaseException:
             os.close(descriptor)
             raise
-        before, self._segment = self._segment, _Segment(number, str(path), descriptor, (status.st_dev, status.st_ino))
+        before, self._segment = self._segment, _Segment(number, name, descriptor)
         if before is not None:
             self._retired.append(before.descriptor)  # closed at the end only: another thread may be about to sync it
         return self._segment
 
     def _refresh(self, segment: _Segment) -> bool:
         """Learn where the segment ends now; false if its name does not lead to the open file any more."""
-        try:
-            status = os.stat(segment.path, follow_symlinks=False)
-        except FileNotFoundError:
+        if not segment.name.leads_there():
             return False
-        if (status.st_dev, status.st_ino) != segment.inode:
-            return False
-        if status.st_size != segment.end:
-            tail = read_tail(segment.descriptor, status.st_size)
-            if segment.is_as_it_was:
+        if (end := os.lseek(segment.descriptor, 0, os.SEEK_END)) != segment.end:
+            tail, is_as_it_was = segment.look(end)
+            if is_as_it_was:
                 self._learn(tail.head or self._head_before(segment.number))
-            end = status.st_size
             segment.head, segment.span, segment.torn, segment.end = tail.head, tail.span, tail.torn, end
         return True
 
@@ -270,7 +272,7 @@ class AuditLog:
         finally:
             os.close(descriptor)
 
-    def _recover(self, segment: _Segment) -> tuple[list[Fields], list[Fields]]:
+    def _recover(self, segment: _Segment) -> tuple[list[Draft], list[Draft]]:
         """End a torn region with an LF; the records that tell of it, to be written before or after `audit.open`.
 
         The LF of a region that becomes a record is written at once; that of any other goes with the record.
@@ -295,23 +297,21 @@ class AuditLog:
         self._refresh(following)
         return following
 
-    def _own(self, op: str, details: Mapping[str, object]) -> Fields:
+    def _own(self, op: str, details: Mapping[str, object]) -> Draft:
         """A record that the log itself makes."""
         return draft(self._who, op, "ok", "", "", details)
 
-    def _write(self, segment: _Segment, drafts: Sequence[Fields], attempt: Attempt | None = None) -> None:
+    def _write(self, segment: _Segment, drafts: Sequence[Draft], attempt: Attempt | None = None) -> None:
         """Write records in one piece, at the end of the chain."""
         head = self._head
         if head is None:
-            drafts = self._first(drafts)
+            drafts, head = self._first(drafts)
         data, line = b"\n" if segment.torn else b"", b""
         for each in drafts:
-            previous = genesis(each["d"]["log"]) if head is None else head.sha256
-            seq = 1 if head is None else head.seq + 1
-            line = line_of(each, seq, previous, _timestamp(self.now()))
-            head = Head(seq, sha256(line), each["op"])
+            seq = head.seq + 1
+            line = line_of(each, seq, head.sha256, self._timestamp())
+            head = Head(seq, sha256(line), each.op)
             data += line + b"\n"
-        assert head is not None
         if attempt is not None:
             attempt.about_to = _Written(segment.descriptor, segment.end, data, head)
         end = segment.end + _write_whole(segment.descriptor, data)
@@ -319,11 +319,10 @@ class AuditLog:
         # No call in between: head and span change together, whenever a signal comes.
         self._head, segment.head, segment.span, segment.torn, segment.end = head, head, span, None, end
 
-    def _first(self, drafts: Sequence[Fields]) -> list[Fields]:
-        """The records that begin a log: the very first of them names the log, whatever it is."""
-        opening = next(each for each in drafts if each["op"] == OPEN)
-        first = {**drafts[0], "d": {**drafts[0]["d"], "log": opening["d"]["log"]}}
-        return [first, *drafts[1:]]
+    def _first(self, drafts: Sequence[Draft]) -> tuple[list[Draft], Head]:
+        """The records that begin a log, the very first of which names it, whatever it is; and what that one follows."""
+        log_id = decode(next(each for each in drafts if each.op == OPEN).details)["log"]
+        return [with_details(drafts[0], {"log": log_id}), *drafts[1:]], Head(0, genesis(log_id), "")
 
     def _log_id(self, segment: _Segment) -> str:
         """The id that `audit.open` carries: a new one for a new log, else the one the segment before was opened with.
@@ -373,7 +372,18 @@ def _write_whole(descriptor: int, data: bytes) -> int:
     return written
 
 
-def _timestamp(moment: datetime) -> str:
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+class _Timestamp:
+    """The time as records have it; what stays the same for a second is remembered."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._second, self._text = datetime.min.replace(tzinfo=UTC), ""
+
+    def __call__(self) -> str:
+        at = self._now()
+        past = at - self._second
+        if past.days or past.seconds:
+            second = at.astimezone(UTC).replace(microsecond=0)
+            self._second, self._text = second, second.replace(tzinfo=None).isoformat()
+            past = at - second
+        return f"{self._text}.{past.microseconds:06}Z"

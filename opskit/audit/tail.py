@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from opskit.audit.record import MAX_LINE, Fields, Head, UnknownVersion, genesis, parse, sha256
+from opskit.audit.record import MAX_LINE, Fields, Head, UnknownVersion, genesis, link_of, parse, sha256
 from opskit.errors import Damaged
 
 _FIRST_BLOCK = 2 * MAX_LINE
@@ -38,8 +37,7 @@ class Span(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True)
-class Tail:
+class Tail(NamedTuple):
     """The last record of a segment and where it lies (None: it has none), and what is behind it."""
 
     head: Head | None
@@ -54,6 +52,29 @@ def read_tail(descriptor: int, size: int) -> Tail:
         return Tail(None, None, _torn(descriptor, 0, size))
     head, span = found
     return Tail(head, span, _torn(descriptor, span.end + 1, size))
+
+
+def read_growth(descriptor: int, known: Span, size: int) -> tuple[Tail, str] | None:
+    """What `read_tail` gives, and the hash of the line that lies where `known` did; raises as it does.
+
+    At a third of the cost, for a file that others have written a few records to; None where it is anything else.
+    """
+    length = size - known.begin
+    if not known.end - known.begin + 1 < length <= _FIRST_BLOCK:
+        return None
+    data = os.pread(descriptor, length, known.begin)
+    if len(data) != length or not data.endswith(b"}\n"):
+        return None
+    begin = data.rfind(b"\n", 0, -1) + 1
+    line = data[begin:-1]
+    try:
+        link = link_of(line)
+    except UnknownVersion:
+        raise
+    except Damaged:
+        return None
+    span = Span(known.begin + begin, size - 1)
+    return Tail(Head(link.seq, sha256(line), link.op.decode()), span, None), sha256(data[: known.end - known.begin])
 
 
 def line_at(descriptor: int, span: Span) -> bytes:

@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from opskit.audit.log import SEGMENT_SIZE, AuditLog
-from opskit.audit.record import Actor
+from opskit.audit.record import Actor, Fields
 from opskit.audit.segments import path_of
 from opskit.audit.verification import Report, verify
+from opskit.encoding import encode
 
 ACTOR = Actor(1000, 0, "anna", "cli")
 BEGIN = datetime(2026, 11, 22, 2, 30, tzinfo=UTC)
@@ -62,3 +63,8 @@ def make_log(folder: Path, records: int = 5) -> Path:
         for number in range(records):
             log.append("backup.create", "ok", target=f"data-{number}", run=f"run-{number}", details={"bytes": number})
     return segment(folder)
+
+
+def line_of(record: Fields, seq: int, prev: str, ts: str) -> bytes:
+    """The line of any fields, as somebody who knows the format would write it."""
+    return encode({**record, "seq": seq, "prev": prev, "ts": ts})

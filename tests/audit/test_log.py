@@ -23,7 +23,7 @@ from opskit.audit.log import SEGMENT_SIZE
 from opskit.audit.reading import records
 from opskit.audit.record import MAX_LINE, Fields, genesis, parse, sha256
 from opskit.audit.segments import segments
-from opskit.audit.tail import BLOCK, read_tail
+from opskit.audit.tail import BLOCK, Span, read_growth, read_tail
 from opskit.errors import AuditError
 from tests.audit.logs import BEGIN, judged, make_log, open_log, segment, ticking
 from tests.stores.mounts import mounted
@@ -55,6 +55,18 @@ def test_times_are_in_utc_to_the_microsecond(tmp_path: Path) -> None:
     with open_log(tmp_path, now=lambda: BEGIN.astimezone(timezone(timedelta(hours=2)))) as log:
         log.append("backup", "ok")
     assert parse(lines(segment(tmp_path))[0])["ts"] == "2026-11-22T02:30:00.000000Z"
+
+
+@pytest.mark.parametrize("step", [1, 400_000, -400_000, 3_600_000_000, -86_400_000_000])
+def test_times_are_told_to_the_microsecond_however_the_clock_goes(tmp_path: Path, step: int) -> None:
+    """Within a second and over its end, forwards and backwards, each record has the time that the clock gave."""
+    moments = [BEGIN + number * timedelta(microseconds=step) for number in range(8)]
+    clock = iter(moments)
+    with open_log(tmp_path, now=lambda: next(clock)) as log:
+        for _ in moments[1:]:
+            log.append("backup", "ok")
+    found = [parse(line)["ts"] for line in lines(segment(tmp_path))]
+    assert found == [f"{each:%Y-%m-%dT%H:%M:%S.%f}Z" for each in moments]
 
 
 def test_append_returns_what_to_note_elsewhere(tmp_path: Path) -> None:
@@ -287,6 +299,27 @@ def test_a_log_that_was_moved_away_is_begun_at_its_name(tmp_path: Path) -> None:
         assert moved.stat().st_size == size and segment(tmp_path).stat().st_size > 0
 
 
+def test_what_others_wrote_is_learned_as_from_the_whole_file(tmp_path: Path) -> None:
+    """Looking at the end from a known record on gives what looking at the whole file does, wherever the file ends."""
+    path = make_log(tmp_path, 3)
+    whole = path.read_bytes()
+    first, second, *_ = lines(path)
+    known = Span(len(first) + 1, len(first) + 1 + len(second))
+    seen = 0
+    for size in range(known.begin, len(whole) + 1):
+        os.truncate(path, 0)
+        path.write_bytes(whole[:size])
+        with path.open("rb") as file:
+            if (grown := read_growth(file.fileno(), known, size)) is not None:
+                assert grown == (read_tail(file.fileno(), size), sha256(second))
+                seen += 1
+    assert seen == 2
+    path.write_bytes(whole.replace(b'"data-0"', b'"data-X"'))
+    with path.open("rb") as file:
+        grown = read_growth(file.fileno(), known, len(whole))
+    assert grown is not None and grown[1] != sha256(second)
+
+
 def test_a_failed_sync_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After fdatasync failed once, nothing is taken for recorded any more, even if the next one would succeed."""
 
@@ -321,6 +354,21 @@ def test_the_medium_has_the_record_before_append_returns(tmp_path: Path, monkeyp
     path = make_log(tmp_path, 1)
     assert synced[-1] == (str(path), path.stat().st_size)
     assert {(str(each), 0) for each in (tmp_path, tmp_path / "audit", path.parent)} <= set(synced)
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_names_are_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_empty: bool) -> None:
+    """By the first that writes to a file, also if another one made it and was killed; nobody else pays for that."""
+    path = make_log(tmp_path)
+    if is_empty:
+        os.truncate(path, 0)
+    synced: list[str] = []
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with open_log(tmp_path) as log:
+        log.append("backup", "ok")
+    names = [str(each) for each in (path, path.parent, tmp_path / "audit", tmp_path)] if is_empty else []
+    assert synced == [*names, str(path)]
 
 
 def test_a_sealed_segment_is_on_the_medium_before_the_next_begins(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +26,9 @@ from opskit.audit.record import (
     parse,
     sha256,
 )
+from opskit.encoding import encode
 from opskit.errors import Damaged
+from tests.audit.logs import BEGIN
 
 TS = "2026-11-22T02:30:00.000001Z"
 PREV = genesis("x")
@@ -48,8 +52,8 @@ ANYTHING = st.recursive(
 
 def line_with(details: Any = None, target: str = "data", **changes: Any) -> bytes:
     """A line, some of its fields replaced."""
-    drafted = {**draft(WHO, "backup.create", "ok", target, "r1", details or {}), **changes}
-    return line_of(drafted, changes.get("seq", 1), changes.get("prev", PREV), changes.get("ts", TS))
+    line = line_of(draft(WHO, "backup.create", "ok", target, "r1", details or {}), 1, PREV, TS)
+    return encode({**json.loads(line), **changes}) if changes else line
 
 
 @given(PLAIN, st.text(st.characters(exclude_categories=["Cs"]), max_size=100))
@@ -68,6 +72,26 @@ def test_whatever_is_given_becomes_a_record(value: object, target: str, login: s
     who = identity(Actor(0, 0, login, "cli"), login)
     line = line_of(draft(who, "a.b", "fail", target * 40, login, {"x": value, "y": [value] * 30}), 1, PREV, TS)
     assert rfc8785.dumps(parse(line)) == line and len(line) <= MAX_LINE
+
+
+class Colour(Enum):
+    """A class of its own whose members are encoded by their values."""
+
+    RED = "red"
+
+
+class Path2(str):
+    """Text of another class."""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Colour.RED, float("nan"), 1.5, BEGIN, Path2("x"), b"x", {1: 2}, {"A": 1}, ("x", 1), {"x"}, 2**53, Path("/")],
+)
+def test_a_value_is_told_in_one_way_whatever_is_beside_it(value: object) -> None:
+    """Also where what is beside it takes the slow way (a null does)."""
+    alone, beside = parse(line_with({"x": value})), parse(line_with({"x": value, "z": None}))
+    assert alone["d"]["x"] == beside["d"]["x"] is not None
 
 
 def test_details_that_are_too_long_are_cut_to_a_digest_and_a_count() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from opskit.audit import verification
 from opskit.audit.reading import entries
-from opskit.audit.record import Fields, genesis, line_of, parse, sha256
+from opskit.audit.record import Fields, genesis, parse, sha256
 from opskit.errors import AuditError, AuditLogNotFound
-from tests.audit.logs import judged, make_log, open_log, segment
+from tests.audit.logs import judged, line_of, make_log, open_log, segment
 
 
 def is_good(folder: Path) -> bool:
