@@ -1,0 +1,159 @@
+"""What `opskit init --from` does: a lost host comes back from one copy and the recovery-key file.
+
+Invariants: a state that is there is in the way and never touched. A config that is there is kept but for its keys,
+or left alone and the new one written beside it. The host gets a new key; the old private half is nowhere to be had.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from opskit import access, log, wiring
+from opskit.audit.event import operation
+from opskit.config import load as configs
+from opskit.config.model import Config, Keys
+from opskit.config.render import render
+from opskit.config.syntax import compose, read
+from opskit.errors import UsageError
+from opskit.gpg import Keyring
+from opskit.operations import initialise as operations
+from opskit.operations.initialise import Past
+from opskit.operations.rebuild import Found, find_host, learn
+from opskit.repository import names
+from opskit.repository.cache import open_or_replace
+from opskit.repository.durable import write_durably
+from opskit.repository.heads import Heads
+from opskit.repository.identity import read_repository, write_repository
+from opskit.setup.places import require_new_file
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What `init --from` brought back."""
+
+    config: Path
+    host: str
+    host_key: str
+    snapshots: int
+    packs: int
+    beside: Path | None = None
+    """The existing config, where it could not be edited: then `config` is a new file to be compared with it."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "config": str(self.config),
+            "host": self.host,
+            "host_key": self.host_key,
+            "snapshots": self.snapshots,
+            "packs": self.packs,
+            "compare_with": str(self.beside) if self.beside else None,
+        }
+
+
+def rebuild(
+    path: Path,
+    location: str,
+    key: Path,
+    *,
+    host: str | None,
+    state_dir: Path | None,
+    recovery_key: Path | None,
+    ask: Callable[[str], bytes],
+) -> Rebuilt:
+    """Bring a lost host back; with `recovery_key` also write the key file anew, naming the new host key as signer.
+
+    A config that is still there is kept, and gets the new key. Raises UsageError where a state is in the way, NoKey,
+    SnapshotNotFound.
+    """
+    known = configs.load(path) if path.exists() else None
+    text = path.read_text("utf-8-sig") if known is not None else None
+    if recovery_key is not None:
+        require_new_file(recovery_key)
+    if known is not None:
+        _require_lost(state_dir or known.state_dir)
+    with ExitStack() as stack, access.by_key_file(location, key) as opened, access.private_key(key, ask) as decrypt:
+        wanted = host or (known.host if known else None)
+        found = find_host(opened.history(), opened.copies, decrypt, opened.trusted, wanted)
+        old = known or configs.parse(found.config, f"the config in {location}", Path("/"))
+        state = (state_dir or old.state_dir).absolute()
+        _require_lost(state)
+        operations.make_private_folder(state)
+        audit = stack.enter_context(wiring.audit_log(old.but(state_dir=state, host=found.host)))
+        stack.enter_context(operation(audit, "init.rebuild", location, redact=log.redact))
+        keys = _new_keys(found, old.keys, state, key, recovery_key)
+        cache = open_or_replace(state / "cache" / f"{opened.repository}.sqlite", opened.repository)
+        heads = Heads(state / "heads" / f"{opened.repository}.json")
+        try:
+            packs = learn(cache, heads, opened.copies, found.snapshots, decrypt, opened.trusted)
+        finally:
+            cache.close()
+        config = old.but(keys=keys, state_dir=state, host=found.host)
+        # They were made once: one whose medium is absent must not be made anew on the bare mount point.
+        operations.write_past(state, {name: Past("", wiring.now().date().isoformat()) for name in config.destinations})
+        write_repository(state, opened.copies[0].store.get(names.REPOSITORY))
+        wiring.probed_stores(config)
+        written = _write_rebuilt(path, text, known, config)
+    return Rebuilt(written, found.host, keys.host or "", len(found.snapshots), packs, None if written == path else path)
+
+
+def _require_lost(state: Path) -> None:
+    if read_repository(state) is not None:
+        raise UsageError(f"{state} holds the state of a host; this host is not lost", hint="move it away first")
+
+
+def _new_keys(found: Found, old: Keys, state: Path, key: Path, recovery_key: Path | None) -> Keys:
+    """Make the host's new key beside the old public ones, and the recovery-key file that names it."""
+    with Keyring(wiring.keyring_folder(state)) as keyring:
+        keyring.create()
+        keyring.import_keys(found.keys.encode())
+        new = operations.host_key(keyring, None, found.host)
+        keys = old.but(
+            host=new,
+            signers=tuple(dict.fromkeys((*old.signers, new))),
+            maintainers=tuple(dict.fromkeys((*old.maintainers, new))),
+        )
+        everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
+        operations.write_trusted(keyring, wiring.trusted_file(state), everyone)
+        if recovery_key is not None:
+            known = access.read_key_file(key)
+            public = keyring.export_public(everyone)
+            operations.write_recovery_key(
+                recovery_key, replace(known, signers=keys.signers, maintainers=keys.maintainers, public=public)
+            )
+    return keys
+
+
+def _write_rebuilt(path: Path, text: str | None, known: Config | None, config: Config) -> Path:
+    """Write the config of a host that came back; where an existing one cannot be edited, beside it. Returns where."""
+    if text is None or known is None:
+        write_durably(path, render(config).encode())
+        return path
+    if (known.host, known.state_dir) == (config.host, config.state_dir):
+        edited = _with_keys(text, config.keys)
+        if edited is not None:
+            write_durably(path, edited.encode(), like_before=True)
+            return path
+    beside = path.with_name(path.name + ".restored")
+    write_durably(beside, render(config).encode())
+    return beside
+
+
+def _with_keys(text: str, keys: Keys) -> str | None:
+    """A config's text with other host, signers and maintainers; None where its layout does not allow that."""
+    wanted: dict[str, Any] = {"host": keys.host, "signers": [*keys.signers], "maintainers": [*keys.maintainers]}
+    before = read(text).value
+    expected = {**before, "keys": {**before["keys"], **wanted}}
+    section = next(value for name, value in compose(text).value if name.value == "keys")  # type: ignore[union-attr]
+    spots = [(name.value, value) for name, value in section.value if name.value in wanted]
+    for name, node in reversed(spots):
+        block = not isinstance(node.value, str) and node.value and not node.flow_style
+        end = (node.value[-1] if block else node).end_mark.index
+        text = text[: node.start_mark.index] + json.dumps(wanted[name]) + text[end:]
+    after = read(text)
+    return None if after.problems or after.value != expected else text
