@@ -17,6 +17,9 @@ from opskit.cli.context import Context
 from opskit.errors import UsageError
 from opskit.locations import expanded, place
 from opskit.setup import Wishes
+from opskit.setup.places import require_new_file
+
+PASSPHRASE_ATTEMPTS = 3
 
 
 class Answers:
@@ -70,22 +73,27 @@ class Answers:
                 return judged(answer.strip() or default)
             except UsageError as error:
                 self._context.warning(str(error))
+                if error.hint:
+                    self._context.hint(error.hint)
 
     def new_passphrase(self) -> bytes:
-        """A new passphrase, typed twice; raises UsageError without a terminal."""
+        """A new passphrase, typed twice, asked for again where the two differ; raises UsageError without a terminal."""
         if not self._context.stdin.isatty():
             raise UsageError(
                 "a new recovery key needs a passphrase, and there is no terminal to ask for one",
                 hint="say --no-passphrase and keep the file in a safe, or run this on a terminal",
             )
-        first = getpass.getpass("passphrase for the new recovery key: ")
-        if first != getpass.getpass("the same again: "):
-            raise UsageError("the two passphrases differ; nothing was written")
-        if not first:
-            raise UsageError(
-                "an empty passphrase protects nothing", hint="say --no-passphrase if that is what you mean"
-            )
-        return first.encode()
+        for _ in range(PASSPHRASE_ATTEMPTS):
+            first = getpass.getpass("passphrase for the new recovery key: ")
+            if not first:
+                raise UsageError(
+                    "an empty passphrase protects nothing; nothing was written",
+                    hint="say --no-passphrase if that is what you mean",
+                )
+            if first == getpass.getpass("the same again: "):
+                return first.encode()
+            self._context.warning("the two passphrases differ")
+        raise UsageError("no two passphrases were the same; nothing was written")
 
 
 def label_of(path: str) -> str:
@@ -120,6 +128,5 @@ def _name(text: str) -> str:
 
 def _recovery(text: str) -> str:
     path = expanded("the answer", text)
-    if os.path.lexists(path):
-        raise UsageError(f"{path} exists; a recovery key is never written over another file")
+    require_new_file(path)
     return str(path)

@@ -145,18 +145,18 @@ def new_recipient(keyring: Keyring, user_id: str, passphrase: bytes | None, writ
 
 
 def write_recovery_key(path: Path, known: KeyFile) -> None:
-    """Write a recovery-key file, mode 0600, durably; raises UsageError when the file exists."""
+    """Write a recovery-key file, mode 0600, durably; raises UsageError when the file exists, or its folder does not."""
     try:
-        for parent in reversed(path.parents):
-            if not parent.exists():
-                parent.mkdir(mode=0o755, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
         raise UsageError(
             f"the recovery-key file {path} exists; it is never overwritten", hint="name another file, or move it away"
         ) from error
     except OSError as error:
-        raise UsageError(f"the recovery-key file {path} cannot be written: {error.strerror}") from error
+        raise UsageError(
+            f"the recovery-key file {path} cannot be written: {(error.strerror or 'error').lower()}",
+            hint="is the stick mounted, and writable? name a file in a folder that is there",
+        ) from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(keyfile.encode(known))
         file.flush()

@@ -110,6 +110,21 @@ def test_an_existing_recovery_key_file(fresh: Machine) -> None:
     assert fresh.init().code == 0
 
 
+def test_the_folder_of_the_recovery_key_is_not_there(fresh: Machine) -> None:
+    """A folder that may be a stick's is never made, by init or by init --from: exit 2, nothing is written."""
+    stick = fresh.folder / "stick" / "safe"
+    before = snapshot_of(fresh.folder)
+    answer = fresh.init("--recovery-key", stick / "key.asc")
+    assert answer.code == 2 and f"{stick} is not there" in answer.err and "mount the stick" in answer.err, answer
+    assert snapshot_of(fresh.folder) == before
+    assert fresh.init().code == 0 and fresh.run("backup").code == 0
+    shutil.rmtree(fresh.state)
+    before = snapshot_of(fresh.folder)
+    answer = fresh.run("init", "--from", fresh.a, "--key", fresh.key, "--recovery-key", stick / "new.asc")
+    assert answer.code == 2 and f"{stick} is not there" in answer.err
+    assert snapshot_of(fresh.folder) == before
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -415,7 +430,7 @@ def converse(
         os.close(ours)
 
 
-def wizard(machine: Machine, first: bytes, second: bytes) -> tuple[int, bytes]:
+def wizard(machine: Machine, *typed: tuple[bytes, bytes]) -> tuple[int, bytes]:
     """Answer all questions. The wizard keeps its state in /var/lib/opskit: here that is a file system of its own."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("only root may mount")
@@ -426,8 +441,7 @@ def wizard(machine: Machine, first: bytes, second: bytes) -> tuple[int, bytes]:
         (b"first copy", bytes(machine.a)),
         (b"restore", b"Safe <safe@example.org>"),
         (b"recovery key go", bytes(machine.key)),
-        (b"passphrase", first),
-        (b"again", second),
+        *((question, reply) for pair in typed for question, reply in zip((b"passphrase", b"again"), pair, strict=True)),
     ]
     code, shown = converse(command, machine.folder, script)
     if code == 99:
@@ -436,9 +450,9 @@ def wizard(machine: Machine, first: bytes, second: bytes) -> tuple[int, bytes]:
 
 
 def test_the_wizard(fresh: Machine) -> None:
-    """Four answers and a passphrase typed twice make a host that backs up and restores."""
-    code, shown = wizard(fresh, b"correct horse", b"correct horse")
-    assert code == 0 and b"horse" not in shown, shown
+    """Four answers and a passphrase typed twice, at the second attempt, make a host that backs up."""
+    code, shown = wizard(fresh, (b"correct horse", b"correct hose"), (b"correct horse", b"correct horse"))
+    assert code == 0 and b"the two passphrases differ" in shown and b"horse" not in shown, shown
     assert fresh.key.stat().st_mode & 0o777 == 0o600
     fresh.edit_config("/var/lib/opskit", str(fresh.state))
     answer = fresh.run("backup", "--json")
@@ -455,7 +469,8 @@ def test_the_wizard_asks_again(fresh: Machine) -> None:
         (b"lies inside", bytes(fresh.folder.parent / "copy")),
         (b"restore", b""),
         (b"recovery key go", bytes(fresh.source / "large.bin")),
-        (b"never written over", bytes(fresh.folder / "fresh-key")),
+        (b"never overwritten", bytes(fresh.folder / "stick" / "key")),
+        (b"is not there", bytes(fresh.folder / "fresh-key")),
         (b"passphrase for", b"\x03"),
     ]
     before = snapshot_of(fresh.folder)
@@ -474,9 +489,9 @@ def test_the_wizards_name_for_a_source(path: str, label: str) -> None:
 
 
 def test_the_wizard_gives_up_cleanly(fresh: Machine) -> None:
-    """Two passphrases that differ: exit 2, nothing is made, and no passphrase was shown."""
-    code, shown = wizard(fresh, b"correct horse", b"battery staple")
-    assert code == 2 and b"differ" in shown
+    """Passphrases that differ three times: exit 2, nothing is made, and no passphrase was shown."""
+    code, shown = wizard(fresh, *[(b"correct horse", b"battery staple")] * 3)
+    assert code == 2 and shown.count(b"passphrases differ") == 3 and b"nothing was written" in shown
     assert b"horse" not in shown and b"staple" not in shown
     assert not fresh.config.exists() and not fresh.key.exists() and not fresh.a.exists() and not fresh.state.exists()
 

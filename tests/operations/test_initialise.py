@@ -96,16 +96,16 @@ def test_what_is_no_public_key(keyring: Keyring, tmp_path: Path) -> None:
 
 
 def test_a_recovery_key_is_never_overwritten(tmp_path: Path) -> None:
-    """An existing file, or a link in its place, is refused."""
+    """An existing file, or a link in its place, is refused; so is a folder that is not there, which is not made."""
     armor = b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nx\n-----END PGP PRIVATE KEY BLOCK-----\n"
     known = KeyFile(REPOSITORY, "0" * 64, ["A" * 40], ["A" * 40], armor, b"")
-    write_recovery_key(tmp_path / "new" / "key", known)
-    assert (tmp_path / "new" / "key").stat().st_mode & 0o777 == 0o600
+    write_recovery_key(tmp_path / "key", known)
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    for name in ("new/key", "link"):
+    for name in ("key", "link", "stick/key"):
         with pytest.raises(UsageError):
             write_recovery_key(tmp_path / name, known)
-    assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "elsewhere").exists() and not (tmp_path / "stick").exists()
 
 
 def test_the_repository_is_remembered(lab: Lab, tmp_path: Path) -> None:
