@@ -26,6 +26,7 @@ from opskit.operations.lock import exclusive
 from opskit.repository import copy as copies
 from opskit.repository.durable import create_durably, require_writable, write_durably
 from opskit.repository.identity import id_in
+from opskit.setup import places
 from opskit.setup.wishes import Wishes, draft_of, judge
 
 
@@ -111,6 +112,7 @@ def _initialise(
         if wishes.new_recipient and wishes.recovery_key is not None:
             wishes.recovery_key.unlink(missing_ok=True)  # no backup will ever be made for it
         raise
+    to_make = places.folders_to_make(draft)
     made = operations.make_copies(
         stores,
         lambda name: wiring.prepare(stores[name]),
@@ -121,8 +123,12 @@ def _initialise(
         now=wiring.now(),
     )
     written = wishes.recovery_key if wishes.new_recipient else None
+    config = configs.load(path)
     warnings = [f"no snapshot will be readable by recipient {doubt}" for doubt in doubts]
-    return Done(path, made, written, warnings + lacking + dangers.warnings(configs.load(path)))
+    warnings += [*lacking, *places.misplaced(config, made.created, to_make), *places.absent_sources(config)]
+    if written is not None and places.is_unmounted(written):
+        warnings.append(f"the recovery key {written} lies on this host's disk: nothing is mounted there")
+    return Done(path, made, written, warnings + dangers.warnings(config))
 
 
 def _make_keys(

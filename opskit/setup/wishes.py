@@ -6,6 +6,7 @@ Nothing here is written; what the file system says about the places that were na
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 from opskit import wiring
 from opskit.config import load as configs
-from opskit.config.model import LABEL_PATTERN, MEANINGS, Config
+from opskit.config.model import LABEL_PATTERN, MEANINGS, Config, PathsSource, Source
 from opskit.errors import ConfigError, NoKey, UsageError
 from opskit.locations import destination_at, is_same_place, place
 from opskit.operations.initialise import LOST_STATE_HINT
@@ -62,6 +63,13 @@ def _judge_beside(wishes: Wishes, known: Config) -> None:
             f"the config names the host key {known.keys.host}, but {known.state_dir} holds no state of a host",
             hint=LOST_STATE_HINT,
         )
+    for name, text in wishes.sources.items():
+        known_source = known.sources.get(name)
+        if known_source is not None and not _is_same_source(known_source, name, text):
+            raise UsageError(
+                f"--source {name}: the config says {_described(known_source)}, got {text}",
+                hint="edit the source in the config, or choose another name",
+            )
     for name, text in wishes.destinations.items():
         there = known.destinations.get(name)
         if there is not None and not is_same_place(there, f"--destination {name}", text):
@@ -69,6 +77,16 @@ def _judge_beside(wishes: Wishes, known: Config) -> None:
                 f"--destination {name}: the config says {wiring.location_of(there)}, got {text}",
                 hint="edit the path in the config, or choose another name",
             )
+
+
+def _is_same_source(there: Source, name: str, text: str) -> bool:
+    """Whether what the config says of a source and what was typed are one path."""
+    typed = Path(os.path.normpath(place(f"--source {name}", text)))
+    return isinstance(there, PathsSource) and there.paths == (typed,)
+
+
+def _described(source: Source) -> str:
+    return ", ".join(map(str, source.paths)) if isinstance(source, PathsSource) else "a command"
 
 
 def draft_of(path: Path, wishes: Wishes, known: Config | None) -> Config:

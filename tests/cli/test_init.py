@@ -244,6 +244,37 @@ def test_a_destination_that_is_not_mounted(machine: Machine) -> None:
     assert (machine.b / "RECOVER.md").exists() and (machine.b / "copy.json").exists()
 
 
+def test_a_source_of_another_path(machine: Machine) -> None:
+    """A source that the config knows with another path is refused and named, with the same path it is taken."""
+    config = machine.config.read_text()
+    answer = machine.run("init", "--source", "data=/etc")
+    assert answer.code == 2 and f"--source data: the config says {machine.source}, got /etc" in answer.err
+    assert machine.config.read_text() == config
+    assert machine.run("init", "--source", f"data={machine.source}/").code == 0
+    machine.edit_config("sources:", "sources:\n  dump: {command: [echo], filename: x}")
+    answer = machine.run("init", "--source", "dump=/etc")
+    assert answer.code == 2 and "the config says a command" in answer.err
+
+
+def test_a_source_that_is_not_there(fresh: Machine) -> None:
+    """init warns of a source that no backup could read now, each time, and ends well."""
+    absent = fresh.folder / "later"
+    assert f"{absent} is not there" in fresh.init("--source", f"late={absent}").err
+    assert f"sources.late.paths: {absent} is not there" in "".join(fresh.run("init", "--json").json["warnings"])
+    absent.mkdir()
+    assert "is not there" not in fresh.run("init").err
+
+
+def test_the_folders_above_a_destination_are_missing(fresh: Machine) -> None:
+    """They are made, with a warning that names them where they come to lie on the disk of the system."""
+    place = fresh.folder / "mnt" / "usb" / "opskit"
+    answer = fresh.init("--destination", f"usb={place}")
+    assert answer.code == 0 and (place / "opskit.json").exists()
+    is_on_root = fresh.folder.stat().st_dev == Path("/").stat().st_dev
+    assert (f"usb: {fresh.folder / 'mnt'} was not there: it was made" in answer.err) == is_on_root, answer.err
+    assert "was not there" not in fresh.run("init").err, "said once"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
