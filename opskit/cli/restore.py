@@ -26,11 +26,11 @@ from opskit.cli.reading import (
     warn_of_absent,
     warn_of_rejected,
 )
+from opskit.cli.restore_plan import nothing_matches, plan
 
 if TYPE_CHECKING:
     from opskit.access import Access
     from opskit.cli.progress import ProgressSample
-    from opskit.errors import SnapshotNotFound
     from opskit.operations.restore import Restored, RestoreOptions
     from opskit.repository.copy import Copy
     from opskit.repository.manifest import Snapshot
@@ -93,9 +93,9 @@ def restore(
                 workers=min(len(os.sched_getaffinity(0)), 4),
             )
             if stdout or dry_run:
-                (_to_stdout if stdout else _plan)(context, reader, chosen, options)
+                code = _to_stdout(context, reader, options) if stdout else plan(context, reader, chosen, place, options)
                 _tell_damage(context, reader, opened.copies, by_config=repository is None)
-                return judged(event, doubt, snapshot=chosen.id)
+                return judged(event, code or doubt, snapshot=chosen.id)
             restored = _restore(context, reader, chosen, place, options)
             _tell_damage(context, reader, opened.copies, by_config=repository is None)
             code = _tell(context, reader, chosen, place, restored) or doubt
@@ -125,6 +125,10 @@ def _place(target: Path | None, overwrite: str, *, in_place: bool, stdout: bool,
             "--in-place writes over files in use: expected --overwrite if-changed or --overwrite always",
             hint="--dry-run shows what would be restored; --target DIR restores beside the original",
         )
+    if target is not None and dry_run:
+        from opskit.operations.restoring.place import check_target
+
+        check_target(target.absolute(), empty=overwrite == "never")  # a plan that cannot be carried out is none
     return target.absolute() if target is not None else Path("/")
 
 
@@ -157,12 +161,6 @@ def _restore(
             raise
 
 
-def _nothing_matches() -> SnapshotNotFound:
-    from opskit.errors import SnapshotNotFound
-
-    return SnapshotNotFound("nothing in the snapshot matches", hint="opskit ls shows what is in it")
-
-
 def _tell(
     context: Context,
     reader: SnapshotReader,
@@ -174,7 +172,7 @@ def _tell(
     from opskit.sources.base import printable as printable_path
 
     if not restored.entries:
-        raise _nothing_matches()
+        raise nothing_matches()
     problems = [f"{printable_path(path)}: {message}" for path, message in restored.problems]
     if context.json:
         context.write_json(
@@ -230,27 +228,8 @@ def _damage(reader: SnapshotReader, copies: Sequence[Copy]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _plan(context: Context, reader: SnapshotReader, chosen: Snapshot, options: RestoreOptions) -> None:
-    from opskit.cli.render import counted, human_bytes
-    from opskit.operations.restore import files_of
-    from opskit.sources.base import printable
-
-    entries = size = 0
-    for node in files_of(reader, options):
-        entries += 1
-        size += node.size
-        if not context.json:
-            context.write(printable(node.path))
-    if not entries:
-        raise _nothing_matches()
-    if context.json:
-        context.write_json({"snapshot": chosen.id, "entries": entries, "bytes": size})
-    context.message(
-        f"{counted(entries, 'entry', 'entries')}, {human_bytes(size)} would be restored; nothing was written"
-    )
-
-
-def _to_stdout(context: Context, reader: SnapshotReader, _: Snapshot, options: RestoreOptions) -> None:
+def _to_stdout(context: Context, reader: SnapshotReader, options: RestoreOptions) -> int:
     from opskit.operations.restore import write_file
 
     write_file(reader, options.below, context.binary_output())
+    return 0

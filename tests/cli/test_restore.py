@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.hosts import Machine, objects, run, snapshot_of
+from tests.cli.hosts import Answer, Machine, objects, run, snapshot_of
 from tests.cli.running import OPSKIT, clean
 from tests.operations.judging import assert_equal
 from tests.repositories import noise
@@ -223,6 +223,93 @@ def test_dry_run_writes_nothing(backed_up: Machine, tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
     planned = backed_up.run("restore", "latest", "--dry-run", "--json", "--key", backed_up.key).json
     assert set(planned) == {"snapshot", "entries", "bytes"}
+
+
+def foreseen(machine: Machine, target: Path, *arguments: object) -> tuple[int, dict[str, str], str]:
+    """What --dry-run says over a target: exit code, what becomes of which name below the source, and its messages."""
+    common = ["--target", target, "--key", machine.key, "--overwrite", "if-changed", "--dry-run"]
+    before = snapshot_of(target)
+    answer = machine.run("restore", "latest", *common, *arguments)
+    assert snapshot_of(target) == before, "nothing is written"
+    lines = [line.split(None, 1) for line in answer.out.splitlines()]
+    return answer.code, {path.rpartition("/")[2]: effect for effect, path in lines}, answer.err
+
+
+def over(machine: Machine, target: Path, *arguments: object) -> Answer:
+    """A restore over a target."""
+    common = ["--target", target, "--key", machine.key, "--overwrite", "if-changed"]
+    return machine.run("restore", "latest", *common, *arguments)
+
+
+def test_a_plan_over_what_is_there(backed_up: Machine, tmp_path: Path) -> None:
+    """--dry-run over files names what would be new, replaced or mended, and the restore does just that."""
+    target = tmp_path / "r"
+    there = place(backed_up, target)
+    first = over(backed_up, target, "--dry-run")
+    assert first.code == 0 and f"new       {backed_up.source}/sub/note.txt" in first.out.splitlines()
+    assert not target.exists() and "unchanged" not in first.err
+    assert over(backed_up, target).code == 0
+    code, plan, said = foreseen(backed_up, target)
+    assert (code, plan) == (0, {}) and "nothing would be restored" in said and "unchanged" in said, said
+    (there / "large.bin").write_bytes(b"mine")
+    (there / "later").unlink()
+    (there / "link").unlink()
+    (there / "link").symlink_to("elsewhere")
+    (there / "sparse").chmod(0o600)
+    (there / "twin").unlink()
+    (there / "twin").write_bytes(b"no link any more")
+    os.utime(there, ns=(0, next(iter(there.parent.glob("data"))).stat().st_mtime_ns))
+    wanted = {"large.bin": "replaced", "later": "new", "link": "replaced", "sparse": "mended", "twin": "replaced"}
+    code, plan, said = foreseen(backed_up, target)
+    assert code == 0 and plan == {**wanted, "data": "mended"}, (plan, said)
+    assert "(1 new, 3 replaced, 2 mended, " in said
+    counted = over(backed_up, target, "--dry-run", "--json").json
+    assert [counted[each] for each in ("entries", "new", "replaced", "mended", "errors")] == [6, 1, 3, 2, []]
+    before = {path: path.lstat().st_ino for path in there.rglob("*")}
+    assert over(backed_up, target).code == 0
+    assert_equal(backed_up.source, there)
+    changed = {path.name for path in there.rglob("*") if before.get(path) != path.lstat().st_ino}
+    assert changed == {name for name, effect in wanted.items() if effect != "mended"}
+    assert foreseen(backed_up, target)[1] == {}
+
+
+def test_a_plan_that_would_fail(backed_up: Machine, tmp_path: Path) -> None:
+    """What is in the way of a restore is told by its plan, exit 3, and the restore fails for the same entries."""
+    target = tmp_path / "r"
+    there = place(backed_up, target)
+    assert over(backed_up, target).code == 0
+    (there / "later").unlink()
+    (there / "later").mkdir()
+    shutil.rmtree(there / "sub")
+    (there / "sub").symlink_to(tmp_path)
+    code, plan, said = foreseen(backed_up, target, "--include", "later", "--include", "note.txt", "--include", "sub/")
+    assert code == 3 and plan == {}, plan
+    assert f"would fail: {backed_up.source}/later: a folder is there" in said
+    assert f"would fail: {backed_up.source}/sub: it is no folder there" in said
+    answer = over(backed_up, target, "--include", "later", "--include", "note.txt", "--include", "sub/")
+    assert answer.code == 3
+    assert {line.split(":")[2] for line in answer.err.splitlines() if str(there)[-9:] in line} == {
+        line.split(":")[3] for line in said.splitlines() if "would fail" in line
+    }
+
+
+def test_a_plan_of_replacing_all(backed_up: Machine, tmp_path: Path) -> None:
+    """With --overwrite always each file is replaced, also one that looks the same; --in-place looks at the source."""
+    plan = foreseen(backed_up, backed_up.source, "--include", "later")[1]
+    assert plan == {"later": "new"}, "below the target there is no such path"
+    common = ["restore", "latest", "--in-place", "--dry-run", "--key", backed_up.key, "--include", "later"]
+    answer = backed_up.run(*common, "--overwrite", "if-changed")
+    assert answer.out == "" and "nothing would be restored (1 unchanged)" in answer.err, answer
+    answer = backed_up.run(*common, "--overwrite", "always")
+    assert answer.out == f"replaced  {backed_up.source}/later\n", answer
+
+
+def test_a_plan_for_a_target_in_use(backed_up: Machine, tmp_path: Path) -> None:
+    """A plan that the restore would refuse is refused: exit 2 for a target that is not empty."""
+    (tmp_path / "mine").write_text("here")
+    common = ["restore", "latest", "--key", backed_up.key, "--target", tmp_path]
+    plan, real = backed_up.run(*common, "--dry-run"), backed_up.run(*common)
+    assert (plan.code, plan.err) == (real.code, real.err) == (2, real.err) and "is not empty" in plan.err
 
 
 def test_the_wrong_key(backed_up: Machine, tmp_path: Path) -> None:
