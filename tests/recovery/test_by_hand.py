@@ -9,7 +9,10 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 from opskit.repository import names, tree
 from opskit.repository.recovery import kit
@@ -19,7 +22,8 @@ from tests.recovery.lab import Lab, below, differences
 BLOCK = re.compile(r"^```(sh|sh interactive|json)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What a person reads off the screen between two commands.
 READ_OFF = {
-    "gpg -d keys/*.asc\n": """RUN_KEY="$(gpg -d keys/*.asc 2>/dev/null | grep -oE '[0-9a-f]{64}')"
+    'for key in keys/*.asc; do gpg -d "$key" && echo; done\n': """
+RUN_KEY="$(gpg -d keys/*.asc 2>/dev/null | grep -oE '[0-9a-f]{64}')"
 PACK="$(echo packs/*/*)"
 """
 }
@@ -42,19 +46,20 @@ def environment(made: Made, target: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "KEY_FILE": str(made.lab.key), "TARGET": str(target), "LC_ALL": "C.UTF-8"}
 
 
-def typed(command: list[str], answer: bytes, person: dict[str, str]) -> bytes:
-    """What a terminal shows when a command runs in it and a person answers its question for a passphrase."""
+def typed(command: list[str], answers: Sequence[bytes], person: dict[str, str]) -> bytes:
+    """What a terminal shows when a command runs in it and a person answers its questions for a passphrase."""
     process, terminal = pty.fork()
     if process == 0:
         os.execvpe(command[0], command, person)
     shown = b""
     try:
-        while b"passphrase:" not in shown:
-            shown += os.read(terminal, 4096)
-        # gpg forgets what was typed before it has turned the echo off, which comes after the question
-        while termios.tcgetattr(terminal)[3] & termios.ECHO:
-            time.sleep(0.01)
-        os.write(terminal, answer)
+        for number, answer in enumerate(answers, 1):
+            while shown.count(b"passphrase:") < number:
+                shown += os.read(terminal, 4096)
+            # gpg forgets what was typed before it has turned the echo off, which comes after the question
+            while termios.tcgetattr(terminal)[3] & termios.ECHO:
+                time.sleep(0.01)
+            os.write(terminal, answer)
         while data := os.read(terminal, 4096):
             shown += data
     except OSError:  # how a pseudo-terminal says that its last user is gone
@@ -100,7 +105,7 @@ def test_passphrase_typed_at_the_prompt(made: Made, tmp_path: Path) -> None:
     Path(person["GNUPGHOME"]).mkdir(mode=0o700)
     (Path(person["GNUPGHOME"]) / "gpg.conf").write_text("pinentry-mode loopback\n")
     (command,) = blocks("sh interactive")
-    shown = typed(["bash", "-c", command], run_key + b"\n", person)
+    shown = typed(["bash", "-c", command], [run_key + b"\n"], person)
     subprocess.run(["gpgconf", "--homedir", person["GNUPGHOME"], "--kill", "all"], check=False)
     assert names.sha256(b"small\n").encode() in shown, shown
     assert run_key not in shown
@@ -126,14 +131,56 @@ def test_the_shown_line_is_a_tree_line() -> None:
     assert node.path == b"srv/data/a.txt" and tree.encode_line(node) == example.encode()
 
 
-def test_recover_asks_for_the_passphrase(tmp_path: Path, keys: Path) -> None:
-    """With a protected recovery key, recover.py lets gpg ask on the terminal, and restores."""
-    lab = Lab(tmp_path, keys / "protected", passphrase=b"correct horse")
-    try:
-        digest = lab.craft([b'{"gid":0,"mode":493,"path":"made","type":"dir","uid":0}'])
-    finally:
-        lab.close()
+@pytest.fixture
+def protected(tmp_path: Path, keys: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A repository with one snapshot, whose recovery key has the passphrase `correct horse`."""
+    lab = Lab(tmp_path, keys / f"protected-{abs(hash(request.node.name)) % 10**8}", passphrase=b"correct horse")
+    lab.craft([b'{"gid":0,"mode":493,"path":"made","type":"dir","uid":0}'])
+    lab.close()
+    yield lab
+
+
+def recovering(lab: Lab, *answers: bytes) -> str:
+    """What recover.py shows a person at a terminal who answers so."""
     program = [sys.executable, "-I", "-S", str(lab.copy / "recover.py"), "--key", str(lab.key)]
-    shown = typed([*program, "--target", str(tmp_path / "target")], b"correct horse\n", {"PATH": os.environ["PATH"]})
-    assert (tmp_path / "target" / "made").is_dir(), shown
-    assert digest[:12].encode() in shown and b"correct horse" not in shown
+    shown = typed([*program, "--target", str(lab.folder / "target")], answers, {"PATH": os.environ["PATH"]}).decode()
+    assert "horse" not in shown
+    return shown
+
+
+def test_recover_asks_for_the_passphrase(protected: Lab) -> None:
+    """With a protected recovery key, recover.py lets gpg ask on the terminal, and restores; a slip is no end."""
+    shown = recovering(protected, b"correct hose\n", b"\n", b"correct horse\n")
+    assert (protected.folder / "target" / "made").is_dir() and shown.count("the passphrase is wrong; once more") == 2
+    assert "PROBLEM" not in shown and "lab/crafted" in shown
+
+
+def test_recover_asks_three_times(protected: Lab) -> None:
+    """Three wrong passphrases end recover.py, which says that the passphrase is to blame and not the key file."""
+    shown = recovering(protected, *[b"correct hose\n"] * 3)
+    assert shown.count("Enter passphrase:") == 3 and "the key file is fine" in shown
+    assert "PROBLEM" not in shown and "--key FILE" not in shown
+
+
+def test_recover_without_a_terminal(protected: Lab) -> None:
+    """Where gpg cannot ask for the passphrase, recover.py says so and what to do: exit 12."""
+    program = [sys.executable, "-I", "-S", str(protected.copy / "recover.py"), "--key", str(protected.key)]
+    done = subprocess.run(
+        [*program, "--target", str(protected.folder / "target")],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == 12 and "gpg cannot ask" in done.stderr and "hint: run this on a terminal" in done.stderr
+
+
+def test_every_key_object_is_opened(lab: Lab, tmp_path: Path) -> None:
+    """The command of RECOVER.md for run keys shows those of all runs, also where there are several key objects."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(2):
+        (data / str(number)).write_text(str(number))
+        lab.back_up({"data": data})
+    (command,) = [block for block in blocks("sh") if "keys/" in block]
+    person = environment(Made(lab, data, ""), tmp_path) | {"GNUPGHOME": str(lab.keyring.home)}
+    done = subprocess.run(["bash", "-euc", command], cwd=lab.copy, env=person, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(set(re.findall('"[0-9a-f]{32}":"[0-9a-f]{64}"', done.stdout))) == 2

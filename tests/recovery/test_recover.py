@@ -163,7 +163,7 @@ def test_wrong_key(made: Made, lab: Lab, tmp_path: Path) -> None:
     assert done.returncode == 12 and "the key is for repository" in done.stderr
     (tmp_path / "bare.asc").write_bytes(lab.secret)
     done = made.lab.recover("--key", tmp_path / "bare.asc", "--accept-unknown-signers", "--target", tmp_path / "t2")
-    assert done.returncode == 12 and "hint: give a recipient's private key" in done.stderr
+    assert done.returncode == 12 and "hint: where gpg has no secret key, this key file is" in done.stderr
 
 
 def test_key_file_without_private_key(made: Made, tmp_path: Path) -> None:

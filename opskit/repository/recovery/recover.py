@@ -138,13 +138,20 @@ class Gpg:
         return process.returncode, output, [line for line in lines if line], words
 
     def open_private(self, file: BinaryIO) -> bytes:
-        """Decrypt a key object; gpg asks for a passphrase where the private key has one."""
-        code, output, _, log = self.run(
-            ["--pinentry-mode", "loopback", "--decrypt"] if self.has_key else ["--decrypt"], file, own=not self.has_key
-        )
-        if code != 0:
-            raise ValueError(log)
-        return output
+        """Decrypt a key object; gpg asks for a passphrase where the private key has one, three times at most."""
+        for left in (2, 1, 0):
+            file.seek(0)
+            how = ["--pinentry-mode", "loopback"] if self.has_key else []
+            code, output, lines, log = self.run([*how, "--decrypt"], file, own=not self.has_key)
+            words, errors = {line[0] for line in lines}, [int(line[2]) for line in lines if line[0] == "ERROR"]
+            if code == 0:
+                return output
+            if not how or not {11, 177} & {number & 0xFFFF for number in errors}:  # a bad passphrase, and none
+                if how and "NEED_PASSPHRASE" in words and "BEGIN_DECRYPTION" not in words:
+                    raise Fail(12, "the key has a passphrase, and gpg cannot ask: " + log, "run this on a terminal")
+                raise ValueError(log)
+            say("the passphrase is wrong" + "; once more" * (left > 0))
+        raise Fail(12, "no passphrase fitted", "the key file is fine: only its passphrase was not the right one")
 
     def open_signed(self, file: BinaryIO) -> Tuple[bytes, str, bool]:
         """The payload of a signed object, who signed it, and whether that is a known signer whose signature holds."""
@@ -297,7 +304,9 @@ class Repository:
             raise Fail(
                 12,
                 "no key at hand opens snapshot " + snapshot.id[:12],
-                "give a recipient's private key with --key FILE",
+                "where gpg has no secret key, this key file is not one of its recipients': try another"
+                if self.gpg.has_key
+                else "give a recipient's private key with --key FILE",
             )
 
     def open_key(self, name: str) -> None:
