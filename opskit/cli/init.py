@@ -7,7 +7,8 @@ recipient whose private half goes to one file. It asks questions only without ar
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,30 +24,37 @@ if TYPE_CHECKING:
 app = noun()
 
 
+SourceOption = Annotated[
+    list[str] | None, typer.Option("--source", metavar="NAME=PATH", help="What to back up; repeatable.")
+]
+DestinationsOption = Annotated[
+    list[str] | None,
+    typer.Option("--destination", metavar="NAME=PLACE", help="A folder, or s3://BUCKET/PREFIX; repeatable."),
+]
+RecipientOption = Annotated[
+    list[str] | None,
+    typer.Option("--recipient", metavar="KEYFILE|FINGERPRINT", help="Who can restore; repeatable."),
+]
+NewRecipientOption = Annotated[
+    str | None, typer.Option("--new-recipient", metavar="NAME <MAIL>", help="Make a new key that can restore.")
+]
+RecoveryKeyOption = Annotated[
+    Path | None,
+    typer.Option("--recovery-key", metavar="FILE", help="Where the new recovery-key file goes (mode 0600)."),
+]
+
+
 @app.command()
 def init(
     typer_context: typer.Context,
     state_dir: Annotated[
         Path | None, typer.Option("--state-dir", metavar="DIR", help="Where opskit keeps its own state.")
     ] = None,
-    source: Annotated[
-        list[str] | None, typer.Option("--source", metavar="NAME=PATH", help="What to back up; repeatable.")
-    ] = None,
-    destination: Annotated[
-        list[str] | None,
-        typer.Option("--destination", metavar="NAME=PLACE", help="A folder, or s3://BUCKET/PREFIX; repeatable."),
-    ] = None,
-    recipient: Annotated[
-        list[str] | None,
-        typer.Option("--recipient", metavar="KEYFILE|FINGERPRINT", help="Who can restore; repeatable."),
-    ] = None,
-    new_recipient: Annotated[
-        str | None, typer.Option("--new-recipient", metavar="NAME <MAIL>", help="Make a new key that can restore.")
-    ] = None,
-    recovery_key: Annotated[
-        Path | None,
-        typer.Option("--recovery-key", metavar="FILE", help="Where the new recovery-key file goes (mode 0600)."),
-    ] = None,
+    source: SourceOption = None,
+    destination: DestinationsOption = None,
+    recipient: RecipientOption = None,
+    new_recipient: NewRecipientOption = None,
+    recovery_key: RecoveryKeyOption = None,
     no_recovery_key: Annotated[
         bool, typer.Option("--no-recovery-key", help="With --from: write no recovery-key file that knows the new key.")
     ] = False,
@@ -59,6 +67,12 @@ def init(
     key: Annotated[
         Path | None, typer.Option("--key", metavar="FILE", help="With --from: the recovery-key file.")
     ] = None,
+    passphrase: Annotated[
+        str | None,
+        typer.Option(
+            "--passphrase", metavar="REFERENCE", help="With --from: where the passphrase is: env:, file:, cred:."
+        ),
+    ] = None,
     host: Annotated[
         str | None, typer.Option("--host", metavar="LABEL", help="With --from: which host, if several back up there.")
     ] = None,
@@ -66,13 +80,17 @@ def init(
     """Make config, host key and repositories; safe to repeat."""
     from opskit import locations, setup
 
+    making: dict[str, object] = {"--source": source, "--destination": destination, "--recipient": recipient}
+    making |= {"--new-recipient": new_recipient, "--no-passphrase": no_passphrase}
+    returning = {"--key": key, "--passphrase": passphrase, "--host": host, "--no-recovery-key": no_recovery_key}
+    _require_meant(from_location is not None, making, returning)
     context, is_root = Context.of(typer_context), os.geteuid() == 0
     path = setup.config_path(context.config_option, context.environ, Path.cwd(), Path.home(), is_root=is_root)
     state_dir = state_dir and locations.place("--state-dir", str(state_dir))
     recovery_key = recovery_key and locations.expanded("--recovery-key", str(recovery_key))
     if from_location is not None:
         _require_new_recovery_key(recovery_key, no_recovery_key)
-        return _rebuild(context, path, from_location, key, host, state_dir, recovery_key)
+        return _rebuild(context, path, from_location, key, passphrase, host, state_dir, recovery_key)
     wishes = setup.Wishes(
         state_dir=state_dir,
         sources=_pairs(source, "--source"),
@@ -100,6 +118,20 @@ def _initialise(context: Context, path: Path, wishes: Wishes, default_state: Pat
             setup.check(path, wishes)
             passphrase = answers.new_passphrase()
     return _tell(context, setup.initialise(path, wishes, passphrase))
+
+
+def _require_meant(is_rebuild: bool, making: Mapping[str, object], returning: Mapping[str, object]) -> None:
+    """Nothing that was asked for is dropped without a word: raises UsageError for an option of the other way."""
+    from opskit.errors import UsageError
+
+    stray = [option for option, value in (making if is_rebuild else returning).items() if value]
+    if stray and is_rebuild:
+        raise UsageError(
+            f"{stray[0]} does not go with --from, which brings sources, destinations and recipients back as they were",
+            hint="add sources and destinations by another opskit init afterwards",
+        )
+    if stray:
+        raise UsageError(f"{stray[0]} is for --from, which brings a lost host back: expected --from LOCATION beside it")
 
 
 def _require_new_recovery_key(recovery_key: Path | None, no_recovery_key: bool) -> None:
@@ -151,10 +183,20 @@ def _tell(context: Context, done: object) -> int:
     for warning in done.warnings:
         context.warning(printable(warning))
     if done.made.failed:
-        context.hint("run opskit init again when the destination is there")
+        context.hint(f"run {_command(context, 'init')} again when the destination is there")
     else:
-        context.hint("next: opskit backup")
+        context.hint(f"next: {_command(context, 'backup')}")
     return done.exit_code
+
+
+def _command(context: Context, name: str) -> str:
+    """A command to be typed next, with the config that this one was given."""
+    from opskit.cli.render import printable
+
+    words = ["opskit", name]
+    if context.config_option is not None:
+        words += ["--config", str(context.config_option)]
+    return printable(shlex.join(words))
 
 
 def _say(context: Context, text: str) -> None:
@@ -168,12 +210,13 @@ def _rebuild(
     path: Path,
     location: str,
     key: Path | None,
+    passphrase: str | None,
     host: str | None,
     state_dir: Path | None,
     recovery_key: Path | None,
 ) -> int:
     from opskit import locations, setup
-    from opskit.cli.reading import asker
+    from opskit.cli.reading import asker, resolved
     from opskit.cli.render import counted, printable
     from opskit.errors import UsageError
 
@@ -181,8 +224,10 @@ def _rebuild(
         raise UsageError("--from needs --key FILE, the recovery-key file")
     place, key = locations.located("--from", location), locations.expanded("--key", str(key))
     found = setup.rebuild(
-        path, place, key, host=host, state_dir=state_dir, recovery_key=recovery_key, ask=asker(context)
-    )
+        path, place, key,
+        host=host, state_dir=state_dir, recovery_key=recovery_key,
+        ask=asker(context), passphrase=resolved(context, passphrase),
+    )  # fmt: skip
     if context.json:
         context.write_json(found.as_json())
         return 0
@@ -201,5 +246,5 @@ def _rebuild(
         context.warning("no recovery-key file knows that key: restores with the old file alone stop at older snapshots")
     else:
         context.warning("put the new recovery-key file into the safe, beside the old one")
-    context.hint("next: opskit backup, which uploads only what changed")
+    context.hint(f"next: {_command(context, 'backup')}, which uploads only what changed")
     return 0

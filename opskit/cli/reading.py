@@ -114,7 +114,7 @@ def decrypting(context: Context, key: Path | None, passphrase: str | None) -> It
     from opskit import access
     from opskit.errors import NoKey
 
-    with access.private_key(key, asker(context), _resolved(context, passphrase)) as decrypt:
+    with access.private_key(key, asker(context), resolved(context, passphrase)) as decrypt:
 
         @lru_cache(maxsize=4096)
         def opened(data: bytes) -> bytes:
@@ -178,7 +178,8 @@ def asker(context: Context) -> Ask:
     return ask
 
 
-def _resolved(context: Context, reference: str | None) -> bytes | None:
+def resolved(context: Context, reference: str | None) -> bytes | None:
+    """What a secret reference stands for, hidden from all messages from now on; raises UnresolvedReference."""
     from opskit.log import register_secret
     from opskit.wiring import resolver
 

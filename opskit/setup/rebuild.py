@@ -65,11 +65,12 @@ def rebuild(
     state_dir: Path | None,
     recovery_key: Path | None,
     ask: Callable[[str], bytes],
+    passphrase: bytes | None = None,
 ) -> Rebuilt:
     """Bring a lost host back; with `recovery_key` also write the key file anew, naming the new host key as signer.
 
-    A config that is still there is kept, and gets the new key. Raises UsageError where a state is in the way, NoKey,
-    SnapshotNotFound.
+    The key's passphrase is the one given, else it is asked for. A config that is still there is kept, and gets the new
+    key. Raises UsageError where a state is in the way, NoKey, SnapshotNotFound.
     """
     known = configs.load(path) if path.exists() else None
     text = path.read_text("utf-8-sig") if known is not None else None
@@ -77,7 +78,11 @@ def rebuild(
         require_new_file(recovery_key)
     if known is not None:
         _require_lost(state_dir or known.state_dir)
-    with ExitStack() as stack, access.by_key_file(location, key) as opened, access.private_key(key, ask) as decrypt:
+    with (
+        ExitStack() as stack,
+        access.by_key_file(location, key) as opened,
+        access.private_key(key, ask, passphrase) as decrypt,
+    ):
         wanted = host or (known.host if known else None)
         found = find_host(opened.history(), opened.copies, decrypt, opened.trusted, wanted)
         old = known or configs.parse(found.config, f"the config in {location}", Path("/"))

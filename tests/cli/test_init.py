@@ -405,6 +405,55 @@ def test_a_lost_host_comes_back(used: Machine, backed_up: Machine, tmp_path: Pat
     assert len(used.run("snapshots", "--json").json) == 4
 
 
+def test_a_protected_key_brings_a_host_back_unattended(fresh: Machine, tmp_path: Path) -> None:
+    """init --from takes the passphrase by a reference: the right one works, a wrong one is exit 12 and told as such."""
+    arguments = [
+        "init", "--state-dir", str(fresh.state), "--source", f"data={fresh.source}", "--destination", f"a={fresh.a}",
+        "--new-recipient", "Safe <safe@example.org>", "--recovery-key", str(fresh.key),
+    ]  # fmt: skip
+    script = [(b"passphrase", b"correct horse"), (b"again", b"correct horse")]
+    assert converse([*OPSKIT, "--config", str(fresh.config), *arguments], fresh.folder, script)[0] == 0
+    assert fresh.run("backup").code == 0
+    shutil.rmtree(fresh.state)
+    lost = ["init", "--from", fresh.a, "--key", fresh.key, "--no-recovery-key"]
+    for name, words in {"wrong": "incorrect horse", "right": "correct horse"}.items():
+        (tmp_path / name).write_text(words)
+        (tmp_path / name).chmod(0o600)
+    unasked = fresh.run(*lost)
+    assert unasked.code == 12 and "--passphrase file:/PATH" in unasked.err, unasked
+    wrong = fresh.run(*lost, "--passphrase", f"file:{tmp_path / 'wrong'}")
+    assert wrong.code == 12 and "the passphrase is wrong" in wrong.err and "horse" not in wrong.err, wrong
+    answer = fresh.run(*lost, "--passphrase", f"file:{tmp_path / 'right'}")
+    assert answer.code == 0, answer
+    assert fresh.run("backup", "--quiet").code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--key", "k"],
+        ["--passphrase", "env:X"],
+        ["--host", "h"],
+        ["--no-recovery-key"],
+        ["--from", "x", "--key", "k", "--no-recovery-key", "--source", "a=/etc"],
+        ["--from", "x", "--key", "k", "--no-recovery-key", "--new-recipient", "X"],
+    ],
+)
+def test_options_of_the_other_way(machine: Machine, arguments: list[str]) -> None:
+    """What belongs to --from alone, or does not go with it, is exit 2 and not ignored."""
+    before = snapshot_of(machine.folder)
+    answer = machine.run("init", *arguments)
+    assert answer.code == 2 and "--from" in answer.err, answer
+    assert snapshot_of(machine.folder) == before
+
+
+def test_what_to_type_next(fresh: Machine) -> None:
+    """The command that init names next carries the --config that this one was given, quoted where needed."""
+    odd = fresh.folder / "my config.yaml"
+    answer = fresh.init("--config", odd)
+    assert f"next: opskit backup --config '{odd}'" in answer.err, answer
+
+
 def test_a_host_that_is_not_lost(machine: Machine) -> None:
     """init --from refuses where a config or a state is in the way, without a key, and with another's key."""
     machine.run("backup")
