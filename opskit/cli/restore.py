@@ -210,12 +210,16 @@ def _tell_damage(context: Context, reader: SnapshotReader, copies: Sequence[Copy
         return
     for line in _damage(reader, copies)[:5]:
         context.warning(printable(line))
-    found = {key.partition(": ")[0] for key in reader.damage}
-    bad = [copy.destination for copy in copies if copy.destination in found]
+    mendable = {key for key in reader.damage if _is_whole_elsewhere(key.rpartition(": ")[2], reader, copies)}
+    bad = [copy.destination for copy in copies if any(key.startswith(f"{copy.destination}: ") for key in mendable)]
     if by_config and bad:
         which = " ".join(f"--destination {printable(name)}" for name in bad)
         context.hint(f"to mend it from copies that are intact: opskit heal {which}")
     context.hint("opskit verify tells all that is damaged")
+
+
+def _is_whole_elsewhere(name: str, reader: SnapshotReader, copies: Sequence[Copy]) -> bool:
+    return any(name in copy.objects and f"{copy.destination}: {name}" not in reader.damage for copy in copies)
 
 
 def _damage(reader: SnapshotReader, copies: Sequence[Copy]) -> list[str]:
@@ -223,7 +227,7 @@ def _damage(reader: SnapshotReader, copies: Sequence[Copy]) -> list[str]:
     lines = []
     for key, error in reader.damage.items():
         name = key.rpartition(": ")[2]
-        is_whole = any(name in copy.objects and f"{copy.destination}: {name}" not in reader.damage for copy in copies)
+        is_whole = _is_whole_elsewhere(name, reader, copies)
         lines.append(f"{error}; {'read from another copy' if is_whole else 'no other copy at hand has it whole'}")
     return list(dict.fromkeys(lines))
 

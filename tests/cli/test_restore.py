@@ -351,6 +351,7 @@ def test_a_damaged_copy_is_passed_over(used: Machine, backed_up: Machine, tmp_pa
         path.write_bytes(data)
     answer = used.run("restore", "latest", "--target", tmp_path / "r", "--key", used.key)
     assert answer.code == 0 and "; read from another copy\n" in answer.err and "no other" not in answer.err
+    assert "to mend it from copies that are intact: opskit heal --destination" in answer.err
     assert_equal(backed_up.source, place(backed_up, tmp_path / "r"))
 
 
@@ -404,6 +405,7 @@ def test_damage_that_nothing_makes_good_is_called_so(used: Machine, tmp_path: Pa
     answer = used.run("restore", "latest", *chosen, "--target", tmp_path / "r", "--key", used.key)
     assert answer.code == 3 and "read from another copy" not in answer.err
     assert answer.err.count("; no other copy at hand has it whole\n") == len(copies)
+    assert "opskit heal" not in answer.err, "there is nothing to mend it from"
 
 
 def test_what_no_copy_holds_is_reported(used: Machine, tmp_path: Path) -> None:

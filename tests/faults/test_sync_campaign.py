@@ -76,9 +76,7 @@ class Trio(Lab):
         copies, _ = open_copies(stores, self.repository)
         signers = [self.keys.host_key]
         reports = verify(copies, self._believe, signers=signers, repository=self.repository, workers=workers)
-        return reports, heal(
-            copies, reports, list(stores), about=next(iter(stores.values())).get(names.REPOSITORY), workers=workers
-        )
+        return reports, heal(copies, reports, list(stores), about=self.about, workers=workers)
 
     def _believe(self, data: bytes) -> object:
         return believe(data, self.keys.trusted)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
@@ -19,14 +20,50 @@ from opskit.repository import names
 from opskit.repository.copy import Copy
 from opskit.repository.manifest import Snapshot
 from opskit.repository.marks import FORGET, HOLD, RELEASE, Mark, Marks, load_marks
+from opskit.stores.base import Store
 from tests.fakes import Crash, Fault, FaultyStore
-from tests.repositories import REPOSITORY, Lab, memory_store
+from tests.repositories import REPOSITORY, Keys, Lab, memory_store, noise
+
+
+class Held(FaultyStore):
+    """A source that keeps alive nothing it gave, and counts how many of its objects others hold at once."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.most = 0
+        self._given: WeakSet[Given] = WeakSet()
+
+    def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        given = Given(super().get(name, offset=offset, length=length))
+        self._given.add(given)
+        self.most = max(self.most, len(self._given))
+        return given  # type: ignore[return-value]
+
+
+class Given(bytearray):
+    """Bytes that can be watched."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
 
 def opened(lab: Lab) -> tuple[Copy, Copy]:
     """The copy that is behind, and the one that is whole."""
     (target, source), _ = open_copies({"b": lab.stores["b"], "a": lab.stores["a"]}, REPOSITORY)
     return target, source
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_memory_holds_an_object_a_worker(workers: int, throwaway_keys: Keys, tmp_path: Path) -> None:
+    """However much is copied, no more objects are in memory at once than there are workers (and one just let go)."""
+    lab = Lab(throwaway_keys, tmp_path / "state", {"a": memory_store(), "b": memory_store()}).create()
+    (tmp_path / "source").mkdir()
+    for number in range(12):
+        (tmp_path / "source" / "file").write_bytes(noise(number, 5000))
+        lab.backup(tmp_path / "source", stores={"a": lab.stores["a"]})
+    target, source = opened(lab)
+    source.store = held = Held(source.store)
+    assert sync(target, [source], lab.history().snapshots, workers=workers).objects > 40
+    assert 1 <= held.most <= workers + 1
 
 
 def mark(lab: Lab, kind: str, *destinations: str, day: int = 1, **fields: object) -> str:
