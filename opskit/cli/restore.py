@@ -94,10 +94,10 @@ def restore(
             )
             if stdout or dry_run:
                 code = _to_stdout(context, reader, options) if stdout else plan(context, reader, chosen, place, options)
-                _tell_damage(context, reader, opened.copies, by_config=repository is None)
+                _tell_damage(context, reader, opened, is_partial=bool(destination), by_config=repository is None)
                 return judged(event, code or doubt, snapshot=chosen.id)
             restored = _restore(context, reader, chosen, place, options)
-            _tell_damage(context, reader, opened.copies, by_config=repository is None)
+            _tell_damage(context, reader, opened, is_partial=bool(destination), by_config=repository is None)
             code = _tell(context, reader, chosen, place, restored) or doubt
             return judged(event, code, snapshot=chosen.id, **_in_audit(restored))
 
@@ -202,15 +202,21 @@ def _tell(
     return 3 if problems else 0
 
 
-def _tell_damage(context: Context, reader: SnapshotReader, copies: Sequence[Copy], *, by_config: bool) -> None:
-    """What was found damaged on the way, and what mends it; a copy that --repository named has no name to heal by."""
+def _tell_damage(
+    context: Context, reader: SnapshotReader, opened: Access, *, is_partial: bool, by_config: bool
+) -> None:
+    """What was found damaged on the way, and what mends it; a copy that --repository named has no name to heal by.
+
+    With `is_partial` there are copies that were not asked.
+    """
     from opskit.cli.render import printable
 
     if context.json or not reader.damage:
         return
-    for line in _damage(reader, copies)[:5]:
+    for line in _damage(reader, opened.copies)[:5]:
         context.warning(printable(line))
-    mendable = {key for key in reader.damage if _is_whole_elsewhere(key.rpartition(": ")[2], reader, copies)}
+    copies, others = opened.copies, is_partial or bool(opened.absent)
+    mendable = {key for key in reader.damage if others or _is_whole_elsewhere(key.rpartition(": ")[2], reader, copies)}
     bad = [copy.destination for copy in copies if any(key.startswith(f"{copy.destination}: ") for key in mendable)]
     if by_config and bad:
         which = " ".join(f"--destination {printable(name)}" for name in bad)

@@ -382,12 +382,18 @@ def test_damage_comes_with_the_command_that_mends_it(
     assert again.code == 0 and again.err == ""
 
 
-def test_every_damaged_destination_is_to_be_healed(used: Machine, tmp_path: Path) -> None:
-    """Two damaged destinations stand in one command; a copy named by --repository has no name to heal it by."""
+def test_heal_is_offered_where_it_may_mend(used: Machine, tmp_path: Path) -> None:
+    """Two damaged destinations stand in one command while another is away; with all at hand nothing mends them.
+
+    A copy named by --repository has no name to heal it by.
+    """
     large = max(objects(used.a, "packs"), key=lambda name: (used.a / name).stat().st_size)
     for copy in ("a", "b"):
         damage(used, copy, [large])
     answer = used.run("restore", "latest", "--target", tmp_path / "r", "--key", used.key)
+    assert answer.code == 3 and "opskit heal" not in answer.err
+    used.edit_config(f"b: {{path: {used.b}}}", f"b: {{path: {used.b}}}\n  c: {{path: {used.folder}/away}}")
+    answer = used.run("restore", "latest", "--target", tmp_path / "p", "--key", used.key)
     assert answer.code == 3 and "opskit heal --destination a --destination b\n" in answer.err
     answer = run("restore", "latest", "--target", tmp_path / "q", "--repository", used.a, "--key", used.key)
     assert answer.code == 3 and "opskit verify" in answer.err and "heal" not in answer.err
@@ -405,7 +411,6 @@ def test_damage_that_nothing_makes_good_is_called_so(used: Machine, tmp_path: Pa
     answer = used.run("restore", "latest", *chosen, "--target", tmp_path / "r", "--key", used.key)
     assert answer.code == 3 and "read from another copy" not in answer.err
     assert answer.err.count("; no other copy at hand has it whole\n") == len(copies)
-    assert "opskit heal" not in answer.err, "there is nothing to mend it from"
 
 
 def test_what_no_copy_holds_is_reported(used: Machine, tmp_path: Path) -> None:
