@@ -25,7 +25,7 @@ demo: system-run $(VENV)/installed
 	@$(BIN)/opskit demo $(DEMO)
 
 test: system-test $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -rs $(ARGS)
 
 # The long fault campaigns; the bounded ones are part of `make test`.
 campaign: system-test $(VENV)/installed-dev

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -39,17 +39,26 @@ def keyring(tmp_path: Path) -> Iterator[Keyring]:
         yield made
 
 
+def folder_of_gpg(version: str, environ: Mapping[str, str]) -> Path:
+    """Where the programs of a GnuPG 2.4 or 2.2 lie: in $OPSKIT_GPG24 or $OPSKIT_GPG22, else the system's; or skips."""
+    name = f"OPSKIT_GPG{version.replace('.', '')}"
+    seen = "none"
+    for path in (environ.get(name), environ["PATH"]):
+        found = shutil.which("gpg", path=path) if path else None
+        if found is not None:
+            seen = subprocess.run([found, "--version"], capture_output=True, text=True).stdout.split()[2]
+            if seen.startswith(f"{version}."):
+                return Path(found).parent
+    pytest.skip(f"gpg {version} not found (the system's is {seen}): set {name} to the folder of its programs")
+
+
 @pytest.fixture
 def gpg24(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
-    """Switches opskit between the gpg of this machine and a gpg 2.4 in the folder $OPSKIT_GPG24."""
-    folder = os.environ.get("OPSKIT_GPG24")
-    found = shutil.which("gpg", path=folder) if folder else None
-    if found is None or b" 2.4" not in subprocess.run([found, "--version"], capture_output=True).stdout[:30]:
-        pytest.skip("gpg 2.4 not found: set OPSKIT_GPG24 to the folder of its programs")
-    usual = os.environ["PATH"]
+    """Switches opskit between a gpg 2.4 and a 2.2: one is as a rule the system's, the other must be named."""
+    usual, new, old = os.environ["PATH"], folder_of_gpg("2.4", os.environ), folder_of_gpg("2.2", os.environ)
 
-    def switch(new: bool) -> None:
-        monkeypatch.setenv("PATH", f"{folder}:{usual}" if new else usual)
+    def switch(is_new: bool) -> None:
+        monkeypatch.setenv("PATH", f"{new if is_new else old}:{usual}")
         find_program.cache_clear()
 
     yield switch

@@ -1,4 +1,4 @@
-"""What GnuPG 2.4 writes, 2.2 opens, and the other way round (where a 2.4 is at hand)."""
+"""What GnuPG 2.4 writes, 2.2 opens, and the other way round (where both are at hand)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from opskit.gpg import (
     write_public_keyring,
 )
 from opskit.gpg.program import find_program
+from tests.gpg.conftest import folder_of_gpg
 from tests.gpg.keys import RUN_KEY, encrypted
 
 TEXT = b"a text \x00\xff\r\n" * 5000
@@ -54,3 +55,22 @@ def test_the_switch_really_switches(gpg24: Switch) -> None:
     new = find_program("gpg")
     gpg24(False)
     assert find_program("gpg") != new
+
+
+def test_the_version_that_is_missing_is_named(tmp_path: Path) -> None:
+    """Whichever of the two the system has, the pair is found when the other is named, and the skip names the other."""
+
+    def made(version: str) -> Path:
+        program = tmp_path / version / "gpg"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho 'gpg (GnuPG) {version}'\n")
+        program.chmod(0o755)
+        return program.parent
+
+    old, new = made("2.2.40"), made("2.4.4")
+    for system, other, name, lacks in ((old, new, "OPSKIT_GPG24", "2.4"), (new, old, "OPSKIT_GPG22", "2.2")):
+        environ = {"PATH": str(system)}
+        with pytest.raises(pytest.skip.Exception, match=f"gpg {lacks} not found .*: set {name}"):
+            folder_of_gpg(lacks, environ)
+        assert folder_of_gpg(lacks, {**environ, name: str(other)}) == other
+        assert folder_of_gpg("2.2" if lacks == "2.4" else "2.4", environ) == system
