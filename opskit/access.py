@@ -208,7 +208,10 @@ def read_key_file(path: Path) -> KeyFile:
         with path.open("rb") as file:
             data = file.read(MAX_KEY_FILE)
     except OSError as error:
-        raise NoKey(f"the key file {path} cannot be read: {error.strerror}") from error
+        raise NoKey(
+            f"the key file {path} cannot be read: {(error.strerror or 'error').lower()}",
+            hint="expected the recovery-key file that opskit init wrote: is the stick with it mounted?",
+        ) from error
     try:
         return keyfile.decode(data)
     except Damaged as error:

@@ -104,6 +104,15 @@ class _QuickOption(TyperOption):
 
 
 class _QuickArgument(TyperArgument):
+    def get_usage_pieces(self, ctx: Any) -> list[str]:
+        """The name as it was given, whose brackets and dots say all; Typer would add more of them."""
+        return [self.metavar] if self.metavar else super().get_usage_pieces(ctx)
+
+    def get_help_record(self, ctx: Any) -> tuple[str, str] | None:
+        """The name as it was given and what it means, without the type that Python has for it."""
+        record = super().get_help_record(ctx)
+        return (self.metavar, record[1]) if record is not None and self.metavar else record
+
     def process_value(self, ctx: Any, value: Any) -> Any:
         return _process(self, super().process_value, ctx, value)
 

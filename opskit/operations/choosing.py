@@ -91,4 +91,7 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(f"{day}T{minute or '23:59'}{second or ':59'}{offset or '+00:00'}")
     except ValueError as error:
-        raise UsageError(f"not a date: {text}") from error
+        raise UsageError(
+            f"not a date: {text}",
+            hint="expected one like 2026-11-21 or 2026-11-21T05:24:49Z; opskit snapshots lists what there is",
+        ) from error

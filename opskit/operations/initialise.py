@@ -118,7 +118,10 @@ def import_recipient(keyring: Keyring, text: str) -> str:
     try:
         found = keyring.import_keys(data)
     except Damaged as error:
-        raise UsageError(f"--recipient: {path} holds no OpenPGP public key") from error
+        raise UsageError(
+            f"--recipient: {path} holds no OpenPGP public key",
+            hint="whoever has the key writes one: gpg --armor --export FINGERPRINT > public.asc",
+        ) from error
     if len(found) != 1:
         raise UsageError(f"--recipient: expected one key in {path}, found {len(found)}")
     return found[0]

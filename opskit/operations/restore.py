@@ -260,8 +260,12 @@ class _Restore:
 
 
 def write_file(reader: SnapshotReader, path: bytes, output: BinaryIO) -> None:
-    """Write one file's content, holes as zeros, to a stream; raises UsageError, SnapshotNotFound, Damaged."""
-    nodes = list(islice(reader.nodes(reader.root(), path), 2)) if path else []
+    """Write one file's content, holes as zeros, to a stream; raises UsageError, SnapshotNotFound, Damaged.
+
+    Without a path it is the only file of the snapshot: a dump, as a rule.
+    """
+    path = path or _only_file(reader)
+    nodes = list(islice(reader.nodes(reader.root(), path), 2))
     if not nodes:
         raise SnapshotNotFound(f"no file {printable(path)!r} in the snapshot", hint="opskit ls shows what is in it")
     node = nodes[0]
@@ -287,6 +291,18 @@ def write_file(reader: SnapshotReader, path: bytes, output: BinaryIO) -> None:
             done, position = done + size, position + size
     _write_zeros(output, position, node.size)
     output.flush()
+
+
+def _only_file(reader: SnapshotReader) -> bytes:
+    files = [node.path for node in islice((each for each in reader.nodes(reader.root()) if each.type == "file"), 2)]
+    if not files:
+        raise SnapshotNotFound("no file in the snapshot", hint="opskit ls shows what is in it")
+    if len(files) > 1:
+        raise UsageError(
+            "expected SNAPSHOT:PATH, one file, got a snapshot of several",
+            hint=f"say which, for example SNAPSHOT:{printable(files[0])}; opskit ls lists them",
+        )
+    return files[0]
 
 
 def _write_zeros(output: BinaryIO, position: int, end: int) -> int:

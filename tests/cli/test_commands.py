@@ -36,6 +36,23 @@ def test_help_of_every_command_explains_the_global_options(name: str, capsys: py
     assert all(f"  {option} " in shown.split("Global options:")[1] for option in ("--config", "--json", "--quiet"))
 
 
+@pytest.mark.parametrize(
+    ("name", "usage"),
+    [
+        ("backup", "backup [OPTIONS] [SOURCE]..."),
+        ("find", "find [OPTIONS] PATTERN..."),
+        ("restore", "restore [OPTIONS] SNAPSHOT[:PATH]"),
+        ("diff", "diff [OPTIONS] SNAPSHOT SNAPSHOT [PATH]"),
+    ],
+)
+def test_help_names_arguments_as_people_do(name: str, usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage line has each argument once, in its own brackets, and no help shows a type of Python."""
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0] == f"Usage: opskit {usage}"
+    assert "<str>" not in shown and "list[" not in shown and "<path>" not in shown
+
+
 def imported(*lines: str, **environ: str) -> set[str]:
     """The modules loaded after these command lines ran, all in one process."""
     codes, modules = json.loads(python(IMPORTED, *lines, **environ).stderr)

@@ -280,6 +280,7 @@ def test_the_folders_above_a_destination_are_missing(fresh: Machine) -> None:
     [
         (["--recipient", "/nonexistent"], "no such file, and no such key in your gpg"),
         (["--recipient", "ABCD"], "no such file, and no such key in your gpg"),
+        (["--recipient", "{folder}/data/large.bin"], "holds no OpenPGP public key\nopskit: hint: "),
         (["--source", "odd=/srv/\udcff"], "--source odd: expected a path in UTF-8"),
         (["--source", "A B=/x"], "--source: not a name"),
         (["--destination", "c={folder}/a/c"], "opskit: error: --destination c: shares its folder"),

@@ -365,6 +365,39 @@ def damage(machine: Machine, copy: str, packs: Iterable[str]) -> None:
         path.write_bytes(data)
 
 
+def test_stdout_without_a_path(machine: Machine) -> None:
+    """--stdout without a path gives the only file of a snapshot; where there are several, it says what to type."""
+    machine.edit_config("sources:", "sources:\n  dump: {command: [echo, hello], filename: d.sql}")
+    assert machine.run("backup", "--quiet").code == 0
+    answer = machine.run("restore", "dump@latest", "--stdout", "--key", machine.key)
+    assert (answer.code, answer.data, answer.err) == (0, b"hello\n", "")
+    answer = machine.run("restore", "data@latest", "--stdout", "--key", machine.key)
+    assert answer.code == 2 and answer.data == b"" and f"SNAPSHOT:{machine.source}/large.bin" in answer.err, answer
+
+
+def test_a_new_target_is_private(backed_up: Machine, tmp_path: Path) -> None:
+    """A target that restore makes is closed to others, as recover.py makes it; one that is there keeps its mode."""
+    common = ["restore", "latest", "--key", backed_up.key, "--include", "later", "--target"]
+    (tmp_path / "mine").mkdir(mode=0o755)
+    for name, mode in (("new/r", 0o700), ("mine", 0o755)):
+        assert backed_up.run(*common, tmp_path / name).code == 0
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["latest", "--key", "/nonexistent/key"], "is the stick with it mounted?"),
+        (["2026-13-45", "--key", "{key}"], "expected one like 2026-11-21"),
+    ],
+)
+def test_errors_say_what_to_do_next(backed_up: Machine, tmp_path: Path, arguments: list[str], hint: str) -> None:
+    """A key file that is not there, and a date that no calendar has, come with a hint."""
+    given = [each.format(key=backed_up.key) for each in arguments]
+    answer = backed_up.run("restore", *given, "--target", tmp_path / "r")
+    assert answer.code in (2, 12) and "hint: " in answer.err and hint in answer.err, answer
+
+
 @pytest.mark.parametrize("way", ["--target", "--stdout"])
 def test_damage_comes_with_the_command_that_mends_it(
     used: Machine, backed_up: Machine, tmp_path: Path, way: str

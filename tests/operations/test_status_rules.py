@@ -232,6 +232,8 @@ def test_unread_files_and_strange_manifests_are_problems() -> None:
     found = replace(good("a"), newest=replace(NEWEST, unreadable=3), untrusted=1)
     texts = [each.text for each in judged(Original(), [found]).problems]
     assert len(texts) == 2 and texts[0].startswith("3 files") and "a holds 1 manifest" in texts[1]
+    (one,) = judged(Original(), [replace(good("a"), newest=replace(NEWEST, unreadable=1))]).problems
+    assert one.text == "1 file is not in the newest snapshot, for it could not be read"
 
 
 def test_a_lost_original_is_a_copy_less() -> None:

@@ -33,7 +33,7 @@ def check_target(target: Path, *, empty: bool) -> None:
 def open_target(target: Path, *, empty: bool) -> int:
     """Open (and make) the target folder; raises UsageError, StoreRefused, StoreFull."""
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)  # as recover.py does: who else may look in is said after
         check_target(target, empty=empty)
         return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

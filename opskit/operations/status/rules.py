@@ -205,7 +205,9 @@ def _of_snapshots(
         text = f"the newest snapshot is dated {length(-age)} from now, so its age cannot be judged"
         yield Problem(text, f"set the clock of this host, then opskit backup {source}")
     if newest.unreadable:
-        text = f"{newest.unreadable:,} files are not in the newest snapshot, for they could not be read"
+        many = newest.unreadable > 1
+        text = f"{newest.unreadable:,} {'files are' if many else 'file is'} not in the newest snapshot, for "
+        text += f"{'they' if many else 'it'} could not be read"
         yield Problem(text, f"opskit backup {source} names them")
 
 
