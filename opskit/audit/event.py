@@ -78,8 +78,8 @@ def operation(
 
     `details` go into the start record, those of the Event into the outcome; every text passes `redact`.
     With `on_failure="refuse"` a start that cannot be recorded raises AuditError before the body runs, and an outcome
-    that cannot, after it succeeded; with "warn" both are told to `warn` alone. An error of the body is never replaced
-    by one of the log: then the log's goes to `warn` too.
+    that cannot, after it succeeded; with "warn" both are told to `warn` alone. An error of the body, an interruption
+    included, is never replaced by one of the log: then the log's goes to `warn` too.
     """
     record = _Recording(log, op, redact(target), run or log.new_run(), redact, warn)
     event, start, end = Event(record.run), Attempt(), Attempt()
@@ -90,7 +90,7 @@ def operation(
         yield event
         failed = False
     except BaseException as error:
-        ran = ran or (not isinstance(error, AuditError) and start.head is not None)
+        ran = ran or (not isinstance(error, AuditError) and start.is_written)
         _judge(event, error)
         raise
     finally:
@@ -120,18 +120,20 @@ class _Recording:
 
     def write(self, out: Outcome, details: Mapping[str, object], on_failure: OnFailure, attempt: Attempt) -> None:
         """Append a record, or what of the attempt is not written yet; its failure is raised, or told to `warn`."""
+        try:
+            self._append(out, details, WRITER_PATIENCE if on_failure == "refuse" else READER_PATIENCE, attempt)
+        except Exception as error:  # also what nobody expects here: it must not take the place of the body's own error
+            if on_failure == "refuse":
+                raise
+            self.warn(error if isinstance(error, AuditError) else AuditError(f"unexpected {error!r}"))
+
+    def _append(self, out: Outcome, details: Mapping[str, object], patience: float, attempt: Attempt) -> None:
         told = {self.redact(key): _redacted(value, self.redact, MAX_DEPTH) for key, value in details.items()}
         if isinstance(message := told.get("message"), str):
             told["message"] = message[:MAX_MESSAGE]  # only now: half a secret is not found
-        patience = WRITER_PATIENCE if on_failure == "refuse" else READER_PATIENCE
-        try:
-            self.log.append(
-                self.op, out, target=self.target, run=self.run, details=told, patience=patience, attempt=attempt
-            )
-        except AuditError as error:
-            if on_failure == "refuse":
-                raise
-            self.warn(error)
+        self.log.append(
+            self.op, out, target=self.target, run=self.run, details=told, patience=patience, attempt=attempt
+        )
 
 
 def _redacted(value: object, redact: Callable[[str], str], depth: int) -> object:

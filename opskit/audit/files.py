@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -92,6 +92,13 @@ def make_folder(folder: Path, inside: Path) -> None:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(_given(os.open(folder.name, flags, dir_fd=above), above))
         os.fsync(above)
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close files; what a network file system may complain of only then was synced before, or has failed before."""
+    for descriptor in descriptors:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

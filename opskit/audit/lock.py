@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakSet
 
-from opskit.audit.files import make_folder, open_to_append, take_lock
+from opskit.audit.files import close_all, make_folder, open_to_append, take_lock
 from opskit.audit.segments import lock_file, log_folder
 
 
@@ -60,9 +60,8 @@ class Lock:
 
     def close(self) -> None:
         """Let go of the files; nobody may be about to take or release the lock."""
-        while self._opened:
-            _, opened = self._opened.popitem()
-            os.close(opened.descriptor)
+        opened, self._opened = self._opened, {}
+        close_all(each.descriptor for each in opened.values())
 
     def _open(self, thread: int) -> _Opened:
         if not os.path.lexists(self._path):  # a lock without the folder of the segments is a log that was removed

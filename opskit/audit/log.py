@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from opskit.audit.files import WRITER_PATIENCE, Name, make_folder, open_to_append, open_to_read, sync_folder
+from opskit.audit.files import WRITER_PATIENCE, Name, close_all, make_folder, open_to_append, open_to_read, sync_folder
 from opskit.audit.lock import Lock
 from opskit.audit.record import (
     OPEN,
@@ -101,6 +101,14 @@ class Attempt:
             return None
         return it.head if os.pread(it.descriptor, len(it.data), it.offset) == it.data else None
 
+    @property
+    def is_written(self) -> bool:
+        """Whether that is known for certain; raises nothing, for there is an error already where this is asked."""
+        try:
+            return self.head is not None
+        except Exception:
+            return False
+
 
 class AuditLog:
     """One log of one host, below `folder`; made with its first record.
@@ -142,8 +150,7 @@ class AuditLog:
         """Let go of the files; the next append opens them again. No append may be under way."""
         descriptors = [*self._retired, *([self._segment.descriptor] if self._segment else [])]
         self._retired, self._segment = [], None
-        for descriptor in descriptors:
-            os.close(descriptor)
+        close_all(descriptors)
         self._lock.close()
 
     def new_run(self) -> str:

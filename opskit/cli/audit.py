@@ -1,11 +1,12 @@
 """`opskit audit`: what was done on this host, by whom and how it ended, and whether the record of it is whole.
 
 `tail` and `search` show an operation once, when it ended, or as *unfinished*; `--outcome start` shows the beginnings.
-Reading needs no key and changes nothing.
+Reading needs no key and changes nothing; of a log that was copied elsewhere it needs no config either.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,8 @@ from opskit.cli.context import Context
 from opskit.cli.options import noun
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opskit.audit.reading import Entry, Place
     from opskit.audit.record import Fields
     from opskit.audit.verification import Finding, Report
@@ -32,6 +35,12 @@ _COLUMNS = 80
 _INDENT = "\n" + " " * 21
 
 
+FolderOption = Annotated[
+    str | None,
+    typer.Option("--folder", metavar="DIR", help="A copy of a state folder's audit/; no config is read."),
+]
+
+
 @app.command("tail")
 def tail(
     typer_context: typer.Context,
@@ -39,16 +48,16 @@ def tail(
         str | None, typer.Option("--lines", "-n", metavar="N", help="How many operations; else 20.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until interrupted.")] = False,
+    folder: FolderOption = None,
 ) -> int | None:
     """Show the latest operations."""
     from opskit.audit.reading import latest
-    from opskit.wiring import audit_folder
 
     context = Context.of(typer_context)
-    folder = audit_folder(context.load_config())
-    found, place = latest(folder, _count(lines))
+    log = _log_folder(context, folder)
+    found, place = latest(log, _count(lines))
     if follow:
-        _follow(context, found, place)
+        _follow(context, log, found, place)
     else:
         _show(context, found)
     return None
@@ -70,27 +79,27 @@ def search(
     ] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before this time.")] = None,
     run: Annotated[str | None, typer.Option("--run", metavar="ID", help="What one command did.")] = None,
+    folder: FolderOption = None,
 ) -> int | None:
     """Find operations; exit 3 if there is none."""
     from opskit.audit.reading import entries
-    from opskit.wiring import audit_folder, now
+    from opskit.wiring import now
 
     context = Context.of(typer_context)
     accepts = _filters(text, op, target, actor, outcome, run, _span(since, until, now()))
-    count = _show(context, (each for each in entries(audit_folder(context.load_config())) if accepts(each)))
+    count = _show(context, (each for each in entries(_log_folder(context, folder)) if accepts(each)))
     if not count:
         context.message("nothing found")
     return None if count else 3
 
 
 @app.command("verify")
-def verify(typer_context: typer.Context) -> int | None:
+def verify(typer_context: typer.Context, folder: FolderOption = None) -> int | None:
     """Check that the log is one unbroken chain: 13 if not, 3 if its end is torn."""
     from opskit.audit.verification import verify
-    from opskit.wiring import audit_folder
 
     context = Context.of(typer_context)
-    report = verify(audit_folder(context.load_config()))
+    report = verify(_log_folder(context, folder))
     if context.json:
         context.write_json(_report_as_json(report))
     else:
@@ -98,6 +107,23 @@ def verify(typer_context: typer.Context) -> int | None:
     if not report.is_whole:
         return 13
     return None if report.is_settled else 3
+
+
+def _log_folder(context: Context, folder: str | None) -> Path:
+    """Where the log lies that is asked for: this host's, or one that was copied here. Raises AuditLogNotFound."""
+    from opskit import locations
+    from opskit.audit.segments import lock_file, log_folder
+    from opskit.errors import AuditLogNotFound
+    from opskit.wiring import audit_folder
+
+    if folder is None:
+        return audit_folder(context.load_config())
+    place = locations.expanded("--folder", folder)
+    if not any(map(os.path.lexists, (lock_file(place), log_folder(place)))):
+        raise AuditLogNotFound(
+            f"{place} holds no audit log", hint="expected a copy of STATE_DIR/audit, with log/ and its segments in it"
+        )
+    return place
 
 
 def _count(lines: str | None) -> int:
@@ -111,14 +137,12 @@ def _count(lines: str | None) -> int:
     return int(lines)
 
 
-def _follow(context: Context, found: Iterable[Entry], place: Place) -> None:
+def _follow(context: Context, folder: Path, found: Iterable[Entry], place: Place) -> None:
     """Show what there is and what comes; beginnings too, for what has begun has not ended yet."""
     import time
 
     from opskit.audit.reading import Entry, since
-    from opskit.wiring import audit_folder
 
-    folder = audit_folder(context.load_config())
     try:
         for each in found:
             context.write(_line(context, each))
@@ -138,17 +162,28 @@ def _line(context: Context, entry: Entry) -> str:
 
 def _show(context: Context, found: Iterable[Entry]) -> int:
     """Write entries as they come, for a log may be long; returns how many."""
+    if context.json:
+        return _show_json(context, found)
     count = 0
     for count, each in enumerate(found, 1):
-        if context.json:
+        if count == 1:
+            context.write(f"{'time (UTC)':<19}  {'outcome':<10}  {'operation':<14}  target")
+        context.write(_row(context, each))
+    return count
+
+
+def _show_json(context: Context, found: Iterable[Entry]) -> int:
+    """An array that is whole also where the log turns out to be unreadable half-way: the exit code tells."""
+    count = 0
+    try:
+        for count, each in enumerate(found, 1):
             # Each line holds the comma of the one before: there is no telling which is the last.
             context.write(("[\n  " if count == 1 else ", ") + _encoded(each))
-        else:
-            if count == 1:
-                context.write(f"{'time (UTC)':<19}  {'outcome':<10}  {'operation':<14}  target")
-            context.write(_row(context, each))
-    if context.json:
-        context.write("]" if count else "[]")
+    finally:
+        if count:
+            context.write("]")
+    if not count:
+        context.write("[]")
     return count
 
 

@@ -57,7 +57,7 @@ def backup(
         _yield_to_others()
     host = wiring.host_of(config)
     record = audited(context, config, "backup", " ".join(sources or config.sources))
-    with exclusive(wiring.lock_file(config)), record as event:
+    with record as event, exclusive(wiring.lock_file(config)):  # in this order: a refusal is recorded too
         gpg.remove_stale_keyrings()
         host.identity.keyring.start_agent()
         host.identity.keyring.begin_listing()

@@ -2,7 +2,8 @@
 
 Invariants: results go to stdout through `write` and `write_json` only; messages, warnings and hints go to stderr;
 `--quiet` silences messages and progress but never warnings, errors or results. Nothing is coloured unless its stream
-is a terminal and neither NO_COLOR nor --no-color speaks against it. It deliberately does not open anything itself.
+is a terminal and neither NO_COLOR nor --no-color speaks against it. With --json stdout gets one document, whatever
+fails and when. It deliberately does not open anything itself.
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ class Context:
     no_color: bool = False
     live: Progress | None = field(default=None, repr=False)
     """The progress line on the terminal at this moment: messages must be written above it."""
+    _document: str | None = field(default=None, repr=False)
+    """The result that is written when the command has ended."""
+    _has_written: bool = False
 
     @classmethod
     def of_process(cls) -> Context:
@@ -90,21 +94,37 @@ class Context:
 
     def write(self, text: str = "") -> None:
         """Write one piece of the result and a line end to stdout. Names in it must have passed `printable`."""
+        self._has_written = True
         GuardedOutput(self.stdout).write(text + "\n")
 
     def binary_output(self) -> BinaryIO:
         """Stdout for the bytes of a file; whoever uses it writes no text beside them. Fails as `write` does."""
         self.flush()
+        self._has_written = True
         return cast(BinaryIO, GuardedOutput(getattr(self.stdout, "buffer", self.stdout)))
 
     def write_json(self, data: object) -> None:
-        """Write `data` to stdout as one JSON document, in ASCII: no byte of a file name can steer a terminal.
+        """Give `data` as the result, in ASCII: no byte of a file name can steer a terminal.
 
-        File names that are not UTF-8 are given as Python decodes them (surrogateescape); paths become text.
+        It is written with the next `flush`, at the end of the command at the latest, so that an error that comes after
+        it can be told in the same document. File names that are not UTF-8 are given as Python decodes them
+        (surrogateescape); paths become text.
         """
         import json
 
-        self.write(json.dumps(data, indent=2, default=str))
+        self._document = json.dumps(data, indent=2, default=str)
+
+    def write_json_error(self, error: Mapping[str, object]) -> None:
+        """Write why the command failed as JSON, with the result where there is one already.
+
+        Nothing where a result was written, whole or in part: a second document would make both unreadable.
+        """
+        import json
+
+        if self._has_written:
+            return
+        result = {} if self._document is None else {"result": json.loads(self._document)}
+        self.write_json({"error": error, **result})
 
     def message(self, text: str = "") -> None:
         """Tell the person something in passing, on stderr; silent with --quiet."""
@@ -161,6 +181,9 @@ class Context:
 
     def flush(self) -> None:
         """Write out what is buffered: an output that is full or closed shows here, not at the interpreter's end."""
+        if self._document is not None:
+            document, self._document = self._document, None
+            self.write(document)
         GuardedOutput(self.stdout).flush()
 
     def abandon_output(self) -> None:

@@ -47,7 +47,8 @@ def opened_for_copying(
     from opskit.operations.lock import exclusive
 
     record = audited(context, config, op, " ".join(targets)) if op else nullcontext(Event(""))
-    with exclusive(wiring.lock_file(config)), record as event:
+    # In this order: a refusal is recorded too.
+    with record as event, exclusive(wiring.lock_file(config)):
         first(config, event)
         with access.by_config(config, writable=True) as opened:
             for note in opened.notes:

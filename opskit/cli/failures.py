@@ -44,8 +44,7 @@ def report(failure: Failure, error: BaseException, context: Context, *, as_json:
     for line in (failure.hint or "").splitlines():
         _write(context, "hint", "cyan", line)
     if as_json:
-        told = {"message": failure.message, "hint": failure.hint, "exit_code": failure.exit_code}
-        context.write_json({"error": told})
+        context.write_json_error({"message": failure.message, "hint": failure.hint, "exit_code": failure.exit_code})
 
 
 def _failure_of(error: BaseException) -> Failure:

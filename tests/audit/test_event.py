@@ -218,6 +218,38 @@ def test_an_error_of_the_body_is_not_replaced(tmp_path: Path, disk: Breakable) -
     assert len(warnings) == 1
 
 
+@pytest.mark.parametrize("call", ["write", "fdatasync", "pread", "lstat", "lseek"])
+@pytest.mark.parametrize("trouble", [OSError(errno.EIO, "Input/output error"), MemoryError(), RuntimeError("odd")])
+@pytest.mark.parametrize("moment", ["body", "start", "outcome"])
+def test_an_interruption_is_not_replaced_by_trouble_with_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, trouble: Exception, moment: str
+) -> None:
+    """Whatever call fails from then on, and however: the caller gets the KeyboardInterrupt, and `warn` the rest."""
+
+    def fail(*_: object) -> None:
+        raise trouble
+
+    warnings: list[AuditError] = []
+    with open_log(tmp_path) as log:
+        log.append("before", "ok")
+        fdatasync, left = os.fdatasync, [{"body": 0, "start": 1, "outcome": 2}[moment]]
+
+        def interrupted(descriptor: int) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                monkeypatch.setattr(os, call, fail)
+                raise KeyboardInterrupt
+            fdatasync(descriptor)
+
+        monkeypatch.setattr(os, "fdatasync", interrupted)
+        with pytest.raises(KeyboardInterrupt), operation(log, "backup", warn=warnings.append):
+            if moment == "body":
+                monkeypatch.setattr(os, call, fail)
+                raise KeyboardInterrupt
+        monkeypatch.undo()
+    assert len(warnings) <= 1 and (moment != "body" or call == "pread" or len(warnings) == 1)
+
+
 def test_warn_goes_on(tmp_path: Path, disk: Breakable) -> None:
     """With on_failure="warn" the act runs, and each record that is missing is told."""
     warnings: list[AuditError] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -161,6 +162,59 @@ def test_no_log_yet(config_file: Path, tmp_path: Path, command: str) -> None:
     answer = Lab(config_file, tmp_path).run(command)
     assert answer.code == 10 and "no audit log yet" in answer.err
     assert not (tmp_path / "state").exists()
+
+
+def test_a_copy_is_read_without_any_config(lab: Lab, tmp_path: Path) -> None:
+    """A folder that was copied to a machine without opskit's config is shown, searched and judged there."""
+    copy = tmp_path / "case 7"
+    shutil.copytree(lab.state / "audit", copy)
+    here = lab.run("verify", "--json").json
+    lab.config.write_text("version: ][")
+    assert lab.run("verify").code == 2
+    for command in ("tail", "search", "verify"):
+        answer = run("--config", lab.config, "audit", command, "--folder", copy)
+        assert answer.code == 0 and answer.out, answer.err
+    assert run("audit", "verify", "--folder", copy, "--json").json == here
+    os.truncate(segment(lab.state).parent.parent / "lock", 0)
+    path = copy / "log" / segment(lab.state).name
+    path.write_bytes(path.read_bytes().replace(b'"usb"', b'"usc"'))
+    assert run("audit", "verify", "--folder", copy).code == 13
+    shutil.rmtree(copy / "log")
+    assert run("audit", "verify", "--folder", copy).code == 13, "a lock alone is a log that was removed"
+
+
+@pytest.mark.parametrize("command", ["tail", "search", "verify"])
+def test_a_folder_without_a_log(tmp_path: Path, command: str) -> None:
+    """Exit 10, what was expected, and nothing made: an empty folder, the segments alone, or no folder at all."""
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "absent"):
+        answer = run("audit", command, "--folder", tmp_path / name, "--json")
+        assert answer.code == 10 and "holds no audit log" in answer.err and "log/" in answer.json["error"]["hint"]
+    assert [each.name for each in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_search_that_fails_half_way_is_one_document(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found by then stays readable, and the exit code tells that it is not all."""
+    with open_log(lab.state, segment_size=1) as log:
+        log.append("backup", "ok")
+    pread, left = os.pread, [3]
+
+    def fail(descriptor: int, length: int, offset: int) -> bytes:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(descriptor, length, offset)
+
+    whole, found = lab.run("search", "--json").json, []
+    for number in range(9):
+        left[0] = number
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pread", fail)
+            answer = lab.run("search", "--json")
+        assert answer.code == ("input/output" in answer.err)
+        found.append(answer.json)
+    assert "error" in found[0] and found[-1] == whole
+    assert any(type(each) is list and each != whole and each == whole[: len(each)] for each in found)
 
 
 def test_rows_fit_a_terminal_of_80_columns(lab: Lab) -> None:

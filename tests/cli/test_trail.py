@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +16,10 @@ from typing import Any
 import pytest
 
 from opskit.gpg import Keyring
+from opskit.operations.lock import exclusive
 from opskit.repository import names
 from tests.cli.hosts import Machine, objects, snapshot_of
+from tests.stores.mounts import mounted
 
 Prepare = Callable[[Machine], object]
 
@@ -97,6 +102,84 @@ def test_a_start_and_one_outcome(used: Machine, op: str, prepare: Prepare, code:
     assert code == 0 or end["d"]["message"]
 
 
+@pytest.mark.parametrize("op", ["backup", "sync", "heal", "hold"])
+def test_a_refusal_is_an_outcome(used: Machine, op: str) -> None:
+    """Where another run holds the lock, the attempt is in the log: a start and a failure with 11, at once."""
+    before = len(trail(used, op)), snapshot_of(used.a)
+    with exclusive(used.state / "lock"):
+        answer = used.run(*COMMANDS[op])
+    assert answer.code == 11, answer.err
+    start, end = trail(used, op)[before[0] :]
+    assert (start["out"], end["out"], end["d"]["exit"], end["run"]) == ("start", "fail", 11, start["run"])
+    assert end["d"]["error"] == "RepositoryLocked" and snapshot_of(used.a) == before[1]
+
+
+class FullDisk:
+    """The audit log's file system, which has no space left when the given append of a command comes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, log: Path, nth: int) -> None:
+        self._write, self._log, self._left = os.write, str(log), nth
+        patch.setattr(os, "write", self)
+
+    def __call__(self, descriptor: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(self._log):
+            self._left -= 1
+            if self._left <= 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return self._write(descriptor, data)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("op", [*COMMANDS, "verify", "restore"])
+def test_one_document_whatever_cannot_be_recorded(
+    used: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str, nth: int
+) -> None:
+    """With --json stdout is one document, whether start or outcome fails; after the act it has the result as well."""
+    if op == "release":
+        hold(used)
+    commands = {"verify": ("verify",), "restore": ("restore", "latest", "--target", tmp_path / "r", "--key", used.key)}
+    with monkeypatch.context() as patch:
+        FullDisk(patch, used.state / "audit" / "log", nth)
+        answer = used.run(*(commands | COMMANDS)[op], "--json")
+    assert answer.err.count("no space left") == 1 and "Traceback" not in answer.err
+    if op in commands:
+        assert answer.code == 0 and "error" not in answer.json
+        return
+    assert answer.code == 1 and answer.json["error"]["exit_code"] == 1
+    has_result = nth == 2 and op != "init"  # init tells when it is recorded, so that nothing was told then
+    assert ("result" in answer.json) == has_result
+    if has_result:
+        assert answer.json["result"] and trail(used, op)[-1]["unfinished"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "harm", "mend", "words"),
+    [
+        ("tmpfs", "head -c 100000 /dev/zero >> {0}", "mount -o remount,size=1m {1}", "no space left"),
+        ("ext4", "chattr +i {0}", "chattr -i {0}", "not permitted"),
+    ],
+)
+def test_a_log_that_cannot_be_written_any_more(
+    machine: Machine, tmp_path: Path, kind: str, harm: str, mend: str, words: str
+) -> None:
+    """Full or read only since the start was written: the backup is made, one document tells both, and it goes on."""
+    with mounted(kind, tmp_path, size=64 * 1024 if kind == "tmpfs" else None) as place:
+        shutil.move(machine.state / "audit", place / "audit")
+        (machine.state / "audit").symlink_to(place / "audit")
+        names = machine.state / "audit" / "log" / "0000000001.jsonl", place
+        script = machine.folder / "harm.sh"
+        script.write_text(f"#!/bin/sh\necho some\n{harm.format(*names)} 2>/dev/null\ntrue\n")
+        script.chmod(0o700)
+        machine.edit_config("sources:\n", f"sources:\n  harm: {{command: [{script}], filename: harm}}\n")
+        answer = machine.run("backup", "harm", "--json")
+        subprocess.run(mend.format(*names).split(), check=True)
+        assert answer.code == 1 and words in answer.err and "Traceback" not in answer.err
+        assert words in answer.json["error"]["message"]
+        assert set(answer.json["result"][0]["destinations"].values()) == {"ok"}
+        assert machine.run("backup", "data").code == 0 and machine.run("audit", "verify").code == 0
+        assert [each["unfinished"] for each in trail(machine, "backup")] == [True, False, False]
+
+
 @pytest.mark.parametrize("op", COMMANDS)
 def test_nothing_is_done_without_a_start(used: Machine, op: str) -> None:
     """Where the start cannot be written the command ends before it acts: config and copies stay as they were."""
@@ -153,6 +236,30 @@ def test_an_interruption_is_an_outcome(machine: Machine, number: signal.Signals)
     start, end = trail(machine, "backup")
     assert (end["out"], end["d"]["exit"], end["run"]) == ("fail", 130, start["run"]) and not start["unfinished"]
     assert machine.run("audit", "verify").code == 0
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("harm", ["rm -rf {0}; : > {0}", "chmod 0 {0}; mv {0} {0}.old"])
+def test_an_interruption_stays_one_where_its_record_fails(machine: Machine, harm: str, as_json: bool) -> None:
+    """Ctrl-C ends with 130 and in words although the log is gone by then; stdout has one document or nothing."""
+    script, begun = machine.folder / "slow.sh", machine.folder / "begun"
+    script.write_text(
+        f"#!/bin/sh\necho some\n{harm.format(machine.state / 'audit' / 'log')}\n: > {begun}\nexec sleep 600\n"
+    )
+    script.chmod(0o700)
+    machine.edit_config("sources:\n", f"sources:\n  slow: {{command: [{script}], filename: slow}}\n")
+    process = machine.start("backup", "slow", *(["--json"] if as_json else []), start_new_session=True)
+    try:
+        _wait_for(begun, process)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err and b"interrupted" in err
+    assert b"not in the audit log" in err or harm.startswith("chmod")  # there a new log can be begun
+    assert not out if not as_json else json.loads(out)["error"]["exit_code"] == 130
 
 
 def _wait_for(path: Path, process: Any) -> None:
