@@ -1,11 +1,12 @@
 """Heal: put right what `verify` found wrong at a copy, from copies that have it right. Needs no key.
 
-Order, for each object: good bytes in hand, compared with the name; wrong bytes to quarantine; the object gone; the
-good bytes in its place. A crash between two steps leaves an object that was useless before absent, and the next heal
-goes on. Copies that are damaged in different places heal each other.
+Order, for each object: good bytes in hand, compared with the name; wrong bytes to quarantine; the good bytes in their
+place, in one step. So an object is never absent that was there before: a manifest that was, if only for a moment, would
+look like a rollback. The next heal goes on after a crash. Copies that are damaged in different places heal each other.
 
 What no copy holds is told, with the snapshots that need it. Its wrong bytes move to quarantine as well: an object that
-is listed counts as there, one that is absent is stored anew by the next backup as far as the source still has it.
+is listed counts as there, one that is absent is stored anew by the next backup as far as the source still has it. Not
+so a mark that may forget snapshots: as long as it is listed, `sync` knows that it does not know what to leave out.
 
 It deliberately does not decide what is wrong (`verify` does), brings no copy up to date (`sync`), and judges
 nobody: snapshots by strangers, forks and rollbacks stay what they are.
