@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -22,6 +23,7 @@ from tests.stores.proxy import Fault, Proxy, answer, failure, proxied
 
 SLOW_DOWN = failure("503 Slow Down", "SlowDown")
 DATA = os.urandom(300_000)
+HASH = hashlib.sha256(b"x").hexdigest()
 SEEN = [f"packs/{number:02}" for number in range(12)]
 
 
@@ -288,6 +290,37 @@ def test_parts_of_a_killed_put_are_cleaned_by_age(in_parts: Pair) -> None:
     assert in_parts.direct.clean(now=since + 60, older_than=60) == 1
     assert unfinished(in_parts.direct) == []
     assert [info.name for info in in_parts.direct.list()] == ["packs/whole"]
+
+
+def test_what_a_listing_did_not_show_is_not_looked_at(pair: Pair, proxy: Proxy) -> None:
+    """Where puts cannot be conditional, a whole listing saves looking for names that promise a hash, and no others."""
+
+    def asked(name: str, data: bytes = b"x") -> list[str]:
+        proxy.requests = []
+        store.put(name, data)
+        return [line.split()[0] for line in proxy.requests]
+
+    connection = pair.store.bucket.connection
+    store = s3_server.running().store(
+        connection, page_size=5, conditional=False, digest_in=lambda name: HASH if name.startswith("packs/") else None
+    )
+    for name in SEEN[:7]:
+        pair.direct.put(name, b"x")
+    list(store.list("packs"))
+    assert asked("packs/begun") == ["HEAD", "PUT"], "a part of a listing says nothing"
+    proxy.plan = [Fault(path="continuation-token", answer=failure("403 Forbidden", "AccessDenied"))]
+    with pytest.raises(StoreError):
+        list(store.list())
+    next(listing := store.list())
+    assert asked("packs/broken") == ["HEAD", "PUT"], "nor does one that broke off, or goes on"
+    list(listing)
+    assert asked("packs/new") == ["PUT"] and asked("index/new") == ["HEAD", "PUT"]
+    for taken in ("packs/new", "packs/broken", SEEN[0], SEEN[6]):
+        with pytest.raises(ObjectExists):
+            store.put(taken, b"y")
+        assert pair.direct.bucket.look(taken)
+    proxy.plan = [Fault("PUT", is_lost=True)]
+    assert asked("packs/lost") == ["PUT", "PUT"]
 
 
 def test_an_endpoint_that_stays_away_is_a_store_error(pair: Pair, proxy: Proxy) -> None:

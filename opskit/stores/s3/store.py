@@ -91,7 +91,8 @@ class S3Store:
         """All objects whose first parts equal `prefix` ("" for all), sorted by name; raises StoreError."""
         if prefix:
             check_name(prefix)
-        return reading.listed(self.bucket, prefix, self._page_size)
+        found = reading.listed(self.bucket, prefix, self._page_size)
+        return found if prefix else self._writer.noting(found)
 
     def delete(self, name: str) -> None:
         """Remove `name`; raises ObjectNotFound, StoreRefused where a lock holds it, StoreError."""

@@ -4,7 +4,8 @@ Invariants:
 
 - Where the endpoint honours `If-None-Match: *`, no put can replace anything, whoever else writes. Where it does not,
   the name is looked at first; that holds among the threads of this store, and between hosts only because objects
-  are named by their hash.
+  are named by their hash. So there a name that promises a hash is not looked at again when a whole listing did not
+  show it: what may have come since has the same bytes, and putting them once more changes nothing that can be read.
 - Every object carries a mark drawn for its put. When the answer to a put was lost and its repetition finds the name
   taken, the mark tells our own object from one that was there before.
 - An object of several parts appears when it is completed; the parts of a put that failed are removed.
@@ -25,6 +26,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from opskit.errors import ObjectExists, StoreError, StoreRefused
+from opskit.stores.base import ObjectInfo
 from opskit.stores.s3.body import Body
 from opskit.stores.s3.bucket import Answer, Bucket
 from opskit.stores.s3.failures import code_of, status_of, was_repeated
@@ -71,6 +73,7 @@ class Writer:
         self._digest = digest_in
         self._sleep, self._chance = sleep, chance
         self._busy: set[str] = set()
+        self._seen: set[str] | None = None
         self._freed = threading.Condition()
 
     def put(self, name: str, body: memoryview, *, replace: bool = False) -> None:
@@ -83,9 +86,26 @@ class Writer:
             self._put(name, body, mark, {"IfNoneMatch": "*"})
             return
         with self._alone(name):
-            if self._bucket.look(name) is not None:
+            if not self._is_free(name) and self._bucket.look(name) is not None:
                 raise self._taken(name)
             self._put(name, body, mark, {})
+            if self._seen is not None:
+                self._seen.add(name)
+
+    def noting(self, listing: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:
+        """The same listing, of the whole store; once it has come to its end, it tells which names are free."""
+        if self._ways.conditional:
+            yield from listing
+            return
+        seen: set[str] = set()
+        for info in listing:
+            seen.add(info.name)
+            yield info
+        self._seen = seen
+
+    def _is_free(self, name: str) -> bool:
+        """Whether there can be nothing of that name but the very bytes that are to be put."""
+        return self._seen is not None and name not in self._seen and self._digest(name) is not None
 
     def _put(self, name: str, body: memoryview, mark: str, condition: dict[str, str]) -> None:
         is_large = len(body) > self._ways.threshold
