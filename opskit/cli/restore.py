@@ -211,7 +211,7 @@ def _tell_damage(
     """
     from opskit.cli.render import printable
 
-    if context.json or not reader.damage:
+    if not reader.damage:
         return
     for line in _damage(reader, opened.copies)[:5]:
         context.warning(printable(line))

@@ -352,6 +352,8 @@ def test_a_damaged_copy_is_passed_over(used: Machine, backed_up: Machine, tmp_pa
     answer = used.run("restore", "latest", "--target", tmp_path / "r", "--key", used.key)
     assert answer.code == 0 and "; read from another copy\n" in answer.err and "no other" not in answer.err
     assert "to mend it from copies that are intact: opskit heal --destination" in answer.err
+    again = used.run("restore", "latest", "--target", tmp_path / "json", "--key", used.key, "--json")
+    assert again.json["damage"] and "opskit heal --destination" in again.err, "with --json too"
     assert_equal(backed_up.source, place(backed_up, tmp_path / "r"))
 
 
