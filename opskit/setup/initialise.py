@@ -85,9 +85,10 @@ def initialise(path: Path, wishes: Wishes, passphrase: bytes | None) -> Done:
     judge(wishes, known)
     draft = draft_of(path, wishes, known)
     read = operations.read_recipients(wishes.recipients, wiring.now().timestamp())
-    with exclusive(wiring.lock_file(draft)), wiring.audit_log(draft) as audit:
-        added = {"sources": [*wishes.sources], "destinations": [*wishes.destinations]}
-        with operation(audit, "init", str(path), details=added, redact=log.redact) as event:
+    added = {"sources": [*wishes.sources], "destinations": [*wishes.destinations]}
+    with wiring.audit_log(draft) as audit:
+        record = operation(audit, "init", str(path), details=added, redact=log.redact)
+        with record as event, exclusive(wiring.lock_file(draft)):  # in this order: a refusal is recorded too
             done = _initialise(path, wishes, passphrase, *read)
             event.judge(done.exit_code, created=[*done.made.created], failed=[*done.made.failed])
             return done

@@ -102,7 +102,7 @@ def test_a_start_and_one_outcome(used: Machine, op: str, prepare: Prepare, code:
     assert code == 0 or end["d"]["message"]
 
 
-@pytest.mark.parametrize("op", ["backup", "sync", "heal", "hold"])
+@pytest.mark.parametrize("op", ["init", "backup", "sync", "heal", "hold"])
 def test_a_refusal_is_an_outcome(used: Machine, op: str) -> None:
     """Where another run holds the lock, the attempt is in the log: a start and a failure with 11, at once."""
     before = len(trail(used, op)), snapshot_of(used.a)
