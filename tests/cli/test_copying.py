@@ -291,7 +291,8 @@ def test_heal_mends_what_a_copy_is_opened_by(machine: Machine, name: str, damage
     assert machine.run("verify").code == 3
     if damage != "gone":
         answer = machine.run("status")
-        assert name in answer.out and "opskit heal --destination b" in machine.run("snapshots", "--from", "b").err
+        assert name in answer.out and "next: to write it anew: opskit heal --destination b" in answer.out
+        assert "opskit heal --destination b" in machine.run("snapshots", "--from", "b").err
     answer = machine.run("heal", "--dry-run")
     assert answer.code == 3 and f"b: {name} to be written anew" in answer.err
     answer = machine.run("heal", "--destination", "b")
