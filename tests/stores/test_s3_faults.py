@@ -378,6 +378,20 @@ def test_a_busy_first_answer_repeats_the_whole_body(proxy: Proxy) -> None:
     assert store.get("one") == DATA and proxy.plan == []
 
 
+def test_a_lost_first_answer_is_remembered_by_the_patient_client(proxy: Proxy) -> None:
+    """A put that was carried out unheard, before the endpoint was overloaded, is known again as our own."""
+    store = s3_server.running().store(s3_server.running().connection(port=proxy.port))
+    proxy.plan = [Fault("PUT", is_lost=True), *[Fault("PUT", answer=SLOW_DOWN)] * 2]
+    store.put("one", DATA)
+    assert proxy.plan == []
+    store = s3_server.running().store(
+        s3_server.running().connection(port=proxy.port, place={"prefix": store.place.prefix})
+    )
+    proxy.plan = [Fault("PUT", answer=SLOW_DOWN)] * 3
+    with pytest.raises(ObjectExists):
+        store.put("one", DATA)
+
+
 faults = st.builds(
     Fault,
     method=st.sampled_from(["", "PUT", "GET", "HEAD", "POST", "DELETE"]),

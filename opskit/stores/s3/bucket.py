@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from opskit.errors import StoreError
 from opskit.stores.s3.body import Body
 from opskit.stores.s3.connection import Connection
-from opskit.stores.s3.failures import Failures, status_of
+from opskit.stores.s3.failures import Failures, note_repetition, status_of
 
 Answer = dict[str, Any]
 
@@ -43,9 +43,14 @@ class Bucket:
         except ClientError as error:
             if not self.connection.answered() or status_of(error) not in _BUSY:
                 raise
+        else:
+            self.connection.answered()
+            return answer
+        try:
             return self._answer(operation, arguments)  # there, but overloaded: worth more patience than silence
-        self.connection.answered()
-        return answer
+        except ClientError as error:
+            note_repetition(error)
+            raise
 
     def _answer(self, operation: str, arguments: dict[str, Any]) -> Answer:
         if isinstance(body := arguments.get("Body"), Body):

@@ -100,6 +100,11 @@ def was_repeated(error: ClientError) -> bool:
     return bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
+def note_repetition(error: ClientError) -> None:
+    """Have `was_repeated` say so."""
+    error.response["ResponseMetadata"]["RetryAttempts"] = 1
+
+
 class Failures:
     """Translates what goes wrong at one place; `now` serves to say how far apart the clocks are."""
 
