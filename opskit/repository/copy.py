@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -27,7 +28,8 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.repository import names
-from opskit.stores.base import Buffer, Store
+from opskit.repository.threads import end
+from opskit.stores.base import Buffer, Store, at_once
 
 LARGEST_OBJECT = 1 << 30
 """Bytes; opskit makes none nearly as large, and what somebody else put there must not fill the memory."""
@@ -144,7 +146,7 @@ def get_from(copies: Sequence[Copy], name: str) -> bytes:
 def open_copy(destination: str, store: Store) -> Copy:
     """Open what is at a store; raises RepositoryNotFound, StoreError, Damaged."""
     try:
-        about, copy = _read_fixed(store, names.REPOSITORY), _read_fixed(store, names.COPY) or {}
+        about, copy, objects = _looked(destination, store)
     except Damaged as error:
         raise Damaged(
             f"{destination}: {store.location}: {error}",
@@ -159,8 +161,31 @@ def open_copy(destination: str, store: Store) -> Copy:
             f"{destination}: repository format {about.get('format')!r}, this opskit reads format 1",
             hint="upgrade opskit on this host",
         )
-    objects = {info.name: info.size for info in store.list()}
     return Copy(destination, store, str(copy.get("copy", "")), str(about.get("id", "")), objects)
+
+
+_Fixed = dict[str, object]
+
+
+def _looked(destination: str, store: Store) -> tuple[_Fixed | None, _Fixed, dict[str, int]]:
+    """What the two fixed objects say, and the listing: asked for side by side where each answer takes its time."""
+    if at_once(store) == 1:
+        about = _read_fixed(store, names.REPOSITORY)
+        return about, _read_fixed(store, names.COPY) or {}, {} if about is None else _listed(store)
+    threads = ThreadPoolExecutor(3, thread_name_prefix=f"open-{destination}")
+    fixed = [threads.submit(_read_fixed, store, name) for name in (names.REPOSITORY, names.COPY)]
+    listing = threads.submit(_listed, store)
+    try:
+        found = fixed[0].result(), fixed[1].result() or {}, listing.result()
+    except BaseException as error:
+        end(threads, [*fixed, listing], error)
+        raise
+    end(threads, (), None)
+    return found
+
+
+def _listed(store: Store) -> dict[str, int]:
+    return {info.name: info.size for info in store.list()}
 
 
 def identity(repository: str, now: datetime) -> bytes:
