@@ -61,6 +61,11 @@ class Access:
     judges_signatures: bool = True
     maintainers: Sequence[str] = ()
 
+    @property
+    def lost_heads(self) -> bool:
+        """Whether this host's memory of what copies acknowledged is damaged, so that a rollback may go unseen."""
+        return self.heads is not None and self.heads.lost is not None
+
     def verify(self, data: bytes) -> Signed:
         """Check a signed object against the trusted keys; raises Forged."""
         return gpg.verify(data, self.trusted) if self.judges_signatures else gpg.unjudged(data)
@@ -91,10 +96,13 @@ class Access:
 
 
 @contextmanager
-def by_config(config: Config, destinations: Sequence[str] = (), *, writable: bool = False) -> Iterator[Access]:
-    """Open the copies of a config, or those named; raises an error that names each one when none can be opened.
+def by_config(
+    config: Config, destinations: Sequence[str] = (), *, writable: bool = False, may_be_none: bool = False
+) -> Iterator[Access]:
+    """Open the copies of a config, or those named.
 
-    Copies can be changed only if they are opened `writable`.
+    Raises an error that names each one when none can be opened, unless there `may_be_none`. Copies can be changed only
+    if they are opened `writable`.
     A state folder that cannot be written (a root that was remounted read-only) costs the cache and is noted.
     """
     host = host_of(config)
@@ -102,7 +110,7 @@ def by_config(config: Config, destinations: Sequence[str] = (), *, writable: boo
     heads = _heads_of(host, notes)  # before the listings: what a backup acknowledges meanwhile is not in them
     stores = stores_of(config, destinations)
     copies, absent = open_copies(stores if writable else read_only(stores), host.repository)
-    if not copies:
+    if not copies and not may_be_none:
         error = together(absent)
         if isinstance(error, RepositoryNotFound):  # somebody who wants to read wants no new copy
             error.hint = "are the right disks mounted there? --repository DIR --key FILE reads a copy at another place"
@@ -131,10 +139,13 @@ def _cache_of(host: Host, notes: list[str]) -> Cache | None:
 
 def _heads_of(host: Host, notes: list[str]) -> Heads | None:
     try:
-        return Heads(host.state / "heads" / f"{host.repository}.json")
+        heads = Heads(host.state / "heads" / f"{host.repository}.json")
     except OSError as error:
         notes.append(f"{error.filename}: {error.strerror}: a rollback of a copy cannot be seen")
         return None
+    if heads.lost is not None:
+        notes.append(heads.lost)
+    return heads
 
 
 def why_none_opens(stores: Mapping[str, Store], repository: str) -> OpskitError | None:

@@ -17,6 +17,7 @@ unreadable file) is a result, reported with exit code 3. The tree:
     ├── StoreError                  20   a destination cannot be reached
     │   ├── ObjectNotFound          20   the destination has no such object
     │   ├── ObjectUnreadable        20   the medium has lost the object's bytes, or changed them
+    │   ├── CopyUnidentified        20   what a copy is opened by is damaged or gone
     │   ├── ObjectExists            20   a put found the name taken
     │   ├── StoreFull               21   the destination has no space left
     │   ├── StoreRefused            22   permission denied or read-only
@@ -116,6 +117,10 @@ class StoreError(OpskitError):
 
 class ObjectNotFound(StoreError):
     """The destination answers, and has no object of that name."""
+
+
+class CopyUnidentified(StoreError):
+    """There is a copy, and what says which one (opskit.json, copy.json) is damaged or gone."""
 
 
 class ObjectUnreadable(StoreError):

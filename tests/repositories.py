@@ -21,7 +21,8 @@ from pathlib import Path
 from opskit import encoding
 from opskit.errors import CacheError, OpskitError
 from opskit.gpg import Keyring, verify, write_public_keyring
-from opskit.operations.backup import Job, Options, Result, backup
+from opskit.operations.backup import Job, Options, backup
+from opskit.operations.outcome import Result
 from opskit.operations.restore import Restored, RestoreOptions, restore
 from opskit.operations.session import Host, Session, open_copies, open_session, remove_cache
 from opskit.operations.verify import CopyReport

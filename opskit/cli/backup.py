@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from opskit.cli.backup_progress import Shown
     from opskit.config.model import Config
     from opskit.errors import OpskitError
-    from opskit.operations.backup import Job, Result
+    from opskit.operations.backup import Job
+    from opskit.operations.outcome import Result
     from opskit.operations.session import Host, Session
     from opskit.stores.base import Store
 
@@ -233,7 +234,6 @@ def _tell(context: Context, result: Result, told: set[str]) -> None:
         if result.failure.hint:
             context.hint(result.failure.hint)
         return
-    good = sum(state == "ok" for state in result.destinations.values())
     context.write(f"{result.source}  {counted(result.files, 'file')}  {human_bytes(result.bytes)}")
     colour = {"ok": "green", "behind": "yellow", "failed": "red"}
     rows = []
@@ -247,7 +247,7 @@ def _tell(context: Context, result: Result, told: set[str]) -> None:
         context.write(line)
     context.write(
         f"snapshot {result.snapshot[:8]} · {human_bytes(result.stored_bytes)} added · "
-        f"{human_duration(result.seconds)} · on {good} of {len(result.destinations)} destinations"
+        f"{human_duration(result.seconds)} · on {result.held} of {len(result.destinations)} destinations"
     )
     errors = [error for error in result.errors if error not in told]
     told.update(errors)
@@ -273,7 +273,7 @@ def _reason(name: str, reason: OpskitError, told: set[str]) -> str:
 
 def _advise(context: Context, result: Result, told: set[str]) -> None:
     """What to do about each copy that is not current, by what kept it from being so."""
-    from opskit.errors import Damaged, StoreFull, StoreRefused
+    from opskit.errors import CopyUnidentified, Damaged, StoreFull, StoreRefused
 
     hints, others = list[str](), list[str]()
     for name, state in result.destinations.items():
@@ -284,7 +284,7 @@ def _advise(context: Context, result: Result, told: set[str]) -> None:
             hints.append(f"free space at {name}, then: opskit sync {name}")
         elif isinstance(reason, StoreRefused):
             hints.append(f"when {name} may be written again: opskit sync {name} (the next backup does it too)")
-        elif isinstance(reason, Damaged) and reason.hint:
+        elif isinstance(reason, Damaged | CopyUnidentified) and reason.hint:
             hints.append(reason.hint)
         else:
             others.append(name)

@@ -28,12 +28,12 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what wo
 
 @contextmanager
 def opened_for_copying(
-    context: Context, op: str, targets: Sequence[str], *, first: Callable[[Config, Event], None] = lambda *_: None
+    context: Context, op: str, targets: Sequence[str], *, may_be_none: bool = False
 ) -> Iterator[tuple[Config, Access, Event]]:
     """Open every destination of the config, while no other run of this host works on the repository.
 
-    The operation `op` is recorded in the audit log; none for an empty name, as it changes nothing. `first` is called
-    before anything is opened.
+    The operation `op` is recorded in the audit log; none for an empty name, as it changes nothing. Where no copy can be
+    opened that is an error, unless there `may_be_none`.
     Raises ConfigError, RepositoryLocked, RepositoryNotFound, StoreError, AuditError.
     """
     from opskit import gpg
@@ -48,12 +48,14 @@ def opened_for_copying(
 
     record = audited(context, config, op, " ".join(targets)) if op else nullcontext(Event(""))
     # In this order: a refusal is recorded too.
-    with record as event, exclusive(wiring.lock_file(config)):
-        first(config, event)
-        with access.by_config(config, writable=True) as opened:
-            for note in opened.notes:
-                context.warning(printable(note))
-            yield config, opened, event
+    with (
+        record as event,
+        exclusive(wiring.lock_file(config)),
+        access.by_config(config, writable=True, may_be_none=may_be_none) as opened,
+    ):
+        for note in opened.notes:
+            context.warning(printable(note))
+        yield config, opened, event
 
 
 def chosen(opened: Access, names: Sequence[str]) -> list[Copy]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,18 +10,14 @@ import typer
 from opskit.cli.context import Context
 from opskit.cli.copying import DryRunOption, OnlyOption
 from opskit.cli.options import noun
-from opskit.log import logger
 
 if TYPE_CHECKING:
     from opskit.access import Access
-    from opskit.audit.event import Event
-    from opskit.config.model import Config
     from opskit.operations.heal import Healed
     from opskit.operations.verify import CopyReport
     from opskit.repository.copy import Copy
     from opskit.repository.marks import Marks
 
-log = logger(__name__)
 app = noun()
 
 SHOWN = 10
@@ -38,6 +33,7 @@ def heal(
     """Replace what is damaged or missing at destinations from others; needs no private key."""
     from opskit.cli.auditing import judged
     from opskit.cli.copying import chosen, opened_for_copying
+    from opskit.cli.identities import identify
     from opskit.cli.reading import warn_of_absent
     from opskit.cli.remembering import remember
     from opskit.cli.suspicions import rolled_back
@@ -46,50 +42,26 @@ def heal(
     from opskit.repository.identity import read_repository
 
     context, op, wanted = Context.of(typer_context), "" if dry_run else "heal", destination or ()
-    first = partial(_reidentify, context, wanted, dry_run)
-    with opened_for_copying(context, op, wanted, first=first) as (config, opened, event):
-        targets, marks = chosen(opened, wanted), opened.marks()
-        reports = _read_back(context, opened, targets, marks)
-        any_absent = not destination and warn_of_absent(context, opened)
-        if dry_run:
-            return max(_plan(context, targets, reports), 3 if any_absent else 0)
+    with opened_for_copying(context, op, wanted, may_be_none=True) as (config, opened, event):
         about = read_repository(config.state_dir) or b""
+        identities = identify(context, config, opened, about, wanted, dry_run=dry_run)
+        named = [each for each in wanted if not dry_run or each not in opened.absent or each not in identities]
+        targets, marks = chosen(opened, named) if named or not wanted else [], opened.marks()
+        reports = _read_back(context, opened, targets, marks)
+        code = 3 if opened.lost_heads or (not destination and warn_of_absent(context, opened)) else 0
+        if dry_run:
+            return max(_plan(context, targets, reports, identities), code)
         results = heal(opened.copies, reports, [copy.destination for copy in targets], about=about)
-        code = max(_tell(context, targets, reports, results), 3 if any_absent else 0)
+        foreign = {name: list(reports[name].foreign) for name in results}
         for name, result in results.items():
             mend_report(reports[name], result)
+        told = {name: _as_json(reports[name], result, identities.get(name)) for name, result in results.items()}
+        code = max(_tell(context, targets, reports, results, told), _warn_of_foreign(context, foreign), code)
+        code = max(code, 3 if any(not copy.id for copy in targets) else 0)
         remember(context, opened, {name: reports[name] for name in results})
-        event.note(**rolled_back(gone_back(targets, opened.heads, forgotten=marks.forgotten())))
-        told = {name: _as_json(reports[name], result) for name, result in results.items()}
+        back = gone_back(targets, opened.heads, forgotten=marks.forgotten())
+        event.note(**({"identities": identities} if identities else {}), **rolled_back(back))
         return judged(event, code, destinations=told)
-
-
-def _reidentify(context: Context, wanted: Sequence[str], dry_run: bool, config: Config, event: Event) -> None:
-    """Mend what copies are opened by, or tell that it would be; a destination that is away is told of later."""
-    from secrets import token_hex
-
-    from opskit import wiring
-    from opskit.cli.render import printable
-    from opskit.errors import OpskitError
-    from opskit.operations.initialise import Past, read_past
-    from opskit.operations.reidentify import reidentify, unidentified
-    from opskit.repository.identity import read_repository
-
-    if (about := read_repository(config.state_dir)) is None:
-        return
-    past, mended = read_past(config.state_dir), dict[str, object]()
-    for name, store in wiring.stores_of(config, wanted).items():
-        copy_id = past.get(name, Past("", "")).copy or token_hex(16)
-        try:
-            done = unidentified(store, about) if dry_run else reidentify(name, store, about, copy_id, wiring.now())
-        except OpskitError as error:
-            log.info("copy not looked at", destination=name, reason=str(error))
-            continue
-        if done:
-            mended[name] = done
-            context.message(f"{printable(name)}: {' and '.join(done)} {'to be ' if dry_run else ''}written anew")
-    if mended:
-        event.note(identities=mended)
 
 
 def _read_back(context: Context, opened: Access, targets: Sequence[Copy], marks: Marks) -> dict[str, CopyReport]:
@@ -107,33 +79,61 @@ def _read_back(context: Context, opened: Access, targets: Sequence[Copy], marks:
     return {copy.destination: reports.get(copy.destination) or CopyReport() for copy in opened.copies}
 
 
-def _plan(context: Context, targets: Sequence[Copy], reports: Mapping[str, CopyReport]) -> int:
+def _plan(
+    context: Context,
+    targets: Sequence[Copy],
+    reports: Mapping[str, CopyReport],
+    identities: Mapping[str, Sequence[str]],
+) -> int:
     from opskit.cli.render import counted, printable
     from opskit.operations.heal import to_heal
-    from opskit.repository.names import COPY
 
-    any_found = False
-    for copy in targets:
-        wanted = to_heal(reports[copy.destination])
-        any_found = any_found or bool(wanted) or COPY in reports[copy.destination].missing
+    found = {each.destination: to_heal(reports[each.destination]) for each in targets}
+    found |= {name: [*wrong, *found.get(name, ())] for name, wrong in identities.items()}
+    if context.json:
+        context.write_json({"dry_run": True, "destinations": {name: {"wrong": each} for name, each in found.items()}})
+    for name, wanted in found.items() if not context.json else ():
         what = f"{counted(len(wanted), 'object')} to mend" if wanted else "nothing to mend"
-        context.write(f"{printable(copy.destination)}  {what}")
+        context.write(f"{printable(name)}  {what}")
         _list(context, wanted)
     context.message("nothing was changed")
-    return max(_warn(context, targets, reports), 3 if any_found else 0)
+    return max(_warn(context, targets, reports), 3 if any(found.values()) else 0)
 
 
 def _tell(
-    context: Context, targets: Sequence[Copy], reports: Mapping[str, CopyReport], results: Mapping[str, Healed]
+    context: Context,
+    targets: Sequence[Copy],
+    reports: Mapping[str, CopyReport],
+    results: Mapping[str, Healed],
+    told: Mapping[str, object],
 ) -> int:
     if context.json:
-        told = {name: _as_json(reports[name], result) for name, result in results.items()}
         context.write_json({"destinations": told})
     for copy in targets:
         if not context.json:
             _tell_one(context, copy.destination, reports[copy.destination], results[copy.destination])
     code = _warn(context, targets, reports)
-    return max(code, 0 if all(each.is_whole for each in results.values()) else 3)
+    return max(code, 0 if all(each.is_whole for each in results.values()) else _code(results))
+
+
+def _warn_of_foreign(context: Context, foreign: Mapping[str, Sequence[str]]) -> int:
+    """Tell of kit objects that no known opskit wrote so: 13 where there were any, though they are mended."""
+    from opskit.cli.render import printable
+
+    for name, objects in foreign.items():
+        for each in objects:
+            context.warning(
+                f"{printable(name)}: {printable(each)} was not as any known opskit writes it: rotten, or put there by "
+                "somebody; what it was is in quarantine/"
+            )
+    return 13 if any(foreign.values()) else 0
+
+
+def _code(results: Mapping[str, Healed]) -> int:
+    """3 where something stays wrong; what kept everything from being mended, where nothing else was the matter."""
+    failures = [error for each in results.values() for error in each.failed.values()]
+    is_done = any(each.replaced or each.restored or each.lost for each in results.values())
+    return 3 if is_done or not failures else max(error.exit_code for error in failures)
 
 
 def _warn(context: Context, targets: Sequence[Copy], reports: Mapping[str, CopyReport]) -> int:
@@ -170,6 +170,8 @@ def _tell_one(context: Context, name: str, report: CopyReport, result: Healed) -
     _list(context, [*result.replaced, *result.restored])
     for each, reason in list(result.failed.items())[:SHOWN]:
         context.warning(f"{printable(name)}: {printable(each)}: {printable(str(reason))}")
+    for hint in dict.fromkeys(error.hint for error in result.failed.values() if error.hint):
+        context.hint(printable(hint))
     if result.replaced:
         context.hint(
             f"{printable(name)}: find out why (of a disk: smartctl, kernel log); wrong bytes lie in quarantine/"
@@ -180,6 +182,8 @@ def _tell_one(context: Context, name: str, report: CopyReport, result: Healed) -
 
 def _tell_lost(context: Context, name: str, report: CopyReport, result: Healed) -> None:
     from opskit.cli.render import counted, printable
+    from opskit.repository.marks import HOLD, RELEASE
+    from opskit.repository.names import kind_of_mark
 
     context.write(f"{printable(name)}: {counted(len(result.lost), 'object')} intact at no copy at hand:")
     for each in result.lost[:SHOWN]:
@@ -191,6 +195,11 @@ def _tell_lost(context: Context, name: str, report: CopyReport, result: Healed) 
     context.hint(
         "bring in the destinations that are absent and heal again; opskit backup stores anew what the source has"
     )
+    if any(kind_of_mark(each) not in ("", HOLD, RELEASE) for each in result.lost):
+        context.hint(
+            "sync copies nothing while such a mark is damaged everywhere: once you know what it forgot, remove it at "
+            "every copy by hand"
+        )
 
 
 def _list(context: Context, names: Sequence[str]) -> None:
@@ -202,7 +211,7 @@ def _list(context: Context, names: Sequence[str]) -> None:
         context.write(f"  and {len(names) - SHOWN:,} more; --json lists them all")
 
 
-def _as_json(report: CopyReport, result: Healed) -> dict[str, object]:
+def _as_json(report: CopyReport, result: Healed, identity: Sequence[str] | None) -> dict[str, object]:
     """What became of a copy. `untrusted`, `rolled_back`, `error`: only where there are any; heal mends none of them."""
     from opskit.cli.suspicions import SHOWN as NOTED
 
@@ -211,6 +220,7 @@ def _as_json(report: CopyReport, result: Healed) -> dict[str, object]:
     return {
         **{kind: found for kind, found in suspicious.items() if found},
         **failure,
+        **({"identity": identity} if identity else {}),
         "replaced": result.replaced,
         "restored": result.restored,
         "lost": result.lost,

@@ -193,13 +193,13 @@ def resolved(context: Context, reference: str | None) -> bytes | None:
 def warn_of_absent(context: Context, opened: Access) -> bool:
     """Name each destination that could not be opened; True when there was any."""
     from opskit.cli.render import printable
-    from opskit.errors import Damaged
+    from opskit.errors import CopyUnidentified, Damaged
 
     for destination, reason in opened.absent.items():
         text = printable(str(reason))
         name = printable(destination)
         context.warning(text if text.startswith(f"{name}:") else f"{name}: {text}")
-        if isinstance(reason, Damaged) and reason.hint:
+        if isinstance(reason, Damaged | CopyUnidentified) and reason.hint:
             context.hint(printable(reason.hint))
     return bool(opened.absent)
 

@@ -123,7 +123,7 @@ def _place(target: Path | None, overwrite: str, *, in_place: bool, stdout: bool,
     if in_place and overwrite == "never":
         raise UsageError(
             "--in-place writes over files in use: expected --overwrite if-changed or --overwrite always",
-            hint="--dry-run shows what would be restored; --target DIR restores beside the original",
+            hint="with --dry-run either shows what it would do; --target DIR restores beside the original",
         )
     if target is not None and dry_run:
         from opskit.operations.restoring.place import check_target

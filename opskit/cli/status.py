@@ -45,7 +45,7 @@ def status(
     seen = _look(config)
     for note in seen.notes:
         context.warning(printable(note))
-    code = warn_of_rejected(context, seen.history)
+    code = max(warn_of_rejected(context, seen.history), 3 if seen.heads is None or seen.heads.lost else 0)
     now, places = _now(), destinations_of(config, seen, _lock_trials(config))
     found = [_judged(config, seen, name, places, now) for name in wanted]
     if context.json:

@@ -71,6 +71,7 @@ COPIES: dict[str, dict[str, object]] = {
 def tell_story(stage: Stage) -> int:
     """Back up, damage a copy and heal it, lose another and fill it again, restore, compare; returns how many files."""
     folder, key = stage.folder, "recovery-key.asc"
+    (folder / "copies").mkdir()
     stage.tell("Three copies, encrypted to a key that this host does not keep.")
     stage.run(
         "--quiet", "init", "--state-dir", "state", "--source", f"data={stage.data}",

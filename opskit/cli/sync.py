@@ -57,7 +57,7 @@ def sync(
         back = gone_back(opened.copies, opened.heads, forgotten=marks.forgotten(), torn=lost)
         event.note(**rolled_back(back), **rejected([*history.rejected, *marks.rejected]))
         code = max(warn_of_rejected(context, history), warn_of_rejected(context, marks))
-        code = max(code, 3 if _warn(context, torn, back) else 0)
+        code = max(code, 3 if _warn(context, opened.copies, torn, back) or opened.lost_heads else 0)
         if not wanted and warn_of_absent(context, opened):
             code = max(code, 3)
         _require_all_marks(marks)
@@ -71,10 +71,15 @@ def sync(
         return judged(event, code, destinations=told)
 
 
-def _warn(context: Context, torn: Sequence[tuple[str, str, Exception]], back: Sequence[GoneBack]) -> bool:
-    """Tell of torn objects and of copies that went back; whether there was anything to tell."""
+def _warn(
+    context: Context, copies: Sequence[Copy], torn: Sequence[tuple[str, str, Exception]], back: Sequence[GoneBack]
+) -> bool:
+    """Tell of copies without an id, of torn objects and of copies that went back; whether there was any of that."""
     from opskit.cli.render import printable
+    from opskit.repository.copy import WITHOUT_ID
 
+    for copy in (each for each in copies if not each.id):
+        context.warning(f"{printable(copy.destination)}: {WITHOUT_ID}")
     for place, name, _ in torn:
         context.warning(f"{printable(place)}: {printable(name)} is not whole, and counts as absent")
     for each in back:
@@ -82,7 +87,7 @@ def _warn(context: Context, torn: Sequence[tuple[str, str, Exception]], back: Se
         context.warning(printable(f"{each.destination}: ROLLED BACK: it had {what} once"))
     if back:
         context.hint("an older state was put back, or somebody deleted there; find out who could")
-    return bool(torn or back)
+    return bool(torn or back) or not all(copy.id for copy in copies)
 
 
 def _require_all_marks(marks: Marks) -> None:
@@ -143,15 +148,19 @@ def _plan(context: Context, targets: Sequence[Copy], sources: Sequence[Copy], hi
     from opskit.cli.render import counted, human_bytes, printable, table
     from opskit.operations.sync import missing_at
 
-    rows, is_any_behind = [], False
+    rows, told, is_any_behind = [], dict[str, object](), False
     for target in targets:
         others = [copy for copy in sources if copy is not target]
         snapshots, objects = missing_at(target, others, history.snapshots, marks.forgotten())
-        size = human_bytes(sum(_size(name, others) for name in objects))
-        what = f"{counted(len(snapshots), 'snapshot')}, {counted(len(objects), 'object')}, {size}"
+        size = sum(_size(name, others) for name in objects)
+        ids = [each.id for each in snapshots]
+        told[target.destination] = {"snapshots": ids, "objects": len(objects), "bytes": size}
+        what = f"{counted(len(snapshots), 'snapshot')}, {counted(len(objects), 'object')}, {human_bytes(size)}"
         rows.append((printable(target.destination), what if snapshots else "lacks no snapshot"))
         is_any_behind = is_any_behind or bool(snapshots)
-    for line in table(rows):
+    if context.json:
+        context.write_json({"dry_run": True, "destinations": told})
+    for line in table(rows) if not context.json else ():
         context.write(line)
     context.message("nothing was copied")
     return 3 if is_any_behind else 0

@@ -40,7 +40,6 @@ def verify(
     from opskit.cli.auditing import audited_reading, judged
     from opskit.cli.reading import opened_for_reading
     from opskit.cli.remembering import remember
-    from opskit.cli.render import printable
 
     context = Context.of(typer_context)
     with (
@@ -48,8 +47,6 @@ def verify(
         opened_for_reading(context, repository, key, destination if repository else None, keyless=True) as opened,
     ):
         copies = _chosen(opened, destination or ())
-        if opened.heads is not None and opened.heads.lost:
-            context.warning(printable(opened.heads.lost))
         reports = _read_back(context, opened, copies, key)
         if repository is None:
             remember(context, opened, reports)
@@ -84,7 +81,7 @@ def _chosen(opened: Access, names: Sequence[str]) -> list[Copy]:
 def _code(opened: Access, reports: Mapping[str, CopyReport]) -> int:
     if opened.judges_signatures and any(report.is_forged for report in reports.values()):
         return 13
-    return 0 if not opened.absent and all(report.is_good for report in reports.values()) else 3
+    return 0 if not (opened.absent or opened.lost_heads) and all(report.is_good for report in reports.values()) else 3
 
 
 def _read_back(context: Context, opened: Access, copies: Sequence[Copy], key: Path | None) -> dict[str, CopyReport]:

@@ -24,12 +24,13 @@ from opskit.gpg import usable_recipients
 from opskit.log import logger
 from opskit.operations import session as sessions
 from opskit.operations.locking import extend_lock
+from opskit.operations.outcome import Result
 from opskit.operations.reading import Reading, SourceReader, root_of
 from opskit.operations.session import Session
 from opskit.operations.sync import Synced, lacking, sync
 from opskit.repository import index, lasttree, names, tree
 from opskit.repository import manifest as manifests
-from opskit.repository.copy import Copy
+from opskit.repository.copy import WITHOUT_ID, Copy
 from opskit.repository.fanout import Fanout
 from opskit.repository.history import load_history
 from opskit.repository.index import Index, IndexedPack
@@ -63,35 +64,6 @@ class Options:
     config: str = ""
     keys: str = ""
     kit: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Result:
-    """What became of one source. `destinations`: "ok", "behind" or "failed"; sizes in bytes.
-
-    `put_bytes` tells per destination what was put there since the result before, catching up included; `locked` until
-    when nobody can take the snapshot away there.
-    """
-
-    source: str
-    snapshot: str = ""
-    files: int = 0
-    bytes: int = 0
-    new_bytes: int = 0
-    stored_bytes: int = 0
-    seconds: float = 0.0
-    unchanged: int = 0
-    errors: list[str] = field(default_factory=list)
-    destinations: dict[str, str] = field(default_factory=dict)
-    reasons: dict[str, OpskitError] = field(default_factory=dict)
-    put_bytes: dict[str, int] = field(default_factory=dict)
-    locked: dict[str, datetime] = field(default_factory=dict)
-    failure: OpskitError | None = None
-
-    @property
-    def is_good(self) -> bool:
-        """All files read, all copies current."""
-        return not self.errors and all(state == "ok" for state in self.destinations.values())
 
 
 Watch = Callable[[str, Reading, ChunkWriter], None]
@@ -332,6 +304,7 @@ class _Run:
         for copy in session.copies:
             result.put_bytes[copy.destination], copy.put_bytes = copy.put_bytes, 0
             lack = self._lack_of(copy, older)
+            result.held += snapshot.name in copy.objects
             if copy.failed is not None:
                 result.destinations[copy.destination], result.reasons[copy.destination] = "failed", copy.failed
             elif snapshot.name in copy.objects and lack is None:
@@ -339,6 +312,8 @@ class _Run:
             else:
                 result.destinations[copy.destination] = "behind"
                 result.reasons[copy.destination] = lack or StoreError("it lacks what the new snapshot needs")
+            if not copy.id:
+                result.errors.append(f"{copy.destination}: {WITHOUT_ID}")
             if lost := self._synced.get(copy.destination, Synced()).put_back:
                 what = f"{len(lost):,} objects that older snapshots need were gone there, {lost[0]} among them"
                 result.errors.append(f"{copy.destination}: {what}; they were put back: do not trust that medium")

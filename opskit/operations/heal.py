@@ -6,7 +6,8 @@ look like a rollback. The next heal goes on after a crash. Copies that are damag
 
 What no copy holds is told, with the snapshots that need it. Its wrong bytes move to quarantine as well: an object that
 is listed counts as there, one that is absent is stored anew by the next backup as far as the source still has it. Not
-so a mark that may forget snapshots: as long as it is listed, `sync` knows that it does not know what to leave out.
+so a manifest, which would look as if somebody had taken it away, nor a mark that may forget snapshots: as long as it is
+listed, `sync` knows that it does not know what to leave out.
 
 It deliberately does not decide what is wrong (`verify` does), brings no copy up to date (`sync`), and judges
 nobody: snapshots by strangers, forks and rollbacks stay what they are.
@@ -175,10 +176,12 @@ class _Healing:
     def _lose(self, name: str) -> None:
         """Set aside what no copy at hand has right, unless it is right after all.
 
-        Not a mark that may forget snapshots: without it they would be copied again.
+        Not a manifest: one that is absent looks as if somebody had taken it away. Nor a mark that may forget snapshots:
+        without it they would be copied again.
         """
         result = self._result
-        if name not in self._wrong or names.kind_of_mark(name) not in ("", HOLD, RELEASE):
+        is_told_by_name = name.startswith("snapshots/") or names.kind_of_mark(name) not in ("", HOLD, RELEASE)
+        if name not in self._wrong or is_told_by_name:
             result.lost.append(name)
             return
         try:

@@ -1,49 +1,77 @@
 """Gives a copy its own two objects back: `opskit.json`, which makes it a repository, and `copy.json`, its copy id.
 
-Invariants: needs no key. Only what says nothing, or is absent beside the other, is replaced; wrong bytes go to
-quarantine first. A folder with neither of them is no copy, and one that names another repository is not ours: both are
-left to `init` and to people. A copy gets the id back under which this host knows it, so that a rollback behind what it
-acknowledged still shows.
+Invariants: needs no private key. Nothing is written where it is not known that the copy is one of this repository: by a
+manifest there that is believed or, where none can be read, by a copy id that this host knows. Wrong bytes go to
+quarantine first. What a newer opskit wrote is left to a newer opskit. Which id a copy had is decided elsewhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from opskit import encoding
-from opskit.errors import Damaged, ObjectNotFound
+from opskit.errors import Damaged, ObjectNotFound, OpskitError, StoreError
 from opskit.repository import names
+from opskit.repository.believing import Verify
 from opskit.repository.copy import Copy, named
-from opskit.repository.identity import id_in
+from opskit.repository.history import load_history
 from opskit.stores.base import Store
 
 
-def unidentified(store: Store, about: bytes) -> list[str]:
-    """Which of the two say nothing, or are absent beside the other. Raises StoreError."""
-    repository, copy = _said(store, names.REPOSITORY, "id"), _said(store, names.COPY, "copy")
-    if (repository is None and copy is None) or repository not in (None, "", id_in(about)):
-        return []
-    return [name for name, said in ((names.REPOSITORY, repository), (names.COPY, copy)) if not said]
+def wrong_identity(store: Store, about: bytes) -> list[str]:
+    """Which of the two do not say what they should; `about` are the bytes of `opskit.json`. Raises StoreError."""
+    found = _bytes_of(store, names.REPOSITORY)
+    wrong = [names.REPOSITORY] if found != about and not _is_newer(found) else []
+    return wrong if _copy_id(store) else [*wrong, names.COPY]
 
 
-def reidentify(destination: str, store: Store, about: bytes, copy_id: str, now: datetime) -> list[str]:
-    """Mend those; returns their names.
+def is_ours(
+    destination: str, store: Store, verify: Verify, *, signers: Iterable[str], repository: str, known: Collection[str]
+) -> bool:
+    """Whether a copy is one of this repository, of whose copies the ids in `known` are known. Raises StoreError."""
+    objects = {info.name: info.size for info in store.list("snapshots")}
+    shown = Copy(destination, store, "", repository, objects)
+    history = load_history([shown], verify, signers=signers, repository=repository)
+    is_damage = all(isinstance(reason, Damaged | StoreError) for _, _, reason in history.rejected)
+    return bool(history.snapshots) or (is_damage and _copy_id(store) in known)
 
-    `about` are the bytes of `opskit.json`, the same at all copies, `copy_id` is what the copy is known by. Raises
-    StoreError.
-    """
-    wanted, right = unidentified(store, about), {names.REPOSITORY: about, names.COPY: named(copy_id, now)}
-    for name in wanted:
-        Copy(destination, store, "", "").replace(name, right[name])
-    return wanted
 
-
-def _said(store: Store, name: str, key: str) -> str | None:
-    """What an object says of itself; "" where its bytes say nothing, None where it is absent. Raises StoreError."""
+def reidentify(
+    destination: str, store: Store, about: bytes, copy_id: str, now: datetime
+) -> tuple[list[str], OpskitError | None]:
+    """Mend what is wrong of the two; returns the names of those that were, and what kept another from it."""
+    done: list[str] = []
+    right = {names.REPOSITORY: about, names.COPY: named(copy_id, now)}
     try:
-        value = encoding.decode_object(store.get(name), what=name).get(key)
-    except ObjectNotFound:
-        return None
+        for name in wrong_identity(store, about):
+            Copy(destination, store, "", "").replace(name, right[name])
+            done.append(name)
+    except OpskitError as error:
+        return done, error
+    return done, None
+
+
+def _copy_id(store: Store) -> str:
+    """The copy id; "" where nothing says it. Raises StoreError."""
+    data = _bytes_of(store, names.COPY)
+    try:
+        value = encoding.decode_object(data or b"", what=names.COPY).get("copy")
     except Damaged:
         return ""
     return value if isinstance(value, str) else ""
+
+
+def _is_newer(data: bytes | None) -> bool:
+    try:
+        version = encoding.decode_object(data or b"", what=names.REPOSITORY).get("format")
+    except Damaged:
+        return False
+    return isinstance(version, int) and version > 1
+
+
+def _bytes_of(store: Store, name: str) -> bytes | None:
+    try:
+        return store.get(name)
+    except ObjectNotFound:
+        return None

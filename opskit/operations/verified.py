@@ -125,6 +125,7 @@ def verification_of(copy: Copy, report: CopyReport, history: History, now: datet
     if report.failure is not None:
         return None
     suffering = {snapshot.name for needing in report.needed_by.values() for snapshot in needing}
+    suffering.update(report.damaged, report.missing)  # the manifest itself, which only a cache may still know
     newest: dict[str, str] = {}
     for snapshot in history.snapshots:  # in sequence order, so the last one stays
         if copy.destination in history.holders[snapshot.name] and snapshot.name not in suffering:

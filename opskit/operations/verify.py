@@ -282,7 +282,7 @@ def _judge_heads(
 def _look_elsewhere(copies: Sequence[Copy], others: Sequence[Copy], reports: Mapping[str, CopyReport]) -> None:
     """Note for each object a copy lacks or holds damaged which other copies hold it intact.
 
-    Copies that were not read back are asked for the first of them only.
+    Copies that were not read back are asked for the first of them; of the others their listings are believed.
     """
     bad = {copy.destination: frozenset(reports[copy.destination].damaged) for copy in copies}
     for report in reports.values():
@@ -291,16 +291,20 @@ def _look_elsewhere(copies: Sequence[Copy], others: Sequence[Copy], reports: Map
                 copy.destination
                 for copy in copies
                 if name in copy.objects
+                and name != names.COPY
                 and name not in bad[copy.destination]
                 and reports[copy.destination].failure is None
             ]
-            if number < _ASKED_FOR:
-                report.elsewhere[name] += [copy.destination for copy in others if _has_intact(copy, name)]
+            asked = number < _ASKED_FOR
+            report.elsewhere[name] += [copy.destination for copy in others if _has_intact(copy, name, asked=asked)]
 
 
-def _has_intact(copy: Copy, name: str) -> bool:
+def _has_intact(copy: Copy, name: str, *, asked: bool) -> bool:
+    """Whether a copy that is not read back has an object right, or lists it at least if it is not `asked`."""
     if name not in copy.objects or names.digest_in(name) is None:
         return False
+    if not asked:
+        return True
     try:
         copy.get(name)
     except OpskitError:

@@ -19,6 +19,7 @@ from datetime import datetime
 
 from opskit import encoding
 from opskit.errors import (
+    CopyUnidentified,
     Damaged,
     ObjectExists,
     ObjectNotFound,
@@ -33,6 +34,9 @@ from opskit.stores.base import Buffer, Store, at_once
 
 LARGEST_OBJECT = 1 << 30
 """Bytes; opskit makes none nearly as large, and what somebody else put there must not fill the memory."""
+
+
+WITHOUT_ID = "copy.json is gone: whether an older state was put back cannot be seen; opskit heal writes it anew"
 
 
 @dataclass(slots=True)
@@ -144,14 +148,13 @@ def get_from(copies: Sequence[Copy], name: str) -> bytes:
 
 
 def open_copy(destination: str, store: Store) -> Copy:
-    """Open what is at a store; raises RepositoryNotFound, StoreError, Damaged."""
+    """Open what is at a store; raises RepositoryNotFound, CopyUnidentified, StoreError, Damaged."""
     try:
         about, copy, objects = _looked(destination, store)
     except Damaged as error:
-        raise Damaged(
-            f"{destination}: {store.location}: {error}",
-            hint=f"to write it anew: opskit heal --destination {destination}",
-        ) from error
+        raise _unidentified(destination, store, str(error)) from error
+    if about is None and copy:
+        raise _unidentified(destination, store, f"{names.REPOSITORY} is gone")
     if about is None:
         raise RepositoryNotFound(
             f"{destination}: no opskit repository at {store.location}", hint="opskit init creates what is missing"
@@ -162,6 +165,12 @@ def open_copy(destination: str, store: Store) -> Copy:
             hint="upgrade opskit on this host",
         )
     return Copy(destination, store, str(copy.get("copy", "")), str(about.get("id", "")), objects)
+
+
+def _unidentified(destination: str, store: Store, why: str) -> CopyUnidentified:
+    return CopyUnidentified(
+        f"{destination}: {store.location}: {why}", hint=f"to write it anew: opskit heal --destination {destination}"
+    )
 
 
 _Fixed = dict[str, object]

@@ -34,7 +34,8 @@ class Heads:
         self._path = path
         self._heads: dict[str, dict[str, Head]] = {}
         self.lost: str | None = None
-        """Says so when the file was damaged, and has been set aside."""
+        """Says so when the file was damaged and set aside, until somebody has taken it away."""
+        aside = path.with_suffix(".damaged")
         try:
             value = encoding.decode_object(path.read_bytes(), what=str(path))
             self._heads = {
@@ -44,9 +45,16 @@ class Heads:
         except FileNotFoundError:
             pass
         except (Damaged, TypeError, ValueError, AttributeError):
-            aside = path.with_suffix(".damaged")
             os.replace(path, aside)
-            self.lost = f"{path} was damaged (now {aside}): a rollback of a copy before now cannot be seen"
+        if aside.exists():
+            self.lost = (
+                f"{path} was damaged (now {aside}): a rollback of a copy before that cannot be seen; "
+                "when you have seen that no copy went back, remove that file"
+            )
+
+    def copies(self) -> frozenset[str]:
+        """The ids of all copies that acknowledged anything."""
+        return frozenset(self._heads)
 
     def get(self, copy_id: str, host: str, source: str) -> Head | None:
         """What a copy acknowledged last for a chain."""

@@ -70,7 +70,7 @@ def misplaced(config: Config, created: Collection[str], made: Mapping[str, Path]
         if new is not None and _are_on_one_device(path, root):
             yield (
                 f"{name}: {new} was not there: it was made, on the disk of {root}. If a disk should be mounted there: "
-                f"remove {new}, mount the disk, then opskit init --destination {name}={path}"
+                f"remove {path}, mount the disk, then opskit init --destination {name}={path}"
             )
         elif new is None and is_unmounted(path, root):
             yield (

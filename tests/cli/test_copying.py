@@ -16,7 +16,7 @@ from opskit.operations.hold import publish
 from opskit.operations.session import open_copies
 from opskit.repository import names
 from opskit.repository.marks import FORGET, Mark
-from tests.cli.hosts import Machine, objects, snapshot_of
+from tests.cli.hosts import Machine, fill, objects, snapshot_of
 
 
 def flip(path: Path) -> None:
@@ -294,7 +294,9 @@ def test_heal_mends_what_a_copy_is_opened_by(machine: Machine, name: str, damage
         assert name in answer.out and "next: to write it anew: opskit heal --destination b" in answer.out
         assert "opskit heal --destination b" in machine.run("snapshots", "--from", "b").err
     answer = machine.run("heal", "--dry-run")
-    assert answer.code == 3 and f"b: {name} to be written anew" in answer.err
+    assert answer.code == 3 and re.search(rf"(?m)^b +1 object to mend\n +{name}$", answer.out)
+    plan = machine.run("heal", "--dry-run", "--destination", "b", "--json")
+    assert plan.code == 3 and plan.json == {"dry_run": True, "destinations": {"b": {"wrong": [name]}}}
     answer = machine.run("heal", "--destination", "b")
     assert answer.code == 0 and f"b: {name} written anew" in answer.err
     assert json.loads((machine.b / "copy.json").read_bytes())["copy"] == json.loads(kept)["copy"]
@@ -304,13 +306,95 @@ def test_heal_mends_what_a_copy_is_opened_by(machine: Machine, name: str, damage
     assert outcome["identities"] == {"b": [name]}
 
 
-def test_heal_takes_over_no_other_repository(machine: Machine) -> None:
-    """A folder of another repository, or of none, is left as it is: that is for init and for people."""
+def test_heal_gives_no_disk_the_id_of_another(machine: Machine) -> None:
+    """Of disks in turn at one mount point, one whose copy.json is rotten gets an id of its own, and that is told."""
     assert machine.run("backup").code == 0
-    (machine.b / "opskit.json").write_text('{"format":1,"id":"ffffffffffffffffffffffffffffffff"}')
+    first = machine.b.with_name("first-disk")
+    machine.b.rename(first)
+    machine.b.mkdir()
+    assert machine.run("init", "--destination", f"b={machine.b}").code == 0
+    (machine.source / "later").write_text("later")
+    assert machine.run("backup").code == 0
+    second = json.loads((machine.b / "copy.json").read_bytes())["copy"]
+    machine.b.rename(machine.b.with_name("second-disk"))
+    first.rename(machine.b)
     (machine.b / "copy.json").write_bytes(b"")
-    before = snapshot_of(machine.b)
-    assert machine.run("heal", "--destination", "b").code != 0 and snapshot_of(machine.b) == before
+    answer = machine.run("heal", "--destination", "b")
+    assert "b has a new copy id" in answer.err, answer
+    assert json.loads((machine.b / "copy.json").read_bytes())["copy"] != second
+    assert "rolled back" not in machine.run("verify").out
+
+
+def test_heal_says_what_it_could_not_write(machine: Machine) -> None:
+    """Where one of the two objects can be written and the other not, both are told, and the log has what was done."""
+    assert machine.run("backup").code == 0
+    for name in ("opskit.json", "copy.json"):
+        (machine.b / name).write_bytes(b"")
+    (machine.b / "copy.json").unlink()
+    (machine.b / "copy.json").mkdir()
+    answer = machine.run("heal", "--destination", "b")
+    assert answer.code != 0 and "b: opskit.json written anew" in answer.err and "copy.json" in answer.err
+    noted = machine.run("audit", "search", "--op", "heal", "--json").json[-1]["d"]
+    assert noted["identities"] == {"b": ["opskit.json"]}
+
+
+def test_a_copy_without_an_id_is_told(machine: Machine) -> None:
+    """Without copy.json nobody could tell a rollback: status, backup and sync say so, until heal writes it anew."""
+    assert machine.run("backup").code == 0
+    kept = (machine.b / "copy.json").read_bytes()
+    (machine.b / "copy.json").unlink()
+    for command in ("status", "backup", "sync"):
+        answer = machine.run(command)
+        said = f"{answer.out}{answer.err}".replace("\n     ", " ")
+        assert answer.code == 3 and "copy.json is gone" in said, (command, answer)
+    assert machine.run("heal").code == 0
+    assert json.loads((machine.b / "copy.json").read_bytes())["copy"] == json.loads(kept)["copy"]
+
+
+def test_a_rotten_manifest_is_no_rollback(machine: Machine) -> None:
+    """A manifest that no copy has right stays where it is: heal says it is lost; nobody is said to have taken it."""
+    assert machine.run("backup").code == 0
+    for copy in (machine.a, machine.b):
+        for name in objects(copy, "snapshots"):
+            flip(copy / name)
+    assert machine.run("verify").code == 3
+    answer = machine.run("heal")
+    assert answer.code == 3 and "snapshots/" in answer.out
+    assert machine.run("verify").code == 3, "damage, and no rollback"
+    found = machine.run("status", "--json").json["sources"]["data"]
+    assert found["newest_verified"] is None, "what is rotten everywhere was not verified, whatever a cache knows"
+    assert "rolled_back" not in machine.run("audit", "search", "--op", "heal", "--json").json[-1]["d"]
+
+
+def test_a_lost_memory_of_heads_is_told_by_all(machine: Machine) -> None:
+    """Whoever opens the damaged file first, each command says so from then on, until somebody takes it away."""
+    assert machine.run("backup").code == 0
+    (path,) = (machine.state / "heads").iterdir()
+    path.write_text("junk")
+    for command, code in (("snapshots", 0), ("stats", 0), ("sync", 3), ("heal", 3), ("verify", 3), ("status", 3)):
+        answer = machine.run(command)
+        assert "a rollback of a copy before that cannot be seen" in answer.err, (command, answer)
+        assert answer.code in (code, 3), (command, answer)
+    path.with_suffix(".damaged").unlink()
+    assert machine.run("sync").code == 0 and machine.run("verify").code == 0
+
+
+def test_heal_takes_over_no_other_repository(machine: Machine) -> None:
+    """A copy of another repository, however rotten, or an empty folder is left as it is: that is for people."""
+    assert machine.run("backup").code == 0
+    other = Machine(machine.folder.with_name("other"))
+    fill(other.source)
+    assert other.init().code == 0 and other.run("backup").code == 0
+    shutil.rmtree(machine.b)
+    shutil.copytree(other.b, machine.b)
+    for damage in ("", '{"format":1,"id":"ffffffffffffffffffffffffffffffff"}', "rubbish"):
+        (machine.b / "opskit.json").write_text(damage)
+        for copy_id in ((other.b / "copy.json").read_bytes(), b""):
+            (machine.b / "copy.json").write_bytes(copy_id)
+            before = snapshot_of(machine.b)
+            answer = machine.run("heal", "--destination", "b")
+            assert answer.code != 0 and "nothing there says that it is a copy of this repository" in answer.err
+            assert snapshot_of(machine.b) == before
     shutil.rmtree(machine.b)
     machine.b.mkdir()
     assert machine.run("heal", "--destination", "b").code != 0 and not any(machine.b.iterdir())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from opskit.errors import StoreError
-from opskit.operations.backup import Result
+from opskit.operations.outcome import Result
 from opskit.repository.cache import Cache
 from tests.fakes import Fault, FaultyStore
 from tests.faults.conftest import Scene

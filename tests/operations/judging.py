@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from opskit.operations.backup import Job, Options, Result, backup
+from opskit.operations.backup import Job, Options, backup
+from opskit.operations.outcome import Result
 from opskit.operations.restore import Restored, RestoreOptions, restore
 from opskit.repository.manifest import Snapshot
 from opskit.sources.base import Source

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.operations.backup import Result
+from opskit.operations.outcome import Result
 from opskit.repository.chunker import MAX_CHUNK, MIN_CHUNK
 from opskit.repository.pack import PACK_BYTES
 from opskit.sources.files import FileSource

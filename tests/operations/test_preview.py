@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from opskit.operations.backup import Result
+from opskit.operations.outcome import Result
 from opskit.operations.restore import RestoreOptions
 from opskit.operations.restoring.preview import preview
 from opskit.sources.files import FileSource

@@ -15,7 +15,7 @@ from zlib import crc32
 import pytest
 
 from opskit.errors import OpskitError, SnapshotNotFound, StoreError, StoreRefused, UsageError
-from opskit.operations.backup import Result
+from opskit.operations.outcome import Result
 from opskit.operations.restore import Overwrite, RestoreOptions, files_of, restore, write_file
 from opskit.operations.restoring.filling import Filler
 from opskit.operations.restoring.pieces import Want, pieces, spans

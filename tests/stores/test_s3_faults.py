@@ -430,3 +430,11 @@ def outcome_of(act: Callable[[], object]) -> object:
         raise
     except StoreError:
         return StoreError
+
+
+def test_a_first_put_that_meets_an_overload_arrives_whole(proxy: Proxy) -> None:
+    """A put that is the first request of all, and is refused until patience begins, is sent anew, whole."""
+    pair, body = Pair(proxy), bytes(range(256)) * 1000
+    proxy.plan = [Fault("PUT", answer=SLOW_DOWN)] * 3
+    again(pair.store).put("packs/ab/first", body)
+    assert pair.direct.get("packs/ab/first") == body and not proxy.plan

@@ -76,7 +76,7 @@ class _Looking(Target):
         if not path:
             return self._root
         if self._near is None or self._near[0] != path:
-            self.close()
+            self._leave()
             self._near = path, self._walk(path)
         return self._near[1]
 
@@ -98,7 +98,11 @@ class _Looking(Target):
             return None
 
     def close(self) -> None:
-        """Close the folder held open."""
+        """Close the folder held open, and the root."""
+        self._leave()
+        super().close()
+
+    def _leave(self) -> None:
         if self._near is not None:
             os.close(self._near[1])
         self._near = None
@@ -135,6 +139,15 @@ class _Foresight:
         """What would become of one entry."""
         if node.type == "socket":
             return Foreseen(node, "skipped")
+        foreseen = self._foreseen(node)
+        if node.hardlink is None:
+            return foreseen
+        first, effect = self._first_of.setdefault(node.hardlink, (node.path, foreseen.effect))
+        if effect == "blocked" and first != node.path:
+            return Foreseen(node, "blocked", "the first name of the same file is blocked")
+        return foreseen
+
+    def _foreseen(self, node: Node) -> Foreseen:
         if node.error is not None:
             return Foreseen(node, "blocked", f"its content was not backed up: {node.error}")
         try:
@@ -144,8 +157,6 @@ class _Foresight:
             effect: Effect = "new" if found is None else self._over(node, found)
         except OSError as error:
             return Foreseen(node, "blocked", (error.strerror or "error").lower())
-        if node.hardlink is not None:
-            self._first_of.setdefault(node.hardlink, (node.path, effect))
         return Foreseen(node, effect)
 
     def _over(self, node: Node, found: os.stat_result) -> Effect:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from opskit.errors import Damaged
+from opskit.errors import CopyUnidentified, Damaged
 from opskit.operations.status.places import Original
 from opskit.operations.status.states import CopyState, Point
 from opskit.repository.chains import Gap
@@ -221,6 +221,9 @@ def _of_gaps(gaps: Sequence[Gap]) -> Iterator[Problem]:
 def _of_copy(copy: CopyState, newest: Point | None, policy: Policy, now: datetime) -> Iterator[Problem]:
     yield from _of_state(copy, newest)
     name, verified = copy.destination.name, copy.verified
+    if copy.copy_id is None and copy.snapshots:
+        text = f"{name}: copy.json is gone, so whether an older state was put back cannot be seen"
+        yield Problem(text, f"opskit heal --destination {name}")
     if copy.untrusted:
         text = f"{name} holds {_some(copy.untrusted, 'manifest')} that cannot be believed"
         yield Problem(text, f"opskit verify --destination {name}")
@@ -244,7 +247,7 @@ def _of_state(copy: CopyState, newest: Point | None) -> Iterator[Problem]:
     sync, verify = f"opskit sync {name}", f"opskit verify --destination {name}"
     if copy.state == "absent":
         hint = (
-            copy.error.hint if isinstance(copy.error, Damaged) else None
+            copy.error.hint if isinstance(copy.error, Damaged | CopyUnidentified) else None
         )  # it is there, and something is wrong with it
         yield Problem(f"{name} is absent, {_reason(copy)}", hint or f"when it is back, {sync}")
     elif copy.state == "empty" and copy.error is not None:
