@@ -53,16 +53,20 @@ class Far:
 def test_endpoints_are_opened_side_by_side(two: Lab) -> None:
     """None waits for another to be opened, a folder neither, and the results come in the order of the config."""
     meeting = threading.Barrier(3, timeout=20)
-    met = threading.local()
 
-    def meet() -> None:
-        if not hasattr(met, "once"):
-            met.once = meeting.wait()
+    def at_first(act: Callable[[], object]) -> Callable[[], None]:
+        """Act when called for the first time; the other requests to the same store need not wait."""
+        once = iter([act])
+
+        def wait() -> None:
+            next(once, lambda: None)()
+
+        return wait
 
     stores: dict[str, Store] = {
-        "z": Far(two.stores["b"], meet),
-        "none": Far(memory_store(), meet),
-        "a": Far(two.stores["a"], meet, at_once=1),
+        "z": Far(two.stores["b"], at_first(meeting.wait)),
+        "none": Far(memory_store(), at_first(meeting.wait)),
+        "a": Far(two.stores["a"], at_first(meeting.wait), at_once=1),
     }
     opened, absent = open_copies(stores, REPOSITORY)
     assert [each.destination for each in opened] == ["z", "a"] and list(absent) == ["none"]
