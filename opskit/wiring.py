@@ -278,6 +278,14 @@ def identity_of(config: Config) -> Identity:
     )
 
 
+def public_keys_of(config: Config, identity: Identity) -> str:
+    """The public keys of all that the config names, armored: each snapshot carries them for a host that was lost."""
+    keys = config.keys
+    known = {key.fingerprint for key in identity.keyring.keys()}
+    everyone = [each for each in (*keys.recipients, *keys.signers, *keys.maintainers) if each in known]
+    return identity.keyring.export_public(list(dict.fromkeys(everyone))).decode()
+
+
 def host_of(config: Config) -> Host:
     """This host's side of the repository; raises ConfigError or RepositoryNotFound before `opskit init`.
 

@@ -115,14 +115,11 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
     from opskit.repository import names, recovery
     from opskit.repository.identity import read_repository
 
-    keys = config.keys
-    known = {key.fingerprint for key in host.identity.keyring.keys()}
-    everyone = [each for each in (*keys.recipients, *keys.signers, *keys.maintainers) if each in known]
     options = Options(
         workers=config.performance.workers,
         force_read=force_read,
         config=config.as_given(),
-        keys=host.identity.keyring.export_public(list(dict.fromkeys(everyone))).decode(),
+        keys=wiring.public_keys_of(config, host.identity),
         kit={**recovery.digests(), names.REPOSITORY: names.sha256(read_repository(config.state_dir) or b"")},
     )
     results = []

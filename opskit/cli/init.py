@@ -246,5 +246,7 @@ def _rebuild(
         context.warning("no recovery-key file knows that key: restores with the old file alone stop at older snapshots")
     else:
         context.warning("put the new recovery-key file into the safe, beside the old one")
+    for reason in found.unready:
+        context.warning(f"{printable(reason)}; what is wanted there for this host's new key comes with its next backup")
     context.hint(f"next: {_command(context, 'backup')}, which uploads only what changed")
     return 0

@@ -10,33 +10,29 @@ disks that are swapped in and out would never agree otherwise. Such a copy is *b
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from opskit import __version__, encoding
-from opskit.errors import Damaged, NoKey, OpskitError, SourceError, StoreError, UnresolvedReference, together
-from opskit.gpg import usable_recipients
+from opskit import __version__
+from opskit.errors import Damaged, OpskitError, SourceError, StoreError, UnresolvedReference, together
 from opskit.log import logger
 from opskit.operations import session as sessions
 from opskit.operations.locking import extend_lock
 from opskit.operations.outcome import Result
-from opskit.operations.reading import Reading, SourceReader, root_of
+from opskit.operations.reading import Reading, SourceReader
 from opskit.operations.session import Session
+from opskit.operations.storing import Storing, digest_of
 from opskit.operations.sync import Synced, lacking, sync
-from opskit.repository import index, lasttree, names, tree
+from opskit.repository import lasttree, names
 from opskit.repository import manifest as manifests
 from opskit.repository.copy import WITHOUT_ID, Copy
-from opskit.repository.fanout import Fanout
 from opskit.repository.history import load_history
-from opskit.repository.index import Index, IndexedPack
 from opskit.repository.locating import move_to_lists, runs_needed
 from opskit.repository.manifest import Manifest, Snapshot
-from opskit.repository.writer import ChunkWriter, OpenRun
+from opskit.repository.writer import ChunkWriter
 from opskit.sources.base import Source, printable
 
 log = logger(__name__)
@@ -96,53 +92,14 @@ class _Run:
         self._rolled_back: list[str] = []
         self._synced: dict[str, Synced] = {}
         self._marks = session.marks
-        self._recipients, self._rejected = _recipients(session)
-        self._fanout = Fanout(session.copies)
-        self._writer = ChunkWriter(
-            session.cache, session.live, self._fanout,
-            start_run=self._start_run, write_index=self._write_index, workers=options.workers,
-        )  # fmt: skip
+        self._storing = Storing(session, options.workers)
+        self._writer = self._storing.writer
 
     def __enter__(self) -> _Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self._writer.close()
-        self._fanout.__exit__(kind, *error)
-
-    def _start_run(self) -> OpenRun:
-        run = OpenRun(os.urandom(16).hex(), os.urandom(32).hex().encode())
-        message = self._identity.keyring.encrypt(encoding.encode({run.id: run.key.decode()}), self._recipients)
-        run.key_object = names.sha256(message)
-        run.row = self._session.cache.add_run(run.id, run.key_object)
-        self._put(names.key(run.key_object), message)
-        log.debug("run started", run=run.id, key_object=run.key_object, recipients=len(self._recipients))
-        return run
-
-    def _put(self, name: str, data: bytes) -> None:
-        self._session.cache.add_size(name, len(data))
-        self._fanout.put(name, data)
-
-    def _write_index(self, run: OpenRun, packs: list[int]) -> None:
-        """Describe packs in an index object, noted in the cache before it is put."""
-        session, cache = self._session, self._session.cache
-        runs = cache.runs()
-        described = []
-        for number in packs:
-            row, ids = session.live[number], cache.unindexed_ids(number)
-            if ids is not None:
-                packed_by = runs[row.run]
-                described.append(IndexedPack(row.name, packed_by.id, packed_by.key, row.stored, row.content, ids))
-        payload = index.encode(self._host.repository, Index(run.id, run.key_object, described))
-        data = self._identity.keyring.sign_and_encrypt(
-            payload, signer=self._identity.host_key, recipient=self._identity.host_key, run_key=run.key
-        )
-        digest = names.sha256(data)
-        cache.add_index(digest, run.row, packs)
-        self._put(names.index(digest), data)
-        self._fanout.wait()
-        cache.forget_unindexed(packs)
-        log.debug("index stored", index=digest, packs=len(packs), bytes=len(data))
+        self._storing.__exit__(kind, *error)
 
     def back_up(self, job: Job) -> Result:
         session, writer = self._session, self._writer
@@ -205,24 +162,20 @@ class _Run:
 
     def _store_tree(self, job: Job, reading: Reading) -> tuple[tuple[int, int], dict[str, object]]:
         """Store the root, unless it is the last one again; returns its place and what to remember of it."""
-        session, writer = self._session, self._writer
+        session, writer, options = self._session, self._writer, self._options
         writer.seal_data()
-        digest = _digest(reading, self._options)
+        digest = digest_of(reading, options.config, options.keys)
         old = lasttree.read_about(session.last_tree(job.name))
         place: tuple[int, int] | None = None
         known = _is_of(old, session.cache.generation(job.name))
         if known and old.get("root") == digest and old.get("pack") in session.live:
             place = (int(old["pack"]), int(old["member"]))
         if place is None:
-            place = writer.store_root(
-                lambda name_of: tree.encode_root(root_of(reading, self._options.config, self._options.keys, name_of))
-            )
+            place = self._storing.store_root(reading, options.config, options.keys)
         reading.packs.add(place[0])
         if writer.started or any(number in reading.packs for number in session.unindexed):
-            writer.finish(session.unindexed)
-            session.unindexed = []
-        about = {"root": digest, "pack": place[0], "member": place[1]}
-        return place, about
+            self._storing.finish()
+        return place, {"root": digest, "pack": place[0], "member": place[1]}
 
     def _manifest(
         self, job: Job, reading: Reading, place: tuple[int, int], started: datetime, snapshots: Sequence[Snapshot]
@@ -236,7 +189,7 @@ class _Run:
             sequence=sequence, previous=previous,
             started=started.replace(microsecond=0), finished=host.now().replace(microsecond=0), tags=tuple(job.tags),
             tree_pack=session.live[place[0]].name, tree_member=place[1],
-            runs=move_to_lists(runs, self._put), kit=dict(self._options.kit),
+            runs=move_to_lists(runs, self._storing.put), kit=dict(self._options.kit),
             files=reading.files, entries=reading.entries, bytes=reading.total_bytes,
             unreadable=reading.unreadable, complete=reading.unreadable == 0, writer=f"opskit {__version__}",
         )  # fmt: skip
@@ -257,7 +210,7 @@ class _Run:
     def _commit(self, snapshot: Snapshot, data: bytes, older: Sequence[Snapshot]) -> None:
         """Give the manifest to every copy that has, or can be given, what it needs."""
         session, marks = self._session, self._marks
-        self._fanout.wait()
+        self._storing.wait()
         self._synced = {}
         for copy in session.working() if not marks.unreadable() else ():  # one of them may forget what would come back
             self._synced[copy.destination] = sync(
@@ -298,7 +251,7 @@ class _Run:
         result.errors = [f"{printable(problem.path)}: {problem.message}" for problem in reading.problems]
         if session.heads.lost is not None:
             result.errors.append(session.heads.lost)
-        result.errors += [f"recipient {reason}" for reason in self._rejected]
+        result.errors += [f"recipient {reason}" for reason in self._storing.rejected]
         rejected = {(place, name): _rejection(place, name, error) for place, name, error in session.rejected}
         result.errors += rejected.values()
         for copy in session.copies:
@@ -340,29 +293,9 @@ def _rejection(destination: str, name: str, error: OpskitError) -> str:
     return text if name in text and text.startswith(place) else f"{place}{name}: {text.removeprefix(place)}"
 
 
-def _recipients(session: Session) -> tuple[list[str], list[str]]:
-    identity = session.host.identity
-    valid, rejected = usable_recipients(identity.keyring.keys(), identity.recipients, session.host.now().timestamp())
-    if not valid:
-        raise NoKey(
-            "no recipient can be encrypted to: " + "; ".join(rejected or ["none is configured"]),
-            hint="check the clock of this host: it is behind the day on which the keys were made"
-            if all("the clock" in reason for reason in rejected) and rejected
-            else "opskit keys list shows the recipients; import a renewed public key or add another recipient",
-        )
-    return valid, rejected
-
-
 def _is_of(about: Mapping[str, object], generation: str | None) -> bool:
     """Whether a last tree was written beside this cache; one that lost its end, beside a new cache, was not."""
     return generation is not None and about.get("generation") == generation
-
-
-def _digest(reading: Reading, options: Options) -> str:
-    """What a root depends on, in terms of this cache's pack numbers."""
-    chunks = [(chunk_id.hex(), number) for chunk_id, _, number, _ in reading.chunks]
-    problems = [(problem.path.hex(), problem.message) for problem in reading.problems]
-    return hashlib.sha256(encoding.encode([chunks, problems, options.config, options.keys])).hexdigest()
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Bring a lost host back from one copy and a recovery-key file.
 
 What comes back: the config of the newest snapshot, the public keys, the repository id, the knowledge of what
-is stored (so the next backup uploads nothing), the heads. What cannot come back is the host's private
-key: it gets a new one, which is added to the signers beside the old one.
+is stored, the heads. What cannot come back is the host's private key: it gets a new one, which is added to the signers
+beside the old one. So what only the old key opened, or what names it, is stored anew while the recovery key is at
+hand: index objects, and the root of each source's newest tree. After that the first backup of a source in which
+nothing changed uploads nothing but its manifest, and the new host's cache can be rebuilt as the old one's could.
 """
 
 from __future__ import annotations
@@ -13,14 +15,22 @@ from pathlib import Path
 
 from opskit import gpg
 from opskit.errors import Damaged, Forged, NoKey, SnapshotNotFound, StoreError, UsageError
+from opskit.log import logger
+from opskit.operations.reading import Reading
+from opskit.operations.session import Session
+from opskit.operations.storing import Storing, digest_of
 from opskit.repository import index as indexes
-from opskit.repository import names
+from opskit.repository import lasttree, names
 from opskit.repository.cache import Cache
 from opskit.repository.copy import Copy
 from opskit.repository.heads import Heads
 from opskit.repository.history import History
-from opskit.repository.manifest import Snapshot
+from opskit.repository.manifest import Manifest, Snapshot
 from opskit.repository.reader import Decrypt, SnapshotReader, unlock
+from opskit.repository.tree import Root
+from opskit.sources.base import Problem
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +89,49 @@ def _learn_index(cache: Cache, data: bytes, digest: str, run_key: bytes, snapsho
         index = indexes.decode(payload, repository=snapshot.manifest.repository)
     except (Damaged, Forged, NoKey):
         return 0  # its chunks are stored once more; nothing is lost
-    cache.load_index(digest, index)
+    cache.adopt_index(digest, index)
     return len(index.packs)
+
+
+def make_ready(
+    session: Session, snapshots: Sequence[Snapshot], read_root: Callable[[Manifest], Root], *,
+    config: str, keys: str, workers: int,
+) -> None:  # fmt: skip
+    """Store index objects that the new host's key opens, and roots with its config and public keys.
+
+    A source whose newest tree cannot be read is left to its next backup. Raises NoKey where no recipient is valid,
+    CacheError, and the copies' errors when none works any more.
+    """
+    newest = {each.manifest.source: each for each in sorted(snapshots, key=lambda each: each.manifest.sequence)}
+    remembered = {}
+    with Storing(session, workers) as storing:
+        for source, snapshot in newest.items():
+            reading = _reading_of(snapshot.manifest, read_root, storing.writer.find)
+            if reading is not None:
+                pack, member = storing.store_root(reading, config, keys)
+                remembered[source] = {"root": digest_of(reading, config, keys), "pack": pack, "member": member}
+        storing.finish()
+    for source, about in remembered.items():  # once the copies have it
+        generation = session.cache.new_generation(source)
+        lasttree.Writer(session.last_tree(source)).finish(about | {"generation": generation})
+
+
+def _reading_of(
+    manifest: Manifest, read_root: Callable[[Manifest], Root], find: Callable[[bytes], int | None]
+) -> Reading | None:
+    """A tree as if it had been read from its source just now, where all of it is there."""
+    try:
+        root = read_root(manifest)
+    except (Damaged, NoKey, StoreError) as error:
+        log.warning("root not stored anew", source=manifest.source, reason=str(error))
+        return None
+    reading = Reading(problems=[Problem(path, message, "unreadable") for path, message in root.problems])
+    for chunk in root.chunks:
+        number = find(chunk.chunk_id)
+        if number is None:
+            return None
+        reading.chunks.append((chunk.chunk_id, chunk.length, number, chunk.first))
+    return reading
 
 
 def _getter(copies: Sequence[Copy]) -> Callable[[str], bytes]:

@@ -21,7 +21,7 @@ from opskit.log import logger
 from opskit.operations.torn import drop_torn
 from opskit.repository import index as indexes
 from opskit.repository import lasttree, names
-from opskit.repository.cache import Cache, PackRow, open_or_replace, remove
+from opskit.repository.cache import FOREIGN, Cache, PackRow, open_or_replace, remove
 from opskit.repository.copy import Copy, get_from, open_copy
 from opskit.repository.heads import GoneBack, Heads, gone_back
 from opskit.repository.identity import Identity
@@ -35,8 +35,6 @@ log = logger(__name__)
 
 SMALL_PACK = 8 * 1024 * 1024
 MANY_SMALL_PACKS = 64
-_FOREIGN = -1
-"""Stands for the packs of an index object that this host's key does not open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +188,7 @@ def _load_indexes(session: Session) -> None:
                 raise Forged(f"index object signed by {opened.signer or 'nobody'}, not by a signer of this repository")
             session.cache.load_index(digest, indexes.decode(opened.payload, repository=host.repository))
         except NoKey:
-            session.cache.add_index(digest, 0, [_FOREIGN])  # another host's: its chunks are not ours to share
+            session.cache.add_index(digest, 0, [FOREIGN])  # another host's: its chunks are not ours to share
         except (Forged, StoreError) as error:
             session.rejected.append(("", name, error))
 

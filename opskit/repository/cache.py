@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from opskit.errors import CacheError
 from opskit.repository.filter import Filter
-from opskit.repository.index import Index
+from opskit.repository.index import Index, IndexedPack
 
 _VERSION = "4"
 _SCHEMA = """
@@ -47,6 +47,10 @@ WITH RECURSIVE row (no) AS (SELECT 0 UNION ALL SELECT no + 1 FROM row WHERE no +
 INSERT OR REPLACE INTO chunks SELECT substr(:joined, no * 36 + 1, 32), :pack, substr(:joined, no * 36 + 33, 4) FROM row
 """
 """From one value that joins ids and check sums: a call for each row would hand over the interpreter lock each time."""
+
+
+FOREIGN = -1
+"""Stands for the packs of an index object that this host's key does not open."""
 
 
 class PackRow(NamedTuple):
@@ -161,15 +165,24 @@ class Cache:
     def load_index(self, name: str, index: Index) -> None:
         """Take in a verified index object."""
         writer = self.add_run(index.run, index.key)
+        numbers = []
+        for row, pack in self._rows(index):
+            self._insert_pack(row, pack.chunk_ids())
+            numbers.append(row.no)
+        self.add_index(name, writer, numbers)
+
+    def adopt_index(self, name: str, index: Index) -> None:
+        """Take in a verified index object that this host's key does not open: its packs want another one."""
+        for row, pack in self._rows(index):
+            self.add_pack(row, list(pack.chunk_ids()))
+        self.add_index(name, 0, [FOREIGN])
+
+    def _rows(self, index: Index) -> Iterator[tuple[PackRow, IndexedPack]]:
         runs = {pack.run: self.add_run(pack.run, pack.key) for pack in index.packs}
         known = {row.name: row.no for row in self.packs()}
-        numbers = []
         for pack in index.packs:
             number = known.get(pack.pack) or self.new_pack_number()
-            row = PackRow(number, pack.pack, runs[pack.run], pack.stored, pack.content)
-            self._insert_pack(row, pack.chunk_ids())
-            numbers.append(number)
-        self.add_index(name, writer, numbers)
+            yield PackRow(number, pack.pack, runs[pack.run], pack.stored, pack.content), pack
 
     def packs(self) -> Iterator[PackRow]:
         """All packs whose rows are sound."""

@@ -227,8 +227,11 @@ class ChunkWriter:
             self._pending.pop(chunk_id, None)
         self._live[number] = row
         self.stored_bytes += len(sealed.data)
+        self._want_index(number, len(ids))
+
+    def _want_index(self, number: int, chunks: int) -> None:
         self._unindexed.append(number)
-        self._unindexed_chunks += len(ids)
+        self._unindexed_chunks += chunks
         if len(self._unindexed) >= INDEX_EVERY_PACKS or self._unindexed_chunks >= INDEX_EVERY_CHUNKS:
             self._flush_index()
 
@@ -245,7 +248,8 @@ class ChunkWriter:
     def finish(self, adopted: list[int]) -> None:
         """Flush packs, then index objects for them and for `adopted` packs; return when the copies have all."""
         self.flush()
-        self._unindexed.extend(adopted)
+        for number in adopted:
+            self._want_index(number, len(self._cache.unindexed_ids(number) or b"") // 32)
         if self._unindexed:
             self._flush_index()
         self._fanout.wait()

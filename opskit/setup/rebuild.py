@@ -2,13 +2,14 @@
 
 Invariants: a state that is there is in the way and never touched. A config that is there is kept but for its keys,
 or left alone and the new one written beside it. The host gets a new key; the old private half is nowhere to be had.
+The copies are written to last, when the host could do without: what fails there is left to the first backup.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,21 @@ from opskit.config import load as configs
 from opskit.config.model import Config, Keys
 from opskit.config.render import render
 from opskit.config.syntax import compose, read
-from opskit.errors import UsageError
+from opskit.errors import OpskitError, UsageError
 from opskit.gpg import Keyring
 from opskit.operations import initialise as operations
 from opskit.operations.initialise import Past
-from opskit.operations.rebuild import Found, find_host, learn
+from opskit.operations.lock import exclusive
+from opskit.operations.rebuild import Found, find_host, learn, make_ready
+from opskit.operations.session import open_session
 from opskit.repository import names
 from opskit.repository.cache import open_or_replace
 from opskit.repository.durable import write_durably
 from opskit.repository.heads import Heads
 from opskit.repository.identity import read_repository, write_repository
+from opskit.repository.manifest import Manifest, Snapshot
+from opskit.repository.reader import SnapshotReader
+from opskit.repository.tree import Root
 from opskit.setup.places import require_new_file
 
 
@@ -43,6 +49,8 @@ class Rebuilt:
     packs: int
     beside: Path | None = None
     """The existing config, where it could not be edited: then `config` is a new file to be compared with it."""
+    unready: Sequence[str] = ()
+    """Sentences: at which destinations the new host's first backup has more to store, and why."""
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -53,6 +61,7 @@ class Rebuilt:
             "snapshots": self.snapshots,
             "packs": self.packs,
             "compare_with": str(self.beside) if self.beside else None,
+            "unready": [*self.unready],
         }
 
 
@@ -104,7 +113,33 @@ def rebuild(
         write_repository(state, opened.copies[0].store.get(names.REPOSITORY))
         wiring.probed_stores(config)
         written = _write_rebuilt(path, text, known, config)
-    return Rebuilt(written, found.host, keys.host or "", len(found.snapshots), packs, None if written == path else path)
+
+        def read_root(manifest: Manifest) -> Root:
+            return SnapshotReader(manifest, opened.copies, decrypt, opened.trusted).root()
+
+        unready = _make_ready(configs.load(written), found.snapshots, read_root)
+    beside = None if written == path else path
+    return Rebuilt(written, found.host, keys.host or "", len(found.snapshots), packs, beside, unready)
+
+
+def _make_ready(config: Config, snapshots: Sequence[Snapshot], read_root: Callable[[Manifest], Root]) -> list[str]:
+    """Store at every destination what needs the recovery key or names the new one; returns what could not be done."""
+    host = wiring.host_of(config)
+    try:
+        with (
+            exclusive(wiring.lock_file(config)),
+            host.identity.keyring,
+            closing(open_session(host, wiring.stores_of(config))) as session,
+        ):
+            make_ready(
+                session, snapshots, read_root,
+                config=config.as_given(), keys=wiring.public_keys_of(config, host.identity),
+                workers=config.performance.workers,
+            )  # fmt: skip
+            failed = {copy.destination: copy.failed for copy in session.copies if copy.failed is not None}
+            return [f"{name}: {reason}" for name, reason in {**session.absent, **failed}.items()]
+    except OpskitError as error:
+        return str(error).splitlines()
 
 
 def _require_lost(state: Path) -> None:

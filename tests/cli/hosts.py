@@ -140,6 +140,11 @@ def snapshot_of(folder: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
+def everything(copy: Path) -> set[str]:
+    """Relative names of all files in a copy."""
+    return objects(copy, "")
+
+
 def objects(copy: Path, kind: str) -> set[str]:
     """Relative names of the files in one folder of a copy."""
     return {str(path.relative_to(copy)) for path in (copy / kind).rglob("*") if path.is_file()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pty
 import select
@@ -18,7 +19,7 @@ from opskit.cli.wizard import label_of
 from opskit.config.load import load
 from opskit.gpg import Keyring
 from opskit.operations.lock import exclusive
-from tests.cli.hosts import Machine, fill, objects, run, snapshot_of
+from tests.cli.hosts import Machine, everything, fill, objects, run, snapshot_of
 from tests.cli.running import OPSKIT, clean
 from tests.gpg.keys import private_folder
 from tests.operations.judging import assert_equal
@@ -379,13 +380,12 @@ def test_a_config_that_cannot_be_edited(used: Machine, backed_up: Machine) -> No
 
 
 def test_a_lost_host_comes_back(used: Machine, backed_up: Machine, tmp_path: Path) -> None:
-    """Config and state gone: init --from brings both back, and the next backup stores no data again."""
+    """Config and state gone: init --from brings both back, and the next backup uploads nothing but its manifest."""
     (used.source / "newest").write_text("newest\n")
     assert used.run("backup").code == 0
     config = used.config.read_text()
     shutil.rmtree(used.state)
     used.config.unlink()
-    packs = objects(used.a, "packs")
     new_key = used.folder / "new-key.asc"
     answer = used.run("init", "--from", used.a, "--key", used.key, "--recovery-key", new_key)
     assert answer.code == 0, answer
@@ -394,16 +394,52 @@ def test_a_lost_host_comes_back(used: Machine, backed_up: Machine, tmp_path: Pat
     assert sorted(line for line in config.splitlines() if "path" in line) == sorted(
         line for line in used.config.read_text().splitlines() if "path" in line
     )
+    before = {copy: everything(copy) for copy in (used.a, used.b)}
     (result,) = used.run("backup", "--json").json
     assert result["errors"] == [] and result["destinations"] == {"a": "ok", "b": "ok"}
-    (root,) = objects(used.a, "packs") - packs
-    assert (used.a / root).stat().st_size < 12_000, "only the root is new: it carries the config with the new host key"
+    assert result["new_bytes"] == result["stored_bytes"] == 0
+    for copy, there in before.items():
+        (new,) = everything(copy) - there
+        assert new.startswith("snapshots/")
     for number, each in enumerate(used.run("snapshots", "--json").json):
         target = tmp_path / str(number)
         assert used.run("restore", each["id"], "--target", target, "--key", new_key).code == 0
         alone = ["--repository", used.b, "--key", new_key, "--target", f"{target}-alone"]
         assert run("restore", each["id"], *alone).code == 0, "the new file trusts both host keys"
     assert len(used.run("snapshots", "--json").json) == 4
+
+
+def test_what_a_new_host_learnt_outlives_its_cache(used: Machine) -> None:
+    """The copies hold index objects for the new host's key: without the cache a backup stores roots alone, no data.
+
+    And what the new host backed up brings a third one back.
+    """
+    assert used.run("backup").code == 0
+    keys = [used.key, used.folder / "second.asc", used.folder / "third.asc"]
+    for key, new_key in itertools.pairwise(keys):
+        shutil.rmtree(used.state)
+        used.config.unlink()
+        assert used.run("init", "--from", used.b, "--key", key, "--recovery-key", new_key).code == 0
+        shutil.rmtree(used.state / "cache")
+        (result,) = used.run("backup", "--json").json
+        assert result["errors"] == [] and result["bytes"] > 1_000_000 and result["new_bytes"] < 20_000
+    assert used.run("verify").code == 0
+
+
+def test_a_host_comes_back_where_a_copy_cannot_be_written(used: Machine) -> None:
+    """What init --from cannot store at a copy is told, and that copy gets it with the next backup."""
+    assert used.run("backup").code == 0
+    shutil.rmtree(used.state)
+    used.config.unlink()
+    used.b.rename(used.folder / "away")
+    answer = used.run("init", "--from", used.a, "--key", used.key, "--no-recovery-key", "--json")
+    assert answer.code == 0
+    (told,) = answer.json["unready"]
+    assert told.startswith("b: ")
+    (used.folder / "away").rename(used.b)
+    (result,) = used.run("backup", "--json").json
+    assert result["destinations"] == {"a": "ok", "b": "ok"} and result["stored_bytes"] == 0
+    assert {each for each in everything(used.a) if each != "copy.json"} <= everything(used.b)
 
 
 def test_a_protected_key_brings_a_host_back_unattended(fresh: Machine, tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""What one invocation stores at every reachable copy: a run's key object, its packs, the index objects for them.
+
+Invariants: the run key is made when there is something to store, is in memory alone, and ends with this object. Packs
+and index objects are noted in the cache before they are put. Manifests, and when a copy may have one, are the
+business of `backup`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from opskit import encoding
+from opskit.errors import NoKey
+from opskit.gpg import usable_recipients
+from opskit.log import logger
+from opskit.operations.reading import Reading, root_of
+from opskit.operations.session import Session
+from opskit.repository import index, names, tree
+from opskit.repository.fanout import Fanout
+from opskit.repository.index import Index, IndexedPack
+from opskit.repository.writer import ChunkWriter, OpenRun
+
+log = logger(__name__)
+
+
+class Storing:
+    """At most one run, however many sources; a context manager. Raises NoKey where nobody could read it.
+
+    `rejected` tells which recipients cannot be encrypted to, and why.
+    """
+
+    def __init__(self, session: Session, workers: int) -> None:
+        self._session, self._host = session, session.host
+        self._recipients, self.rejected = _recipients(session)
+        self._fanout = Fanout(session.copies)
+        self.writer = ChunkWriter(
+            session.cache, session.live, self._fanout,
+            start_run=self._start_run, write_index=self._write_index, workers=workers,
+        )  # fmt: skip
+
+    def __enter__(self) -> Storing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self.writer.close()
+        self._fanout.__exit__(kind, *error)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Queue an object for every working copy; raises every copy's failure when none works."""
+        self._session.cache.add_size(name, len(data))
+        self._fanout.put(name, data)
+
+    def wait(self) -> None:
+        """Return when everything queued is stored, or its copy has failed; raises when none works."""
+        self._fanout.wait()
+
+    def store_root(self, reading: Reading, config: str, keys: str) -> tuple[int, int]:
+        """Store the root of a tree; returns (pack number, member number)."""
+        return self.writer.store_root(lambda name_of: tree.encode_root(root_of(reading, config, keys, name_of)))
+
+    def finish(self) -> None:
+        """Flush packs, then index objects for them and for all that lack one; return when the copies have all."""
+        self.writer.finish(self._session.unindexed)
+        self._session.unindexed = []
+
+    def _start_run(self) -> OpenRun:
+        run = OpenRun(os.urandom(16).hex(), os.urandom(32).hex().encode())
+        message = self._host.identity.keyring.encrypt(encoding.encode({run.id: run.key.decode()}), self._recipients)
+        run.key_object = names.sha256(message)
+        run.row = self._session.cache.add_run(run.id, run.key_object)
+        self.put(names.key(run.key_object), message)
+        log.debug("run started", run=run.id, key_object=run.key_object, recipients=len(self._recipients))
+        return run
+
+    def _write_index(self, run: OpenRun, packs: list[int]) -> None:
+        """Describe packs in an index object, noted in the cache before it is put."""
+        session, cache, identity = self._session, self._session.cache, self._host.identity
+        runs = cache.runs()
+        described = []
+        for number in packs:
+            row, ids = session.live[number], cache.unindexed_ids(number)
+            if ids is not None:
+                packed_by = runs[row.run]
+                described.append(IndexedPack(row.name, packed_by.id, packed_by.key, row.stored, row.content, ids))
+        payload = index.encode(self._host.repository, Index(run.id, run.key_object, described))
+        data = identity.keyring.sign_and_encrypt(
+            payload, signer=identity.host_key, recipient=identity.host_key, run_key=run.key
+        )
+        digest = names.sha256(data)
+        cache.add_index(digest, run.row, packs)
+        self.put(names.index(digest), data)
+        self._fanout.wait()
+        cache.forget_unindexed(packs)
+        log.debug("index stored", index=digest, packs=len(packs), bytes=len(data))
+
+
+def digest_of(reading: Reading, config: str, keys: str) -> str:
+    """What a root depends on, in terms of this cache's pack numbers."""
+    chunks = [(chunk_id.hex(), number) for chunk_id, _, number, _ in reading.chunks]
+    problems = [(problem.path.hex(), problem.message) for problem in reading.problems]
+    return hashlib.sha256(encoding.encode([chunks, problems, config, keys])).hexdigest()
+
+
+def _recipients(session: Session) -> tuple[list[str], list[str]]:
+    identity = session.host.identity
+    valid, rejected = usable_recipients(identity.keyring.keys(), identity.recipients, session.host.now().timestamp())
+    if not valid:
+        raise NoKey(
+            "no recipient can be encrypted to: " + "; ".join(rejected or ["none is configured"]),
+            hint="check the clock of this host: it is behind the day on which the keys were made"
+            if all("the clock" in reason for reason in rejected) and rejected
+            else "opskit keys list shows the recipients; import a renewed public key or add another recipient",
+        )
+    return valid, rejected
