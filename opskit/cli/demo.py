@@ -38,10 +38,14 @@ def demo(
             make_tokens(data)
 
         def say(text: str) -> None:
-            context.write(context.styled(text, "bold" if text.startswith("$") else "dim"))
+            write = context.message if context.json else context.write
+            write(context.styled(text, "bold" if text.startswith("$") else "dim"))
             context.flush()
 
-        count = tell_story(Stage(folder, data, say))
+        count = tell_story(Stage(folder, data, say, context.stderr if context.json else None))
+    if context.json:
+        context.write_json({"proved": True, "files": count})
+        return 0
     context.write("")
     context.write(context.styled(f"PROVED: {counted(count, 'file')} restored, equal byte for byte", "green"))
     return 0

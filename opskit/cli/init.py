@@ -70,7 +70,9 @@ def init(
     passphrase: Annotated[
         str | None,
         typer.Option(
-            "--passphrase", metavar="REFERENCE", help="With --from: where the passphrase is: env:, file:, cred:."
+            "--passphrase",
+            metavar="REFERENCE",
+            help="Where the recovery key's passphrase is (env:, file:, cred:), instead of asking.",
         ),
     ] = None,
     host: Annotated[
@@ -82,7 +84,7 @@ def init(
 
     making: dict[str, object] = {"--source": source, "--destination": destination, "--recipient": recipient}
     making |= {"--new-recipient": new_recipient, "--no-passphrase": no_passphrase}
-    returning = {"--key": key, "--passphrase": passphrase, "--host": host, "--no-recovery-key": no_recovery_key}
+    returning = {"--key": key, "--host": host, "--no-recovery-key": no_recovery_key}
     _require_meant(from_location is not None, making, returning)
     context, is_root = Context.of(typer_context), os.geteuid() == 0
     path = setup.config_path(context.config_option, context.environ, Path.cwd(), Path.home(), is_root=is_root)
@@ -100,14 +102,17 @@ def init(
         recovery_key=recovery_key,
     )
     default_state = setup.state_path(Path.home(), is_root=is_root)
-    return _initialise(context, path, wishes, default_state, no_passphrase=no_passphrase)
+    return _initialise(context, path, wishes, default_state, passphrase, no_passphrase=no_passphrase)
 
 
-def _initialise(context: Context, path: Path, wishes: Wishes, default_state: Path, *, no_passphrase: bool) -> int:
+def _initialise(
+    context: Context, path: Path, wishes: Wishes, default_state: Path, reference: str | None, *, no_passphrase: bool
+) -> int:
     """Ask for what is not said, on a terminal, then carry it out."""
     from opskit import setup
     from opskit.cli.wizard import Answers
 
+    _require_something_to_protect(wishes, reference, no_passphrase)
     with Answers(context) as answers:
         if wishes == setup.Wishes() and not path.exists():
             wishes = answers.ask_all(path)
@@ -116,7 +121,7 @@ def _initialise(context: Context, path: Path, wishes: Wishes, default_state: Pat
         passphrase = None
         if wishes.new_recipient and not no_passphrase:
             setup.check(path, wishes)
-            passphrase = answers.new_passphrase()
+            passphrase = answers.new_passphrase(reference)
     return _tell(context, setup.initialise(path, wishes, passphrase))
 
 
@@ -132,6 +137,17 @@ def _require_meant(is_rebuild: bool, making: Mapping[str, object], returning: Ma
         )
     if stray:
         raise UsageError(f"{stray[0]} is for --from, which brings a lost host back: expected --from LOCATION beside it")
+
+
+def _require_something_to_protect(wishes: Wishes, reference: str | None, no_passphrase: bool) -> None:
+    from opskit.errors import UsageError
+
+    if reference is not None and no_passphrase:
+        raise UsageError("--passphrase and --no-passphrase exclude each other")
+    if reference is not None and not wishes.new_recipient:
+        raise UsageError(
+            "--passphrase is of a recovery key: expected --new-recipient, which makes one, or --from, which needs one"
+        )
 
 
 def _require_new_recovery_key(recovery_key: Path | None, no_recovery_key: bool) -> None:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from opskit.config.syntax import read
 from opskit.errors import OpskitError
@@ -32,6 +33,8 @@ class Stage:
     folder: Path
     data: Path
     say: Callable[[str], None]
+    output: TextIO | None = None
+    """Where the commands write what they answer; None: where this process does."""
 
     def run(self, *arguments: str, expect: int = 0) -> None:
         """Show and run an opskit command; raises OpskitError when it ends otherwise than expected."""
@@ -41,7 +44,7 @@ class Stage:
         # What is kept of configs goes with this one's folder: nobody reads it again.
         own = {"OPSKIT_CONFIG": str(self.folder / "opskit.yaml"), "XDG_CACHE_HOME": str(self.folder / "cache")}
         environment = {**os.environ, **own}
-        code = subprocess.run(command, env=environment, cwd=self.folder, check=False).returncode
+        code = subprocess.run(command, env=environment, cwd=self.folder, stdout=self.output, check=False).returncode
         if code != expect:
             raise OpskitError(f"the demonstration failed: expected exit code {expect}, got {code}")
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from opskit.cli.context import Context
+from opskit.cli.reading import resolved
 from opskit.errors import UsageError
 from opskit.locations import expanded, place
 from opskit.setup import Wishes
@@ -76,24 +77,34 @@ class Answers:
                 if error.hint:
                     self._context.hint(error.hint)
 
-    def new_passphrase(self) -> bytes:
-        """A new passphrase, typed twice, asked for again where the two differ; raises UsageError without a terminal."""
+    def new_passphrase(self, reference: str | None) -> bytes:
+        """A new passphrase: what the reference stands for, else typed twice, and again where the two differ.
+
+        Raises UsageError without a terminal, and for one that is empty; UnresolvedReference.
+        """
+        given = resolved(self._context, reference)
+        if given is not None:
+            return _not_empty(given)
         if not self._context.stdin.isatty():
             raise UsageError(
                 "a new recovery key needs a passphrase, and there is no terminal to ask for one",
-                hint="say --no-passphrase and keep the file in a safe, or run this on a terminal",
+                hint="say --passphrase file:/PATH, or --no-passphrase and keep the file in a safe, or use a terminal",
             )
         for _ in range(PASSPHRASE_ATTEMPTS):
-            first = getpass.getpass("passphrase for the new recovery key: ")
-            if not first:
-                raise UsageError(
-                    "an empty passphrase protects nothing; nothing was written",
-                    hint="say --no-passphrase if that is what you mean",
-                )
-            if first == getpass.getpass("the same again: "):
-                return first.encode()
+            first = _not_empty(getpass.getpass("passphrase for the new recovery key: ").encode())
+            if first == getpass.getpass("the same again: ").encode():
+                return first
             self._context.warning("the two passphrases differ")
         raise UsageError("no two passphrases were the same; nothing was written")
+
+
+def _not_empty(passphrase: bytes) -> bytes:
+    if not passphrase:
+        raise UsageError(
+            "an empty passphrase protects nothing; nothing was written",
+            hint="say --no-passphrase if that is what you mean",
+        )
+    return passphrase
 
 
 def label_of(path: str) -> str:

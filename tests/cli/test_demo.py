@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.cli.hosts import fill, run, snapshot_of
@@ -20,6 +21,13 @@ def test_the_story_on_given_data(tmp_path: Path) -> None:
     assert red < green and "(simulated)" in done.stdout, "without the copy that is elsewhere the policy is not met"
     assert snapshot_of(data) == before
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_the_story_for_machines(tmp_path: Path) -> None:
+    """With --json the outcome is the one document on stdout; the story goes to stderr."""
+    done = opskit("demo", str(fill(tmp_path / "data")), "--json")
+    assert json.loads(done.stdout) == {"proved": True, "files": 4}
+    assert "$ opskit heal" in done.stderr and "3-2-1 met" in done.stderr
 
 
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:

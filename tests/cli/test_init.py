@@ -465,6 +465,25 @@ def test_a_protected_key_brings_a_host_back_unattended(fresh: Machine, tmp_path:
     assert fresh.run("backup", "--quiet").code == 0
 
 
+def test_a_new_recovery_key_gets_its_passphrase_unattended(fresh: Machine, tmp_path: Path) -> None:
+    """A reference gives the new key's passphrase, which then opens it; an empty one is refused."""
+    new = [
+        "init", "--state-dir", fresh.state, "--source", f"data={fresh.source}", "--destination", f"a={fresh.a}",
+        "--new-recipient", "Safe <safe@example.org>", "--recovery-key", fresh.key,
+    ]  # fmt: skip
+    for name, words in {"words": "correct horse", "empty": ""}.items():
+        (tmp_path / name).write_text(words)
+        (tmp_path / name).chmod(0o600)
+    before = snapshot_of(fresh.folder)
+    for wrong in (["--passphrase", f"file:{tmp_path / 'empty'}"], ["--passphrase", "env:X", "--no-passphrase"]):
+        assert fresh.run(*new, *wrong).code in (2, 30) and snapshot_of(fresh.folder) == before
+    assert fresh.run(*new, "--passphrase", f"file:{tmp_path / 'words'}").code == 0
+    assert fresh.run("backup").code == 0
+    restore = ["restore", "latest", "--key", fresh.key, "--target", tmp_path / "target"]
+    assert fresh.run(*restore).code == 12
+    assert fresh.run(*restore, "--passphrase", f"file:{tmp_path / 'words'}").code == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
