@@ -30,11 +30,7 @@ from opskit.errors import (
 )
 from opskit.repository import names
 from opskit.repository.threads import end
-from opskit.stores.base import Buffer, Store, at_once
-
-LARGEST_OBJECT = 1 << 30
-"""Bytes; opskit makes none nearly as large, and what somebody else put there must not fill the memory."""
-
+from opskit.stores.base import LARGEST_OBJECT, Buffer, Store, at_once
 
 WITHOUT_ID = "copy.json is gone: whether an older state was put back cannot be seen; opskit heal writes it anew"
 

@@ -7,7 +7,8 @@ Contract (checked by tests/contracts over every implementation):
 - `put` is atomic and durable when it returns, and never replaces: a reader sees all bytes or no
   object, also after a crash. A name that is taken raises ObjectExists and changes nothing. Only with
   `replace` it takes the place of what is there: then a reader sees the old bytes or the new, at any time.
-- `get` returns exactly the bytes of the object (or of the range), else raises ObjectNotFound.
+- `get` returns exactly the bytes of the object (or of the range), else raises ObjectNotFound. A whole object
+  larger than LARGEST_OBJECT is not read, but raises ObjectUnreadable: it must not fill the memory.
 - `list` yields every object below a prefix of whole parts, sorted by name, each once; it hides
   unfinished uploads. A failure to list is an exception, never a short list.
 - `delete` removes one object; an absent one raises ObjectNotFound.
@@ -22,7 +23,12 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from opskit.errors import ObjectUnreadable
+
 Buffer = bytes | bytearray | memoryview
+
+LARGEST_OBJECT = 1 << 30
+"""Bytes; opskit makes none nearly as large."""
 
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 
@@ -87,3 +93,12 @@ def check_name(name: str) -> None:
     parts = name.split("/")
     if not 1 <= len(parts) <= 5 or not all(_PART.fullmatch(part) for part in parts):
         raise ValueError(f"not an object name: {name!r}")
+
+
+def check_size(location: str, name: str, size: int) -> None:
+    """Refuse to read an object of more than LARGEST_OBJECT bytes (ObjectUnreadable)."""
+    if size > LARGEST_OBJECT:
+        raise ObjectUnreadable(
+            f"{location}: {name} has {size:,} bytes, expected at most {LARGEST_OBJECT:,}",
+            hint="opskit makes none nearly as large: the file system is damaged, or somebody else wrote there",
+        )

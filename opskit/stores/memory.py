@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from opskit.errors import ObjectExists, ObjectNotFound
-from opskit.stores.base import Buffer, ObjectInfo, check_name
+from opskit.stores.base import Buffer, ObjectInfo, check_name, check_size
 
 
 class MemoryStore:
@@ -34,6 +34,8 @@ class MemoryStore:
             raise ValueError(f"expected an offset and a length of at least 0, got {offset} and {length}")
         with self._lock:
             data, _ = self._found(name)
+        if length is None:
+            check_size(self.location, name, len(data))
         return data[offset : None if length is None else offset + length]
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.errors import ObjectExists, ObjectNotFound
+from opskit.errors import ObjectExists, ObjectNotFound, ObjectUnreadable
+from opskit.stores import base
 from opskit.stores.base import Store
 from opskit.stores.local import LocalStore
 from opskit.stores.local.publish import WAYS
@@ -192,6 +193,17 @@ def test_put_replaces_where_it_is_told_to(store: Store) -> None:
     assert [(info.name, info.size) for info in store.list()] == [("keys/one", 10), ("keys/two", 0)]
     with pytest.raises(ValueError, match="not an object name"):
         store.put("../a", b"x", replace=True)
+
+
+def test_what_is_too_large_is_not_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object larger than any that opskit makes is refused before it fills the memory; a part of it is read."""
+    store.put("keys/large", bytes(1001))
+    store.put("keys/largest", bytes(1000))
+    monkeypatch.setattr(base, "LARGEST_OBJECT", 1000)
+    with pytest.raises(ObjectUnreadable, match="1,001 bytes, expected at most 1,000"):
+        store.get("keys/large")
+    assert store.get("keys/large", offset=1, length=1000) == bytes(1000)
+    assert store.get("keys/largest") == bytes(1000)
 
 
 def test_a_reader_sees_the_old_or_the_new_bytes(store: Store) -> None:

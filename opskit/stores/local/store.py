@@ -35,7 +35,7 @@ from opskit.errors import (
     StoreFull,
     StoreRefused,
 )
-from opskit.stores.base import Buffer, ObjectInfo, check_name
+from opskit.stores.base import Buffer, ObjectInfo, check_name, check_size
 from opskit.stores.local.descriptors import closing, is_taken, mode_of, remove_quietly
 from opskit.stores.local.publish import WAYS, Unsupported, Way
 from opskit.stores.local.scan import FOLDER, scan, scan_folder
@@ -119,6 +119,8 @@ class LocalStore:
             closing(self._open_object(root, name)) as descriptor,
         ):
             size = os.fstat(descriptor).st_size
+            if length is None:
+                check_size(self.location, name, size)
             end = size if length is None else min(size, offset + length)
             return self._read(descriptor, name, offset, max(0, end - offset))
 

@@ -15,7 +15,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from opskit.errors import StoreError
-from opskit.stores.base import ObjectInfo, check_name
+from opskit.stores.base import ObjectInfo, check_name, check_size
 from opskit.stores.s3.bucket import Answer, Bucket
 from opskit.stores.s3.failures import BrokenOff, WrongBytes, status_of
 from opskit.stores.s3.writing import SHA256
@@ -67,6 +67,7 @@ def _body(bucket: Bucket, name: str, answer: Answer) -> bytes:
     # Whatever is wrong with the answer: an unread body would keep its connection.
     with bucket.failures.unbroken(name), closing(answer["Body"]) as stream:
         promised = int(bucket.genuine(answer, name).get("ContentLength", -1))
+        check_size(bucket.place.location, name, promised)
         data: bytes = stream.read()
     if len(data) != promised:
         raise BrokenOff(f"{bucket.place.location}: {name}: expected {promised} bytes, got {len(data)}")
