@@ -16,7 +16,7 @@ from pathlib import Path
 
 from opskit import gpg
 from opskit.config.model import Config
-from opskit.errors import CacheError, Damaged, NoKey, OpskitError, RepositoryNotFound, together
+from opskit.errors import CacheError, CopyUnidentified, Damaged, NoKey, OpskitError, RepositoryNotFound, together
 from opskit.gpg import Keyring, Signed
 from opskit.locations import is_bucket
 from opskit.operations.session import Host, cache_file, open_copies
@@ -45,8 +45,8 @@ PASSPHRASE_ATTEMPTS = 3
 class Access:
     """Opened copies and what it takes to judge them. `cache` and `heads` only on a host with a config.
 
-    `notes` tell what this host's state could not give. Without `judges_signatures` manifests are taken as they stand,
-    whoever made them: good for comparing hashes alone.
+    `notes` tell what this host's state could not give; `is_host` that there is one, by a config. Without
+    `judges_signatures` manifests are taken as they stand, whoever made them: good for comparing hashes alone.
     """
 
     copies: list[Copy]
@@ -60,11 +60,15 @@ class Access:
     notes: list[str] = field(default_factory=list)
     judges_signatures: bool = True
     maintainers: Sequence[str] = ()
+    is_host: bool = False
 
     @property
     def lost_heads(self) -> bool:
-        """Whether this host's memory of what copies acknowledged is damaged, so that a rollback may go unseen."""
-        return self.heads is not None and self.heads.lost is not None
+        """Whether this host's memory of what copies acknowledged is damaged or cannot be read.
+
+        Then a rollback may go unseen. Who reads with a key file has no such memory to lose.
+        """
+        return self.heads.lost is not None if self.heads is not None else self.is_host
 
     def verify(self, data: bytes) -> Signed:
         """Check a signed object against the trusted keys; raises Forged."""
@@ -120,7 +124,7 @@ def by_config(
     try:
         yield Access(
             copies, absent, host.repository, identity.signers, identity.trusted, cache, heads,
-            notes=notes, maintainers=identity.maintainers,
+            notes=notes, maintainers=identity.maintainers, is_host=True,
         )  # fmt: skip
     finally:
         if cache is not None:
@@ -200,6 +204,11 @@ def _open_location(location: str) -> list[Copy]:
     if isinstance(error, RepositoryNotFound):
         hint = "is the prefix right?" if is_bucket(location) else _place_hint(Path(store.location))
         raise RepositoryNotFound(f"no opskit repository at {store.location}", hint=hint) from error
+    if isinstance(error, CopyUnidentified):
+        error.hint = (
+            "a host that backs up there writes it anew: opskit heal; recover.py needs none (its sum stands in the "
+            "recovery-key file): python3 recover.py --repository DIR --key FILE --target DIR"
+        )
     raise error
 
 

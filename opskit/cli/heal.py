@@ -37,6 +37,7 @@ def heal(
     from opskit.cli.reading import warn_of_absent
     from opskit.cli.remembering import remember
     from opskit.cli.suspicions import rolled_back
+    from opskit.errors import together
     from opskit.operations.heal import heal, mend_report
     from opskit.repository.heads import gone_back
     from opskit.repository.identity import read_repository
@@ -44,23 +45,26 @@ def heal(
     context, op, wanted = Context.of(typer_context), "" if dry_run else "heal", destination or ()
     with opened_for_copying(context, op, wanted, may_be_none=True) as (config, opened, event):
         about = read_repository(config.state_dir) or b""
-        identities = identify(context, config, opened, about, wanted, dry_run=dry_run)
-        named = [each for each in wanted if not dry_run or each not in opened.absent or each not in identities]
+        found = identify(context, config, opened, about, wanted, dry_run=dry_run)
+        event.note(**found.details())
+        if not opened.copies and not (dry_run and found.mended):
+            raise together(opened.absent)
+        named = [each for each in wanted if not dry_run or each not in opened.absent or each not in found.mended]
         targets, marks = chosen(opened, named) if named or not wanted else [], opened.marks()
         reports = _read_back(context, opened, targets, marks)
-        code = 3 if opened.lost_heads or (not destination and warn_of_absent(context, opened)) else 0
+        code = 3 if opened.lost_heads or (not destination and warn_of_absent(context, opened)) else found.code
         if dry_run:
-            return max(_plan(context, targets, reports, identities), code)
+            return max(_plan(context, targets, reports, found.mended), code)
         results = heal(opened.copies, reports, [copy.destination for copy in targets], about=about)
         foreign = {name: list(reports[name].foreign) for name in results}
         for name, result in results.items():
             mend_report(reports[name], result)
-        told = {name: _as_json(reports[name], result, identities.get(name)) for name, result in results.items()}
+        told = {name: _as_json(reports[name], result, found.mended.get(name)) for name, result in results.items()}
         code = max(_tell(context, targets, reports, results, told), _warn_of_foreign(context, foreign), code)
         code = max(code, 3 if any(not copy.id for copy in targets) else 0)
         remember(context, opened, {name: reports[name] for name in results})
         back = gone_back(targets, opened.heads, forgotten=marks.forgotten())
-        event.note(**({"identities": identities} if identities else {}), **rolled_back(back))
+        event.note(**rolled_back(back))
         return judged(event, code, destinations=told)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from opskit.cli.context import Context
 
@@ -14,59 +14,100 @@ if TYPE_CHECKING:
     from opskit.stores.base import Store
 
 
+class Identified(NamedTuple):
+    """The objects that were mended, or would be, by destination, and what somebody has to look into.
+
+    `new_ids` are destinations whose copy got another id than it had: whether an older state was put back there cannot
+    be seen from now on. `left` are those where something is wrong and was left as it is.
+    """
+
+    mended: dict[str, list[str]]
+    new_ids: list[str]
+    left: list[str]
+
+    @property
+    def code(self) -> int:
+        """3 where somebody has to look."""
+        return 3 if self.new_ids or self.left else 0
+
+    def details(self) -> dict[str, object]:
+        """For the audit log: nothing where nothing was wrong."""
+        told = {"identities": self.mended, "new_ids": self.new_ids, "not_identified": self.left}
+        return {name: found for name, found in told.items() if found}
+
+
 def identify(
     context: Context, config: Config, opened: Access, about: bytes, wanted: Sequence[str], *, dry_run: bool
-) -> dict[str, list[str]]:
+) -> Identified:
     """Mend the two objects of the destinations wanted, all if none, and open what opens then; a dry run mends nothing.
 
-    Returns what was mended, or would be, by destination. `about` are the bytes of `opskit.json`.
+    `about` are the bytes of `opskit.json`.
     """
     from opskit import wiring
+    from opskit.cli.render import printable
     from opskit.errors import CopyUnidentified, Damaged, OpskitError
 
     suspects = [name for name, error in opened.absent.items() if isinstance(error, CopyUnidentified | Damaged)]
     suspects += [copy.destination for copy in opened.copies if not copy.id]
-    mended: dict[str, list[str]] = {}
+    found = Identified({}, [], [])
     for name in suspects:
         if about and (not wanted or name in wanted):
             store = wiring.stores_of(config, [name])[name]
             try:
-                mended[name] = _mended(context, config, opened, name, store, about, dry_run=dry_run)
+                _identify(context, config, opened, name, store, about, found, dry_run=dry_run)
             except OpskitError as error:
-                context.warning(f"{name}: {error}")
-    return {name: found for name, found in mended.items() if found}
+                context.warning(printable(f"{name}: {error}"))
+                found.left.append(name)
+    return found
 
 
-def _mended(
-    context: Context, config: Config, opened: Access, name: str, store: Store, about: bytes, *, dry_run: bool
-) -> list[str]:
+def _identify(
+    context: Context,
+    config: Config,
+    opened: Access,
+    name: str,
+    store: Store,
+    about: bytes,
+    found: Identified,
+    *,
+    dry_run: bool,
+) -> None:
     from opskit import wiring
     from opskit.cli.render import printable
     from opskit.operations.reidentify import is_ours, reidentify, wrong_identity
+    from opskit.repository import names
 
     wrong = wrong_identity(store, about)
+    if not wrong:
+        return
     known = opened.heads.copies() if opened.heads else frozenset()
     known |= _ids_at(config, opened, name)
-    if wrong and not is_ours(
-        name, store, opened.verify, signers=opened.signers, repository=opened.repository, known=known
+    if not is_ours(
+        name, store, opened.verify, signers=opened.signers, repository=opened.repository, known=known, wrong=wrong
     ):
         context.warning(f"{printable(name)}: nothing there says that it is a copy of this repository: left as it is")
-        return []
-    if dry_run or not wrong:
-        return wrong
+        found.left.append(name)
+        return
     copy_id = _former_id(config, opened, name, store)
-    done, failure = reidentify(name, store, about, copy_id or token_hex(16), wiring.now())
+    done, failure = wrong, None
+    if not dry_run:
+        done, failure = reidentify(name, store, about, copy_id or token_hex(16), wiring.now())
+    if done:
+        found.mended[name] = done
+    if names.COPY in done and not copy_id:
+        found.new_ids.append(name)
+        context.warning(
+            f"{printable(name)} {'would get' if dry_run else 'has'} a new copy id: it lacks what this host knows of "
+            "the copy there, or nothing is known of it; so it is another disk, or an older state was put back"
+        )
+    if dry_run:
+        return
     if done:
         context.message(f"{printable(name)}: {' and '.join(done)} written anew")
-    if not copy_id and "copy.json" in done:
-        context.warning(
-            f"{printable(name)} has a new copy id: it lacks what this host knows of the copy there, so it is another "
-            "disk, or an older state was put back"
-        )
     if failure is not None:
         context.warning(f"{printable(name)}: {printable(str(failure))}")
+        found.left.append(name)
     _open(config, opened, name, store)
-    return done
 
 
 def _ids_at(config: Config, opened: Access, name: str) -> frozenset[str]:
@@ -80,7 +121,10 @@ def _ids_at(config: Config, opened: Access, name: str) -> frozenset[str]:
 
 
 def _former_id(config: Config, opened: Access, name: str, store: Store) -> str:
-    """The id that the copy surely had: one known of that destination whose snapshots are all there. Else ""."""
+    """The id that the copy surely had: one known of that destination whose snapshots are all there. Else "".
+
+    An id that acknowledged nothing yet says nothing of a copy with snapshots.
+    """
     from opskit.repository.copy import Copy
     from opskit.repository.heads import gone_back
 
@@ -89,7 +133,8 @@ def _former_id(config: Config, opened: Access, name: str, store: Store) -> str:
     fitting = [
         each
         for each in sorted(_ids_at(config, opened, name))
-        if not gone_back([Copy(name, store, each, opened.repository, objects)], opened.heads, forgotten=forgotten)
+        if (opened.heads is None or opened.lost_heads or not objects or opened.heads.chains(each))
+        and not gone_back([Copy(name, store, each, opened.repository, objects)], opened.heads, forgotten=forgotten)
     ]
     taken = {copy.id for copy in opened.copies}
     return fitting[0] if len(fitting) == 1 and fitting[0] not in taken else ""

@@ -145,6 +145,8 @@ def _as_json(opened: Access, reports: Mapping[str, CopyReport]) -> dict[str, obj
 
 def _tell(context: Context, opened: Access, reports: Mapping[str, CopyReport]) -> None:
     from opskit.cli.render import printable, table
+    from opskit.repository.copy import WITHOUT_ID
+    from opskit.repository.names import COPY
 
     rows = [(printable(name), *_summary(context, report)) for name, report in reports.items()]
     rows += [
@@ -156,6 +158,8 @@ def _tell(context: Context, opened: Access, reports: Mapping[str, CopyReport]) -
     for name, report in reports.items():
         if not report.is_good:
             _tell_details(context, printable(name), report)
+        if opened.is_host and COPY in report.missing:
+            context.hint(f"{printable(name)}: {WITHOUT_ID} (--destination {printable(name)})")
     for reason in opened.absent.values():
         if reason.hint:
             context.hint(printable(reason.hint))

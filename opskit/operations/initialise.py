@@ -19,6 +19,7 @@ from typing import NamedTuple
 from opskit import encoding, gpg
 from opskit.errors import (
     ConfigError,
+    CopyUnidentified,
     Damaged,
     NoKey,
     NotMounted,
@@ -181,7 +182,7 @@ def recovery_key(keyring: Keyring, repository: str, host: str, secret: bytes) ->
 def repository_of(state: Path, stores: Mapping[str, Store], new: Callable[[], bytes]) -> bytes:
     """The `opskit.json` this host works with: the one in its state, else a new one if no destination holds one yet.
 
-    Raises ConfigError when a destination already holds a repository this host knows nothing of.
+    Raises ConfigError when a destination already holds a repository this host knows nothing of, or the remains of one.
     """
     known = read_repository(state)
     if known is not None:
@@ -189,6 +190,12 @@ def repository_of(state: Path, stores: Mapping[str, Store], new: Callable[[], by
     for destination, store in stores.items():
         try:
             found = copies.open_copy(destination, store)
+        except CopyUnidentified as error:
+            raise ConfigError(
+                f"{error}: expected an empty folder, or a repository that this host knows",
+                hint="recover.py restores without that file; to take the repository over, copy opskit.json there from "
+                "another of its copies, then: opskit init --from LOCATION --key FILE --recovery-key NEWFILE",
+            ) from error
         except OpskitError:
             continue
         raise ConfigError(
@@ -243,7 +250,7 @@ def make_copies(
                 _require_present(destination, store, past[destination])
             prepare(destination)
             is_new = copies.create(store, about, copy_id=new_id(), kit=fixed, now=now)
-            copy_id = _copy_id(store)
+            copy_id = copies.copy_id_at(store)
         except OpskitError as error:
             made.failed[destination] = error
             continue
@@ -261,19 +268,12 @@ def _require_present(destination: str, store: Store, past: Past) -> None:
         raise
     except StoreError as error:
         # A half-made repository is known by its copy id, so the medium is there and the rest may be made.
-        if isinstance(error, ObjectNotFound) and past.copy and _copy_id(store) == past.copy:
+        if isinstance(error, ObjectNotFound) and past.copy and copies.copy_id_at(store) == past.copy:
             return
         raise RepositoryNotFound(
             f"was made {'on' if past.copy else 'before'} {past.made} and is not there now: is it mounted? "
             f"to make it anew: opskit init --destination {destination}={store.location}"
         ) from error
-
-
-def _copy_id(store: Store) -> str:
-    try:
-        return str(encoding.decode_object(store.get(names.COPY), what=names.COPY).get("copy", ""))
-    except (ObjectNotFound, Damaged):
-        return ""
 
 
 def write_trusted(keyring: Keyring, path: Path, fingerprints: Sequence[str]) -> None:

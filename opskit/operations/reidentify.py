@@ -1,7 +1,8 @@
 """Gives a copy its own two objects back: `opskit.json`, which makes it a repository, and `copy.json`, its copy id.
 
 Invariants: needs no private key. Nothing is written where it is not known that the copy is one of this repository: by a
-manifest there that is believed or, where none can be read, by a copy id that this host knows. Wrong bytes go to
+manifest there that is believed or, where none can be read, by a copy id that this host knows, or by an intact
+`opskit.json` where there is no manifest at all (then only `copy.json` is written). Wrong bytes go to
 quarantine first. What a newer opskit wrote is left to a newer opskit. Which id a copy had is decided elsewhere.
 """
 
@@ -11,10 +12,10 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from opskit import encoding
-from opskit.errors import Damaged, ObjectNotFound, OpskitError, StoreError
+from opskit.errors import Damaged, ObjectNotFound, ObjectUnreadable, OpskitError, StoreError
 from opskit.repository import names
 from opskit.repository.believing import Verify
-from opskit.repository.copy import Copy, named
+from opskit.repository.copy import Copy, copy_id_at, named
 from opskit.repository.history import load_history
 from opskit.stores.base import Store
 
@@ -23,18 +24,29 @@ def wrong_identity(store: Store, about: bytes) -> list[str]:
     """Which of the two do not say what they should; `about` are the bytes of `opskit.json`. Raises StoreError."""
     found = _bytes_of(store, names.REPOSITORY)
     wrong = [names.REPOSITORY] if found != about and not _is_newer(found) else []
-    return wrong if _copy_id(store) else [*wrong, names.COPY]
+    return wrong if copy_id_at(store) else [*wrong, names.COPY]
 
 
 def is_ours(
-    destination: str, store: Store, verify: Verify, *, signers: Iterable[str], repository: str, known: Collection[str]
+    destination: str,
+    store: Store,
+    verify: Verify,
+    *,
+    signers: Iterable[str],
+    repository: str,
+    known: Collection[str],
+    wrong: Collection[str],
 ) -> bool:
-    """Whether a copy is one of this repository, of whose copies the ids in `known` are known. Raises StoreError."""
+    """Whether a copy is one of this repository, of whose copies the ids in `known` are known. Raises StoreError.
+
+    `wrong` is what `wrong_identity` says of it.
+    """
     objects = {info.name: info.size for info in store.list("snapshots")}
     shown = Copy(destination, store, "", repository, objects)
     history = load_history([shown], verify, signers=signers, repository=repository)
     is_damage = all(isinstance(reason, Damaged | StoreError) for _, _, reason in history.rejected)
-    return bool(history.snapshots) or (is_damage and _copy_id(store) in known)
+    is_fresh = names.REPOSITORY not in wrong and not objects
+    return bool(history.snapshots) or is_fresh or (is_damage and copy_id_at(store) in known)
 
 
 def reidentify(
@@ -52,16 +64,6 @@ def reidentify(
     return done, None
 
 
-def _copy_id(store: Store) -> str:
-    """The copy id; "" where nothing says it. Raises StoreError."""
-    data = _bytes_of(store, names.COPY)
-    try:
-        value = encoding.decode_object(data or b"", what=names.COPY).get("copy")
-    except Damaged:
-        return ""
-    return value if isinstance(value, str) else ""
-
-
 def _is_newer(data: bytes | None) -> bool:
     try:
         version = encoding.decode_object(data or b"", what=names.REPOSITORY).get("format")
@@ -73,5 +75,5 @@ def _is_newer(data: bytes | None) -> bool:
 def _bytes_of(store: Store, name: str) -> bytes | None:
     try:
         return store.get(name)
-    except ObjectNotFound:
+    except (ObjectNotFound, ObjectUnreadable):
         return None

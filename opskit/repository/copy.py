@@ -11,8 +11,9 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,8 @@ from opskit.errors import (
 from opskit.repository import names
 from opskit.repository.threads import end
 from opskit.stores.base import LARGEST_OBJECT, Buffer, Store, at_once
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 WITHOUT_ID = "copy.json is gone: whether an older state was put back cannot be seen; opskit heal writes it anew"
 
@@ -146,10 +149,10 @@ def get_from(copies: Sequence[Copy], name: str) -> bytes:
 def open_copy(destination: str, store: Store) -> Copy:
     """Open what is at a store; raises RepositoryNotFound, CopyUnidentified, StoreError, Damaged."""
     try:
-        about, copy, objects = _looked(destination, store)
-    except Damaged as error:
-        raise _unidentified(destination, store, str(error)) from error
-    if about is None and copy:
+        about, copy_id, objects = _looked(destination, store)
+    except (Damaged, ObjectUnreadable) as error:
+        raise _unidentified(destination, store, str(error).removeprefix(f"{store.location}: ")) from error
+    if about is None and (copy_id or _are_snapshots(objects)):
         raise _unidentified(destination, store, f"{names.REPOSITORY} is gone")
     if about is None:
         raise RepositoryNotFound(
@@ -160,7 +163,9 @@ def open_copy(destination: str, store: Store) -> Copy:
             f"{destination}: repository format {about.get('format')!r}, this opskit reads format 1",
             hint="upgrade opskit on this host",
         )
-    return Copy(destination, store, str(copy.get("copy", "")), str(about.get("id", "")), objects)
+    if not (repository := _id(about.get("id"))):
+        raise _unidentified(destination, store, f"{names.REPOSITORY}: expected a repository id, got none")
+    return Copy(destination, store, copy_id, repository, objects)
 
 
 def _unidentified(destination: str, store: Store, why: str) -> CopyUnidentified:
@@ -172,25 +177,54 @@ def _unidentified(destination: str, store: Store, why: str) -> CopyUnidentified:
 _Fixed = dict[str, object]
 
 
-def _looked(destination: str, store: Store) -> tuple[_Fixed | None, _Fixed, dict[str, int]]:
-    """What the two fixed objects say, and the listing: asked for side by side where each answer takes its time."""
+def _looked(destination: str, store: Store) -> tuple[_Fixed | None, str, dict[str, int]]:
+    """What opskit.json says, the copy id, and the listing: asked for side by side where each answer takes its time.
+
+    Where there is no opskit.json the listing may be of snapshots alone.
+    """
     if at_once(store) == 1:
         about = _read_fixed(store, names.REPOSITORY)
-        return about, _read_fixed(store, names.COPY) or {}, {} if about is None else _listed(store)
+        return about, _read_copy_id(store), _listed(store, "snapshots" if about is None else "")
     threads = ThreadPoolExecutor(3, thread_name_prefix=f"open-{destination}")
-    fixed = [threads.submit(_read_fixed, store, name) for name in (names.REPOSITORY, names.COPY)]
-    listing = threads.submit(_listed, store)
+    fixed = threads.submit(_read_fixed, store, names.REPOSITORY)
+    copy_id, listing = threads.submit(_read_copy_id, store), threads.submit(_listed, store)
     try:
-        found = fixed[0].result(), fixed[1].result() or {}, listing.result()
+        found = fixed.result(), copy_id.result(), listing.result()
     except BaseException as error:
-        end(threads, [*fixed, listing], error)
+        end(threads, [fixed, copy_id, listing], error)
         raise
     end(threads, (), None)
     return found
 
 
-def _listed(store: Store) -> dict[str, int]:
-    return {info.name: info.size for info in store.list()}
+def _listed(store: Store, prefix: str = "") -> dict[str, int]:
+    return {info.name: info.size for info in store.list(prefix)}
+
+
+def _are_snapshots(listed: Iterable[str]) -> bool:
+    """Whether there is one among these names: then a repository is there, whatever else is gone."""
+    return any(name.startswith("snapshots/") and names.digest_in(name) is not None for name in listed)
+
+
+def _id(value: object) -> str:
+    """The id that a fixed object gives, if it is one; else "", and what it gives is shown to nobody."""
+    return value if isinstance(value, str) and _ID.fullmatch(value) else ""
+
+
+def copy_id_at(store: Store) -> str:
+    """The copy id at a store; "" where nothing says it. Raises StoreError."""
+    try:
+        return _read_copy_id(store)
+    except (Damaged, ObjectUnreadable):
+        return ""
+
+
+def _read_copy_id(store: Store) -> str:
+    """The copy id; "" where there is no copy.json. Raises StoreError, Damaged."""
+    found = _read_fixed(store, names.COPY)
+    if found is not None and not _id(found.get("copy")):
+        raise Damaged(f"{names.COPY}: expected a copy id, got none")
+    return _id(found.get("copy")) if found is not None else ""
 
 
 def identity(repository: str, now: datetime) -> bytes:
@@ -207,13 +241,18 @@ def create(store: Store, about: bytes, *, copy_id: str, kit: Mapping[str, bytes]
     """Make the repository's fixed objects where they are missing; True when anything was made.
 
     `about` are the bytes of `opskit.json`; it comes last, so a half-made copy is not yet a repository.
-    Raises Damaged when another repository is there.
+    Raises Damaged when another repository is there, CopyUnidentified when snapshots are and nothing says of which.
     """
     found, repository = _read_fixed(store, names.REPOSITORY), encoding.decode_object(about, what=names.REPOSITORY)["id"]
     if found is not None and found.get("id") != repository:
         raise Damaged(
             f"{store.location} holds another repository: expected {repository}, got {found.get('id')}",
             hint="choose another folder, or use `opskit init --from` to take that repository over",
+        )
+    if found is None and _are_snapshots(_listed(store, "snapshots")):
+        raise CopyUnidentified(
+            f"{store.location} holds snapshots, and {names.REPOSITORY}, which says of which repository, is gone",
+            hint="if they are of this repository, opskit heal writes it anew; else choose another folder",
         )
     made = False
     for name, data in (*kit.items(), (names.COPY, named(copy_id, now)), (names.REPOSITORY, about)):

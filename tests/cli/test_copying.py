@@ -280,12 +280,14 @@ def test_only_a_maintainer_holds(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("name", ["opskit.json", "copy.json"])
-@pytest.mark.parametrize("damage", ["emptied", "rubbish", "gone"])
+@pytest.mark.parametrize("damage", ["emptied", "rubbish", "gone", "no id", "huge"])
 def test_heal_mends_what_a_copy_is_opened_by(machine: Machine, name: str, damage: str) -> None:
     """A copy whose own two objects say nothing is absent until heal writes them anew, the copy id as it was."""
     assert machine.run("backup").code == 0
     kept, path = (machine.b / "copy.json").read_bytes(), machine.b / name
-    path.write_bytes(b"rubbish" if damage == "rubbish" else b"")
+    path.write_bytes({"rubbish": b"rubbish", "no id": b'{"copy":null,"format":1,"id":["x"]}'}.get(damage, b""))
+    if damage == "huge":
+        os.truncate(path, 1 << 40)
     if damage == "gone":
         path.unlink()
     assert machine.run("verify").code == 3
@@ -323,6 +325,67 @@ def test_heal_gives_no_disk_the_id_of_another(machine: Machine) -> None:
     assert "b has a new copy id" in answer.err, answer
     assert json.loads((machine.b / "copy.json").read_bytes())["copy"] != second
     assert "rolled back" not in machine.run("verify").out
+
+
+def test_an_older_state_without_its_id_is_told(machine: Machine) -> None:
+    """Where copy.json was taken away with the newest snapshot heal writes it, and does not say that all is well."""
+    assert machine.run("backup").code == 0
+    older = machine.b.with_name("older")
+    shutil.copytree(machine.b, older)
+    (machine.source / "later").write_text("later")
+    assert machine.run("backup").code == 0
+    for lost in (("copy.json",), ("copy.json", "opskit.json")):
+        shutil.rmtree(machine.b)
+        shutil.copytree(older, machine.b)
+        for name in lost:
+            (machine.b / name).unlink()
+        answer = machine.run("verify")
+        assert answer.code == 3 and "opskit heal" in answer.err, answer
+        answer = machine.run("heal", "--dry-run")
+        assert answer.code == 3 and "b would get a new copy id" in answer.err, answer
+        answer = machine.run("heal")
+        assert answer.code == 3 and "an older state was put back" in answer.err, answer
+        noted = machine.run("audit", "search", "--op", "heal", "--json").json[-1]
+        assert noted["out"] == "fail" and noted["d"]["new_ids"] == ["b"], noted
+
+
+def test_a_new_copy_gets_its_id_back(machine: Machine) -> None:
+    """A copy without any snapshot is known by its opskit.json: heal writes its copy.json, with the id that it had."""
+    kept = (machine.b / "copy.json").read_bytes()
+    (machine.b / "copy.json").unlink()
+    assert machine.run("heal", "--dry-run").code == 3
+    assert machine.run("heal").code == 0
+    assert json.loads((machine.b / "copy.json").read_bytes())["copy"] == json.loads(kept)["copy"]
+
+
+@pytest.mark.parametrize("option", [(), ("--dry-run",), ("--json",), ("--destination", "b")])
+def test_heal_of_copies_that_are_all_away(machine: Machine, option: tuple[str, ...]) -> None:
+    """Where no copy can be reached heal fails as sync and verify do, and does not end with an answer about nothing."""
+    for copy in (machine.a, machine.b):
+        copy.rename(copy.with_name(f"{copy.name}-away"))
+    assert machine.run("verify").code == machine.run("heal", *option).code == 20
+
+
+@pytest.mark.parametrize("kind", ["packs", "snapshots", "index"])
+def test_a_huge_object_is_damage_and_is_healed(machine: Machine, kind: str) -> None:
+    """An object of a terabyte (a broken file system shows such) is damage like any other, and fills no memory."""
+    assert machine.run("backup").code == 0
+    path = machine.b / min(objects(machine.b, kind))
+    path.chmod(0o600)
+    os.truncate(path, 1 << 40)
+    answer = machine.run("verify", "--json")
+    assert answer.code == 3 and answer.json["destinations"]["b"]["damaged"] == [str(path.relative_to(machine.b))]
+    assert machine.run("heal").code == 0
+    assert path.read_bytes() == (machine.a / path.relative_to(machine.b)).read_bytes()
+
+
+def test_what_is_not_ours_and_huge_is_not_read(machine: Machine) -> None:
+    """Films beside a copy are nobody's damage, and are not read into memory."""
+    assert machine.run("backup").code == 0
+    (machine.b / "film.mkv").write_bytes(b"")
+    os.truncate(machine.b / "film.mkv", 1 << 40)
+    for command in ("verify", "heal", "backup", "sync", "verify"):
+        assert machine.run(command).code == 0, command
 
 
 def test_heal_says_what_it_could_not_write(machine: Machine) -> None:
@@ -377,6 +440,11 @@ def test_a_lost_memory_of_heads_is_told_by_all(machine: Machine) -> None:
         assert answer.code in (code, 3), (command, answer)
     path.with_suffix(".damaged").unlink()
     assert machine.run("sync").code == 0 and machine.run("verify").code == 0
+    path.unlink()
+    path.mkdir()  # so that it cannot be read, by root either
+    for command in ("sync", "heal", "verify", "status"):
+        answer = machine.run(command)
+        assert answer.code == 3 and "a rollback of a copy cannot be seen" in answer.err, (command, answer)
 
 
 def test_heal_takes_over_no_other_repository(machine: Machine) -> None:

@@ -209,6 +209,29 @@ def test_over_another_repository(machine: Machine, tmp_path: Path) -> None:
     assert not other.config.exists() and not other.key.exists()
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("damage", ["gone", "rubbish"])
+def test_over_the_remains_of_another_repository(machine: Machine, tmp_path: Path, is_known: bool, damage: str) -> None:
+    """Where snapshots are, and nothing says of which repository, none is made: they would not be read any more."""
+    assert machine.run("backup").code == 0
+    (machine.a / "copy.json").unlink()
+    (machine.a / "opskit.json").write_text("rubbish")
+    if damage == "gone":
+        (machine.a / "opskit.json").unlink()
+    before = snapshot_of(machine.a)
+    other = Machine(tmp_path / "other")
+    fill(other.source)
+    if is_known:
+        assert other.init().code == 0
+        answer = other.run("init", "--destination", f"c={machine.a}")
+        assert answer.code != 0 and "opskit.json" in answer.err
+    else:
+        answer = other.init("--destination", f"c={machine.a}")
+        assert answer.code == 2 and "expected an empty folder" in answer.err
+        assert not other.key.exists() and not other.a.exists()
+    assert snapshot_of(machine.a) == before
+
+
 def test_who_can_restore_is_not_changed(machine: Machine) -> None:
     """On a host with a config, init does not add recipients."""
     answer = machine.run("init", "--new-recipient", "X", "--recovery-key", machine.folder / "x", "--no-passphrase")

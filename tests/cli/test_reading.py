@@ -96,6 +96,16 @@ def test_a_place_beside_the_repository(used: Machine) -> None:
         assert answer.code == 10 and f"is it {used.a}" in answer.err and "init" not in answer.err
 
 
+@pytest.mark.parametrize("damage", ["gone", "rubbish"])
+def test_a_place_whose_opskit_json_is_gone(used: Machine, tmp_path: Path, damage: str) -> None:
+    """Who has a copy and the key file alone is told what restores without opskit.json, and not to heal."""
+    (used.a / "opskit.json").write_text("rubbish")
+    if damage == "gone":
+        (used.a / "opskit.json").unlink()
+    answer = run("restore", "latest", "--repository", used.a, "--key", used.key, "--target", tmp_path / "out")
+    assert answer.code == 20 and "recover.py" in answer.err and "--destination" not in answer.err
+
+
 def test_verify_without_any_key(used: Machine) -> None:
     """One copy without key and config: hashes are compared and gaps found, with a notice; exit 0, and 3 on damage."""
     used.config.unlink()
