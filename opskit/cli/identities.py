@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -116,7 +117,9 @@ def _ids_at(config: Config, opened: Access, name: str) -> frozenset[str]:
     from opskit.operations.initialise import read_past
 
     past = read_past(config.state_dir)
-    seen = verified.Verified(verified.place(config.state_dir, opened.repository)).copy_at(name)
+    seen = None
+    with suppress(OSError):  # a memory that cannot be read knows of none
+        seen = verified.Verified(verified.place(config.state_dir, opened.repository)).copy_at(name)
     return frozenset(filter(None, (past[name].copy if name in past else "", seen)))
 
 

@@ -34,15 +34,23 @@ class Identity:
 
 
 def read_repository(state: Path) -> bytes | None:
-    """The bytes of `opskit.json` of the repository this state folder belongs to; None when there is none yet."""
+    """The bytes of `opskit.json` of the repository this state folder belongs to; None when there is none yet.
+
+    Raises ConfigError where that cannot be seen: a user who may not look must not take it for a host without state.
+    """
     try:
         return (state / names.REPOSITORY).read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ConfigError(
+            f"{state / names.REPOSITORY} cannot be read: {(error.strerror or 'error').lower()}",
+            hint="run opskit as the user that owns state_dir (sudo?), or name a config of your own with --config",
+        ) from error
 
 
 def read_repository_id(state: Path) -> str | None:
-    """The id of that repository; raises ConfigError when the file is damaged."""
+    """The id of that repository; raises ConfigError when the file is damaged or cannot be read."""
     about = read_repository(state)
     try:
         return None if about is None else id_in(about)

@@ -388,6 +388,19 @@ def test_what_is_not_ours_and_huge_is_not_read(machine: Machine) -> None:
         assert machine.run(command).code == 0, command
 
 
+def test_a_memory_that_cannot_be_read_keeps_nothing_from_being_healed(machine: Machine) -> None:
+    """What this host remembers helps to find the id of a copy; where that cannot be read, heal goes on without."""
+    assert machine.run("backup").code == 0 and machine.run("verify").code == 0
+    kept = (machine.b / "copy.json").read_bytes()
+    (machine.b / "copy.json").unlink()
+    (path,) = (machine.state / "verified").iterdir()
+    path.unlink()
+    path.mkdir()
+    answer = machine.run("heal")
+    assert answer.code == 0 and "b: copy.json written anew" in answer.err, answer
+    assert json.loads((machine.b / "copy.json").read_bytes())["copy"] == json.loads(kept)["copy"]
+
+
 def test_heal_says_what_it_could_not_write(machine: Machine) -> None:
     """Where one of the two objects can be written and the other not, both are told, and the log has what was done."""
     assert machine.run("backup").code == 0

@@ -36,6 +36,25 @@ def test_a_state_folder_that_cannot_be_written(used: Machine, is_warm: bool) -> 
     open_again(used.state)
 
 
+@pytest.mark.parametrize("command", ["status", "verify", "backup", "heal", "snapshots", "init"])
+def test_somebody_who_may_not_see_the_state(used: Machine, command: str) -> None:
+    """Who forgot sudo is told so, and is not told of a fault of opskit, nor of a host that knows no repository."""
+    used.state.chmod(0)
+    done = powerless(used, command)
+    used.state.chmod(0o700)
+    assert done.returncode in (1, 2) and b"fault of opskit" not in done.stderr, done
+    assert b"permission denied" in done.stderr and b"hint: " in done.stderr, done
+
+
+def test_status_of_a_copy_that_may_not_be_read(used: Machine) -> None:
+    """A copy whose permissions are wrong does not come back by itself: status says what to look at."""
+    (used.a / "opskit.json").chmod(0)
+    done = powerless(used, "status")
+    (used.a / "opskit.json").chmod(0o600)
+    said = done.stdout.decode().replace("\n     ", " ")
+    assert done.returncode == 3 and "next: check owner, permissions" in said and "when it is back" not in said, done
+
+
 @pytest.mark.skipif(not FOLDERS, reason="no folder for key rings on this machine")
 @pytest.mark.parametrize("command", ["backup", "verify", "snapshots"])
 def test_what_a_killed_restore_left_goes_with_the_next_command(used: Machine, command: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from opskit.errors import CopyUnidentified, Damaged
+from opskit.errors import CopyUnidentified, Damaged, StoreRefused
 from opskit.operations.status.places import Original
 from opskit.operations.status.states import CopyState, Point
 from opskit.repository.chains import Gap
@@ -246,9 +246,8 @@ def _of_state(copy: CopyState, newest: Point | None) -> Iterator[Problem]:
     name = copy.destination.name
     sync, verify = f"opskit sync {name}", f"opskit verify --destination {name}"
     if copy.state == "absent":
-        hint = (
-            copy.error.hint if isinstance(copy.error, Damaged | CopyUnidentified) else None
-        )  # it is there, and something is wrong with it
+        is_there = isinstance(copy.error, Damaged | CopyUnidentified | StoreRefused)  # and something is wrong with it
+        hint = copy.error.hint if copy.error is not None and is_there else None
         yield Problem(f"{name} is absent, {_reason(copy)}", hint or f"when it is back, {sync}")
     elif copy.state == "empty" and copy.error is not None:
         yield Problem(f"{name} holds no repository; is the right disk there?", f"opskit init, then {sync}")
