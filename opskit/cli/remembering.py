@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from opskit.cli.context import Context
@@ -10,6 +10,7 @@ from opskit.cli.context import Context
 if TYPE_CHECKING:
     from opskit.access import Access
     from opskit.operations.verify import CopyReport
+    from opskit.repository.copy import Copy
 
 
 def remember(context: Context, opened: Access, reports: Mapping[str, CopyReport]) -> None:
@@ -25,13 +26,37 @@ def remember(context: Context, opened: Access, reports: Mapping[str, CopyReport]
         if memory.lost:
             context.warning(printable(memory.lost))
         history = history_of(opened)
-        for copy in opened.copies:
-            if copy.destination not in reports:
-                continue
-            found = verified.verification_of(copy, reports[copy.destination], history, now())
-            memory.seen(copy.destination, copy.id)
-            if found is not None:
-                memory.record(copy.id, found)
+        for copy_id, copies in _by_id(opened.copies).items():
+            read = [copy for copy in copies if copy.destination in reports]
+            found = [verified.verification_of(copy, reports[copy.destination], history, now()) for copy in read]
+            known = [each for each in found if each is not None]  # the others were not read to their end
+            worst = next((each for each in known if not each.is_good), known[-1] if known else None)
+            if worst is not None and (len(known) == len(copies) or not worst.is_good):
+                memory.record(copy_id, worst)
+            for copy in read:
+                memory.seen(copy.destination, copy_id)
+            if read and len(copies) > 1:
+                _warn_of_twins(context, copies)
         memory.save()
     except (OSError, OpskitError) as error:
         context.warning(printable(f"this verify cannot be remembered: {error}"))
+
+
+def _by_id(copies: Sequence[Copy]) -> Mapping[str, list[Copy]]:
+    """The copies that have an id, by it. Where several share one, what is good of one must not hide what is bad."""
+    found: dict[str, list[Copy]] = {}
+    for copy in copies:
+        if copy.id:
+            found.setdefault(copy.id, []).append(copy)
+    return found
+
+
+def _warn_of_twins(context: Context, copies: Sequence[Copy]) -> None:
+    from opskit.cli.render import printable
+
+    named = [printable(copy.destination) for copy in copies]
+    context.warning(
+        f"{' and '.join(named)} have one copy id (one was made from the other, past opskit): they count as one copy, "
+        "and a rollback of one is not told from a rollback of the other"
+    )
+    context.hint(f"move copy.json away at {named[-1]}, then: opskit heal --destination {named[-1]}")

@@ -401,6 +401,23 @@ def test_a_memory_that_cannot_be_read_keeps_nothing_from_being_healed(machine: M
     assert json.loads((machine.b / "copy.json").read_bytes())["copy"] == json.loads(kept)["copy"]
 
 
+def test_a_cloned_copy_does_not_hide_the_damage_of_the_other(machine: Machine) -> None:
+    """Of copies with one id the worst reading is remembered; verify says what they are, and its hint parts them."""
+    assert machine.run("backup").code == 0
+    shutil.rmtree(machine.b)
+    shutil.copytree(machine.a, machine.b)
+    flip(machine.a / min(objects(machine.a, "packs")))
+    for arguments in (["verify"], ["verify", "--destination", "b"]):
+        assert "a and b have one copy id" in machine.run(*arguments).err
+        found = machine.run("status", "--json").json["sources"]["data"]
+        assert found["destinations"]["a"]["state"] == "damaged", (arguments, found)
+    assert machine.run("heal").code == 0
+    (machine.b / "copy.json").unlink()
+    machine.run("heal", "--destination", "b")
+    answer = machine.run("verify")
+    assert answer.code == 0 and "one copy id" not in answer.err, answer
+
+
 def test_heal_says_what_it_could_not_write(machine: Machine) -> None:
     """Where one of the two objects can be written and the other not, both are told, and the log has what was done."""
     assert machine.run("backup").code == 0
