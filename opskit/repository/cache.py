@@ -306,4 +306,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, TypeError, ValueError) as error:
-        raise CacheError(f"the cache is unusable: {error}") from error
+        raise CacheError(
+            f"the cache is unusable: {error}",
+            hint="it lies in state_dir: see that there is space, and that opskit may write there",
+        ) from error

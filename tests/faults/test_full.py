@@ -83,8 +83,9 @@ def test_state_folder_full(throwaway_keys: Keys, source: Path, tmp_path: Path, l
         for number in range(1200):
             (source / f"small-{number}").write_bytes(noise(number, 40))
         ballast = fill(place, leave)
-        with pytest.raises(OpskitError):
+        with pytest.raises(OpskitError) as raised:
             lab.backup(source)
+        assert raised.value.hint is not None, "which disk is full, and what to do"
         assert_restores(lab, source, tmp_path / "restored")
         ballast.unlink()
         assert lab.backup(source).destinations == {"a": "ok"}
