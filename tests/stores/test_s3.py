@@ -13,17 +13,21 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import DataNotFoundError
+from botocore.loaders import create_loader
 from botocore.utils import parse_timestamp
 from urllib3 import HTTPResponse
 
 from opskit.errors import ObjectExists, ObjectNotFound, StoreError, StoreFull, StoreRefused, UnresolvedReference
 from opskit.stores.s3 import Connection, Honours, S3Place, S3Store, iam_policy, probe
 from opskit.stores.s3.connection import _timestamp
+from opskit.stores.s3.model import Model
 from tests.stores import s3_server
 from tests.stores.proxy import Fault, Proxy, answer, failure, proxied
 
@@ -486,6 +490,20 @@ def test_locations_read_as_they_are_typed() -> None:
 def test_times_are_read_as_botocore_reads_them(text: Any) -> None:
     """The quick way to read a time agrees with botocore's own on every form that endpoints use."""
     assert _timestamp(text) == parse_timestamp(text)
+
+
+def test_the_model_is_the_one_that_botocore_finds(tmp_path: Path) -> None:
+    """What the quick search finds of S3 is what botocore's own finds, folders of the user's included."""
+    (tmp_path / "s3" / "2099-01-01").mkdir(parents=True)
+    (tmp_path / "s3" / "2099-01-01" / "paginators-1.json").write_text('{"pagination": {}}')
+    quick, own = Model(str(tmp_path)), create_loader(str(tmp_path))
+    assert quick.search_paths == own.search_paths and Model(None).search_paths == create_loader().search_paths
+    for kind in ("service-2", "endpoint-rule-set-1", "paginators-1"):
+        assert quick.load_service_model("s3", kind) == own.load_service_model("s3", kind)
+    assert quick.load_service_model("s3", "paginators-1") == {"pagination": {}}
+    assert quick.load_data("endpoints") == own.load_data("endpoints")
+    with pytest.raises(DataNotFoundError):
+        quick.load_data("none")
 
 
 def test_boto3_is_loaded_by_those_who_use_it() -> None:

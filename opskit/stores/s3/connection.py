@@ -110,13 +110,16 @@ class Connection:
         return client
 
     def _opened(self) -> Session:
-        import boto3  # 0.25 s
+        import boto3  # 0.15 s
         import botocore.session
+
+        from opskit.stores.s3.model import Model
 
         # What botocore logs below this level shows requests with their session tokens.
         logging.getLogger("botocore").setLevel(logging.WARNING)
         key, secret = self._credentials() if self._credentials else (None, None)
         core = botocore.session.get_session()
+        core.register_component("data_loader", Model(core.get_config_variable("data_path")))
         core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
         return boto3.session.Session(
             aws_access_key_id=key, aws_secret_access_key=secret, botocore_session=core
