@@ -31,6 +31,7 @@ from opskit.errors import (
     UsageError,
 )
 from opskit.gpg import Keyring
+from opskit.operations.session import open_copies
 from opskit.repository import copy as copies
 from opskit.repository import names
 from opskit.repository.durable import write_durably
@@ -187,19 +188,17 @@ def repository_of(state: Path, stores: Mapping[str, Store], new: Callable[[], by
     known = read_repository(state)
     if known is not None:
         return known
-    for destination, store in stores.items():
-        try:
-            found = copies.open_copy(destination, store)
-        except CopyUnidentified as error:
+    found, absent = open_copies(stores, None)
+    for error in absent.values():
+        if isinstance(error, CopyUnidentified):
             raise ConfigError(
                 f"{error}: expected an empty folder, or a repository that this host knows",
                 hint="recover.py restores without that file; to take the repository over, copy opskit.json there from "
                 "another of its copies, then: opskit init --from LOCATION --key FILE --recovery-key NEWFILE",
             ) from error
-        except OpskitError:
-            continue
+    for copy in found:
         raise ConfigError(
-            f"{destination}: {store.location} already holds repository {found.repository}",
+            f"{copy.destination}: {copy.store.location} already holds repository {copy.repository}",
             hint="to take it over: opskit init --from LOCATION --key FILE --recovery-key NEWFILE; "
             "else choose an empty folder",
         )

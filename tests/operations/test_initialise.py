@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from opskit.stores.base import Store
 from tests.fakes import Fault, FaultyStore
 from tests.gpg.keys import private_folder
 from tests.operations.judging import run
+from tests.operations.test_session import Far
 from tests.repositories import HOST, REPOSITORY, Lab, memory_store
 
 
@@ -117,6 +119,16 @@ def test_the_repository_is_remembered(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="already holds"):
         repository_of(tmp_path / "t", lab.stores, lambda: about)
     assert not (tmp_path / "t").exists()
+
+
+def test_destinations_are_asked_side_by_side_what_they_hold(tmp_path: Path) -> None:
+    """No destination waits for another: one that hangs takes its half minute once, however many do."""
+    meeting = threading.Barrier(2, timeout=20)
+    first = [iter([meeting.wait]) for _ in range(2)]
+    far: dict[str, Store] = {
+        str(number): Far(memory_store(), lambda once=once: next(once, lambda: 0)()) for number, once in enumerate(first)
+    }
+    assert repository_of(tmp_path / "s", far, lambda: b"new") == b"new"
 
 
 def test_copies_are_made_one_by_one(lab: Lab, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ class Connection:
         return client
 
     def _opened(self) -> Session:
-        import boto3  # 0.15 s
+        import boto3  # 0.25 s
         import botocore.session
 
         from opskit.stores.s3.model import Model
