@@ -19,9 +19,9 @@ Contract (checked by tests/contracts over every implementation):
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from opskit.errors import ObjectUnreadable
 
@@ -58,6 +58,27 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove `name`; raises ObjectNotFound, StoreError."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What a store may offer besides: objects that pass through in pieces, so that nobody holds a whole one.
+
+    All that is said of `put` and `get` holds. A wrapper that does not know of it hides it, and is asked to put and get.
+    """
+
+    def put_pieces(self, name: str, pieces: Iterable[Buffer]) -> int:
+        """Store the bytes that `pieces` give, one after another, under `name`; returns how many there were.
+
+        Raises ObjectExists, before the first piece if it can, StoreError, and what `pieces` raise: then nothing was
+        stored.
+        """
+
+    def pieces(self, name: str) -> Generator[Buffer, None, None]:
+        """All bytes of `name`, in pieces of which each is valid until the next is asked for; close it when done.
+
+        Raises ObjectNotFound, StoreError, when the first piece is asked for or later.
+        """
 
 
 class Lockable(Protocol):

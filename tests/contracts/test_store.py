@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from opskit.errors import ObjectExists, ObjectNotFound, ObjectUnreadable
 from opskit.stores import base
-from opskit.stores.base import Store
+from opskit.stores.base import Buffer, Store, Streaming
 from opskit.stores.local import LocalStore
 from opskit.stores.local.publish import WAYS
 from opskit.stores.memory import MemoryStore
@@ -35,8 +36,8 @@ MakeStore = Callable[[], Store]
 """Makes an empty store, a new one each time."""
 
 
-def _local(parent: Path, ways: int = 0, **options: Any) -> MakeStore:
-    def make() -> Store:
+def _local(parent: Path, ways: int = 0, **options: Any) -> Callable[[], LocalStore]:
+    def make() -> LocalStore:
         store = LocalStore(parent / uuid.uuid4().hex, **options)
         # As if the file system had refused the first ways already.
         store._ways = WAYS[ways:]
@@ -46,7 +47,7 @@ def _local(parent: Path, ways: int = 0, **options: Any) -> MakeStore:
     return make
 
 
-def _memory() -> Store:
+def _memory() -> MemoryStore:
     return MemoryStore(itertools.count(1_000_000.0).__next__)
 
 
@@ -64,6 +65,40 @@ def _s3(**options: Any) -> MakeStore:
     return make
 
 
+class InPieces:
+    """A store whose objects all go in and out in pieces, through one buffer: put and get hold for that as well."""
+
+    def __init__(self, inner: LocalStore | MemoryStore) -> None:
+        self.inner, self.location = inner, inner.location
+        self.list, self.delete = inner.list, inner.delete
+
+    def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
+        if replace:
+            self.inner.put(name, data, replace=True)
+            return
+        given = memoryview(data).cast("B")
+        assert self.inner.put_pieces(name, _pieces(given)) == len(given)
+
+    def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        if offset < 0 or (length is not None and length < 0):
+            raise ValueError("expected at least 0")
+        with closing(self.inner.pieces(name)) as pieces:
+            whole = b"".join(map(bytes, pieces))
+        return whole[offset : None if length is None else offset + length]
+
+
+def _pieces(data: memoryview) -> Iterator[Buffer]:
+    """Pieces of growing length, one of nothing first, each overwritten by the next."""
+    buffer = bytearray(1 << 20)
+    yield b""
+    start, length = 0, 1000
+    while start < len(data):
+        piece = data[start : start + length]
+        buffer[: len(piece)] = piece
+        yield memoryview(buffer)[: len(piece)]
+        start, length = start + length, min(2 * length, len(buffer))
+
+
 def _limited() -> Store:
     return Limited(_memory(), upload_rate=1e9, download_rate=1e9, clock=lambda: 0.0, sleep=lambda _seconds: None)
 
@@ -78,7 +113,8 @@ S3 = {
     "s3-in-parts": {"threshold": 500, "part_size": 400_000},
 }
 WRAPPED = {"faulty": lambda: FaultyStore(_memory()), "limited": _limited, "retrying": _retrying}
-KINDS = ["memory", "local", "local-not-durable", "local-by-rename", "local-under-lock", *WRAPPED, *S3]
+LOCAL = ["local", "local-in-pieces", "local-not-durable", "local-by-rename", "local-under-lock"]
+KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3]
 MOUNTED = [f"local-on-{kind}" for kind in FILE_SYSTEMS]
 
 
@@ -96,7 +132,9 @@ def make_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return
     yield {
         "memory": _memory,
+        "memory-in-pieces": lambda: InPieces(_memory()),
         "local": _local(folder),
+        "local-in-pieces": lambda: InPieces(_local(folder)()),
         "local-not-durable": _local(folder, durable=False),
         "local-by-rename": _local(folder, ways=1),
         "local-under-lock": _local(folder, ways=2),
@@ -360,6 +398,43 @@ def test_reader_sees_all_bytes_or_no_object(store: Store) -> None:
     assert len(seen) == 25
 
 
+def _streaming(store: Store) -> Streaming:
+    if not isinstance(store, Streaming):
+        pytest.skip("this store knows no pieces")
+    return store
+
+
+@pytest.mark.parametrize("given", [0, 1, 5_000_000])
+def test_pieces_that_end_in_an_error_store_nothing(store: Store, given: int) -> None:
+    """What the giver of pieces raises is raised, whatever came before it; nothing is stored or left behind."""
+
+    def breaking() -> Iterator[bytes]:
+        for start in range(0, given, 1_000_000):
+            yield bytes(min(1_000_000, given - start))
+        raise LookupError("broken off")
+
+    with pytest.raises(LookupError, match="broken off"):
+        _streaming(store).put_pieces("packs/ab/one", breaking())
+    assert list(store.list()) == []
+    left = Path(store.location) / ".tmp"
+    assert not left.exists() or os.listdir(left) == []
+    assert _streaming(store).put_pieces("packs/ab/one", [b"who", b"le"]) == 5
+    assert store.get("packs/ab/one") == b"whole"
+
+
+def test_pieces_of_a_taken_name_are_not_asked_for(store: Store) -> None:
+    """A name that is taken raises ObjectExists before the first piece would have to be read from anywhere."""
+    store.put("packs/ab/one", b"first")
+
+    def untouched() -> Generator[bytes, None, None]:
+        raise AssertionError("asked for")
+        yield b""
+
+    with pytest.raises(ObjectExists, match="packs/ab/one"):
+        _streaming(store).put_pieces("packs/ab/one", untouched())
+    assert store.get("packs/ab/one") == b"first"
+
+
 PUT_LOOP = """
 import sys, pathlib, hashlib, os
 from opskit.stores.local import LocalStore
@@ -370,20 +445,24 @@ print("ready", flush=True)
 while True:
     data = os.urandom(400_000)
     name = hashlib.sha256(data).hexdigest()
-    store.put(f"packs/{name[:2]}/{name}", data)
+    if len(sys.argv) > 3:
+        store.put_pieces(f"packs/{name[:2]}/{name}", (data[at : at + 7000] for at in range(0, len(data), 7000)))
+    else:
+        store.put(f"packs/{name[:2]}/{name}", data)
     print(name, flush=True)
 """
 
 
+@pytest.mark.parametrize("how", [[], ["pieces"]])
 @pytest.mark.parametrize("ways", range(len(WAYS)))
-def test_killed_writer_leaves_whole_objects_only(tmp_path: Path, ways: int) -> None:
+def test_killed_writer_leaves_whole_objects_only(tmp_path: Path, ways: int, how: list[str]) -> None:
     """However a writer is killed, every listed object is whole, every acknowledged one is there, and puts go on."""
     store = _local(tmp_path, ways)()
     acknowledged: list[str] = []
     for kills in range(4):
         output = tmp_path / f"output-{kills}"
         with output.open("wb") as file:
-            child = subprocess.Popen([sys.executable, "-c", PUT_LOOP, store.location, str(ways)], stdout=file)
+            child = subprocess.Popen([sys.executable, "-c", PUT_LOOP, store.location, str(ways), *how], stdout=file)
         # The moment is drawn from the work done, not from a clock: 1 to 4 puts, and some part of the next.
         while output.read_text().count("\n") < 2 + kills:
             assert child.poll() is None

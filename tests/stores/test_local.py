@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,10 @@ from tests.stores.mounts import after_power_cut, mounted
 Act = Callable[[LocalStore], object]
 ACTS: dict[str, Act] = {
     "put": lambda store: store.put("packs/ab/new", b"x"),
+    "put in pieces": lambda store: store.put_pieces("packs/ab/newer", [b"x", b"y"]),
     "get": lambda store: store.get("packs/ab/one"),
+    "get in pieces": lambda store: list(store.pieces("packs/ab/one")),
+    "get a piece": lambda store: _first_piece(store),
     "list": lambda store: list(store.list()),
     "list below": lambda store: list(store.list("packs")),
     "delete": lambda store: store.delete("packs/ab/one"),
@@ -36,6 +40,11 @@ def store(tmp_path: Path) -> LocalStore:
     store.create()
     store.put("packs/ab/one", b"one")
     return store
+
+
+def _first_piece(store: LocalStore) -> None:
+    with closing(store.pieces("packs/ab/one")) as pieces:
+        next(pieces)
 
 
 def _everything(root: Path) -> list[str]:
@@ -106,6 +115,34 @@ def test_no_descriptor_outlives_a_call(store: LocalStore) -> None:
         with pytest.raises(ObjectNotFound):
             store.get(name)
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_object_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path, store: LocalStore) -> None:
+    """Pieces never end early in silence: a file that somebody cuts short meanwhile raises StoreError."""
+    store.put("packs/ab/large", bytes(5 << 20))
+    with closing(store.pieces("packs/ab/large")) as pieces:
+        next(pieces)
+        os.truncate(tmp_path / "copy/packs/ab/large", 3 << 20)
+        with pytest.raises(StoreError, match="expected 2097152 more bytes, got the end of the file"):
+            list(pieces)
+
+
+def test_large_objects_are_handed_to_the_medium_while_they_are_written(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a put and in pieces, each part once and in order; small ones, and those that need not last, are left alone."""
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _descriptor, start, size, _advice: told.append((start, size)))
+    store.put("packs/ab/large", bytes(10_000_000))
+    ends = [start + size for start, size in told]
+    assert [start for start, _ in told] == [0, *ends[:-1]] and 0 < ends[-1] < 10_000_000 and len(told) > 1
+    seen = list(told)
+    told.clear()
+    store.put_pieces("packs/ab/larger", [bytes(10_000_000)])
+    assert told == seen
+    store.put("packs/ab/small", bytes(1_000_000))
+    LocalStore(Path(store.location), durable=False).put("packs/ab/scratch", bytes(10_000_000))
+    assert told == seen
 
 
 # Things that do not belong
@@ -216,6 +253,8 @@ def test_full_medium_leaves_nothing_and_says_so(tmp_path: Path) -> None:
         with pytest.raises(StoreFull, match="cannot write packs/ab/two: No space left") as caught:
             store.put("packs/ab/two", bytes(900_000))
         assert caught.value.hint
+        with pytest.raises(StoreFull, match="cannot write packs/ab/two: No space left"):
+            store.put_pieces("packs/ab/two", (bytes(100_000) for _ in range(9)))
         assert _everything(place) == [".tmp", "packs", "packs/ab", "packs/ab/one"]
         store.put("packs/ab/three", bytes(100_000))
         assert store.get("packs/ab/one") == bytes(500_000)
@@ -227,7 +266,7 @@ def test_read_only_medium_is_refused_but_read(tmp_path: Path) -> None:
         store = LocalStore(place)
         store.put("packs/ab/one", b"one")
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        for act in ("put", "delete"):
+        for act in ("put", "put in pieces", "delete"):
             with pytest.raises(StoreRefused, match="Read-only file system"):
                 ACTS[act](store)
         assert [store.get(info.name) for info in store.list()] == [b"one"]
@@ -280,8 +319,9 @@ def test_power_cut_after_a_put_loses_nothing(tmp_path: Path, kind: str, ways: in
         store._ways = WAYS[ways:]
         store.create()
         store.put("packs/aa/gone", b"x")
-        for folder in ("aa", "ab", "ac"):
+        for folder in ("aa", "ab"):
             store.put(f"packs/{folder}/object", folder.encode() * 100_000)
+        store.put_pieces("packs/ac/object", (b"ac" * 2500 for _ in range(40)))
         store.delete("packs/aa/gone")
         with after_power_cut(kind, tmp_path) as survivor:
             found = LocalStore(survivor / "copy")
@@ -341,6 +381,10 @@ def test_everything_is_synced_in_an_order_that_survives_a_crash(
     acts.clear()
     store.put("packs/ac/three", b"3")
     assert acts == ["bytes", "packs", "name", *renamed, "packs/ac"]
+    acts.clear()
+    # However early a medium is told to begin, all is fsynced when the last piece was written.
+    store.put_pieces("packs/ad/four", (acts.append("piece") or bytes(3 << 20) for _ in range(4)))
+    assert acts == [*["piece"] * 4, "bytes", "packs", "name", *renamed, "packs/ad"]
     acts.clear()
     store.delete("packs/ac/three")
     assert acts == ["packs/ac"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import NotMounted, ObjectExists, ObjectNotFound, StoreError, StoreFull, StoreRefused
-from opskit.stores.base import ObjectInfo
+from opskit.stores.base import ObjectInfo, Store, Streaming
 from opskit.stores.memory import MemoryStore
 from opskit.stores.wrappers.limits import Limited
 from opskit.stores.wrappers.readonly import ReadOnly
@@ -51,6 +51,14 @@ def filled(plan: dict[int, Fault]) -> tuple[FaultyStore, Paused]:
         inner.put(name, name.encode())
     faulty = FaultyStore(inner, plan)
     return faulty, Paused(faulty)
+
+
+def test_a_wrapper_hides_pieces_that_would_go_around_it() -> None:
+    """No limit, refusal or other try is passed by because the store behind it knows pieces."""
+    inner = memory()
+    limited = Limited(inner, clock=lambda: 0.0, sleep=lambda _seconds: None)
+    wrapped: list[Store] = [limited, ReadOnly(inner), Paused(FaultyStore(inner)), FaultyStore(inner)]
+    assert isinstance(inner, Streaming) and not any(isinstance(each, Streaming) for each in wrapped)
 
 
 def test_every_call_outlives_passing_failures() -> None:

@@ -1,10 +1,13 @@
-"""Small acts on open folders, named by descriptor, so that no path is resolved twice."""
+"""Small acts on open folders and files, named by descriptor, so that no path is resolved twice."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+_PIECE = 1 << 20
+"""Bytes: few enough to be hashed and written while they lie in the cache of a processor."""
 
 
 @contextmanager
@@ -34,3 +37,12 @@ def remove_quietly(folder: int, leaf: str) -> None:
     """Remove a file if it is there and can be; for cleaning up, where a failure must not hide another."""
     with suppress(OSError):
         os.unlink(leaf, dir_fd=folder)
+
+
+def read_pieces(descriptor: int, size: int) -> Iterator[memoryview]:
+    """The next `size` bytes of an open file, fewer where it ends before; each piece is valid until the next."""
+    # One buffer for all: memory that is new costs more, page by page, than hashing what is read into it.
+    buffer = memoryview(bytearray(min(size, _PIECE)))
+    while size and (count := os.readv(descriptor, [buffer[:size]])):
+        yield buffer[:count]
+        size -= count

@@ -2,9 +2,9 @@
 
 Invariants:
 
-- A put writes a hidden temporary file, fsyncs it, gives it its final name in a way that cannot
-  replace anything (by a rename, where it is to replace), and fsyncs the folder. So a reader sees all
-  bytes or no object, also after a crash.
+- A put, in pieces too, writes a hidden temporary file, fsyncs it, gives it its final name in a way that
+  cannot replace anything (by a rename, where it is to replace), and fsyncs the folder. So a reader sees
+  all bytes or no object, also after a crash.
 - Every path is walked part by part from the root folder with O_NOFOLLOW: a symlink planted inside a
   repository leads nowhere. (The root itself may be reached through symlinks; the operator chose it.)
 - No descriptor outlives a call, so a medium can be unmounted between runs of a daemon.
@@ -21,7 +21,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -36,14 +36,14 @@ from opskit.errors import (
     StoreRefused,
 )
 from opskit.stores.base import Buffer, ObjectInfo, check_name, check_size
-from opskit.stores.local.descriptors import closing, is_taken, mode_of, remove_quietly
+from opskit.stores.local.descriptors import closing, is_taken, mode_of, read_pieces, remove_quietly
 from opskit.stores.local.publish import WAYS, Unsupported, Way
 from opskit.stores.local.scan import FOLDER, scan, scan_folder
+from opskit.stores.local.unfinished import sweep, write_unfinished
 
 _UNFINISHED = ".tmp"
 # O_NONBLOCK: opening a FIFO that someone put in an object's place must not hang; files ignore it.
 _OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ROTTEN = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA})
@@ -83,30 +83,11 @@ class LocalStore:
 
     def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
         """Store `data` under `name`, atomically and durably; raises ObjectExists (unless to replace), StoreError."""
-        check_name(name)
-        parent, _, leaf = name.rpartition("/")
-        with (
-            self._translated("write", name),
-            self._opened_root() as root,
-            closing(self._open_folder(root, parent, make=True)) as folder,
-        ):
-            if not replace and is_taken(folder, leaf):
-                self._refuse_taken(folder, name)
-            with closing(self._open_folder(root, _UNFINISHED, make=True)) as unfinished:
-                temporary = self._write_unfinished(unfinished, data)
-                try:
-                    self._settle(root, parent)
-                    if replace:
-                        os.rename(temporary, leaf, src_dir_fd=unfinished, dst_dir_fd=folder)
-                        self._sync_folder(unfinished)
-                    else:
-                        self._publish(unfinished, temporary, folder, leaf)
-                except FileExistsError:
-                    self._refuse_taken(folder, name)
-                finally:
-                    # A link leaves it behind, and so does every failure; a rename took it away.
-                    remove_quietly(unfinished, temporary)
-            self._sync_folder(folder)
+        self._put(name, (data,), replace=replace)
+
+    def put_pieces(self, name: str, pieces: Iterable[Buffer]) -> int:
+        """As `put`, of the bytes that `pieces` give; returns how many. Raises ObjectExists, StoreError."""
+        return self._put(name, pieces, replace=False)
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of `name`, or up to `length` of them from `offset`; raises ObjectNotFound, StoreError."""
@@ -123,6 +104,21 @@ class LocalStore:
                 check_size(self.location, name, size)
             end = size if length is None else min(size, offset + length)
             return self._read(descriptor, name, offset, max(0, end - offset))
+
+    def pieces(self, name: str) -> Generator[Buffer, None, None]:
+        """All bytes of `name`, each piece valid until the next; raises ObjectNotFound, StoreError."""
+        check_name(name)
+        with (
+            self._translated("read", name),
+            self._opened_root() as root,
+            closing(self._open_object(root, name)) as descriptor,
+        ):
+            left = os.fstat(descriptor).st_size
+            for piece in read_pieces(descriptor, left):
+                yield piece
+                left -= len(piece)
+            if left:
+                raise self._cut_short(name, left)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose first parts equal `prefix` ("" for all), sorted by name; raises StoreError.
@@ -152,20 +148,13 @@ class LocalStore:
 
         `now` is epoch seconds; what is younger than `older_than` seconds stays: another run may be writing it.
         """
-        removed = 0
         with self._translated("clean", ""), self._opened_root() as root:
             try:
                 unfinished = self._open_folder(root, _UNFINISHED)
             except FileNotFoundError:
                 return 0
             with closing(unfinished):
-                for leaf in os.listdir(unfinished):
-                    with suppress(FileNotFoundError):
-                        status = os.stat(leaf, dir_fd=unfinished, follow_symlinks=False)
-                        if not stat.S_ISDIR(status.st_mode) and now - status.st_mtime >= older_than:
-                            os.unlink(leaf, dir_fd=unfinished)
-                            removed += 1
-        return removed
+                return sweep(unfinished, now=now, older_than=older_than)
 
     # Folders: every step is checked, none is followed
 
@@ -257,21 +246,32 @@ class LocalStore:
 
     # Writing
 
-    def _write_unfinished(self, unfinished: int, data: Buffer) -> str:
-        """Write and fsync all of `data` to a new temporary file; returns its name. Leaves nothing on failure."""
-        temporary = f"{os.getpid()}-{os.urandom(8).hex()}"
-        created = os.open(temporary, _CREATE, 0o600, dir_fd=unfinished)
-        try:
-            with closing(created) as descriptor:
-                left = memoryview(data).cast("B")
-                while left:
-                    left = left[os.write(descriptor, left) :]
-                if self._durable:
-                    os.fsync(descriptor)
-        except BaseException:
-            remove_quietly(unfinished, temporary)
-            raise
-        return temporary
+    def _put(self, name: str, pieces: Iterable[Buffer], *, replace: bool) -> int:
+        check_name(name)
+        parent, _, leaf = name.rpartition("/")
+        with (
+            self._translated("write", name),
+            self._opened_root() as root,
+            closing(self._open_folder(root, parent, make=True)) as folder,
+        ):
+            if not replace and is_taken(folder, leaf):
+                self._refuse_taken(folder, name)
+            with closing(self._open_folder(root, _UNFINISHED, make=True)) as unfinished:
+                temporary, size = write_unfinished(unfinished, pieces, durable=self._durable)
+                try:
+                    self._settle(root, parent)
+                    if replace:
+                        os.rename(temporary, leaf, src_dir_fd=unfinished, dst_dir_fd=folder)
+                        self._sync_folder(unfinished)
+                    else:
+                        self._publish(unfinished, temporary, folder, leaf)
+                except FileExistsError:
+                    self._refuse_taken(folder, name)
+                finally:
+                    # A link leaves it behind, and so does every failure; a rename took it away.
+                    remove_quietly(unfinished, temporary)
+            self._sync_folder(folder)
+        return size
 
     def _publish(self, unfinished: int, temporary: str, folder: int, leaf: str) -> None:
         """Give the finished file its name by the best way this file system has (FileExistsError if taken)."""
@@ -329,10 +329,7 @@ class LocalStore:
         while wanted:
             piece = os.pread(descriptor, wanted, offset)
             if not piece:
-                raise StoreError(
-                    f"{self.location}: {name}: expected {wanted} more bytes at {offset}, got the end of the file",
-                    hint="something else writes in this repository; run opskit verify",
-                )
+                raise self._cut_short(name, wanted)
             pieces.append(piece)
             offset += len(piece)
             wanted -= len(piece)
@@ -389,6 +386,12 @@ class LocalStore:
     def _not_found(self, name: str) -> ObjectNotFound:
         return ObjectNotFound(
             f"{self.location}: {name}: expected an object, got nothing", hint="run opskit verify to see what is missing"
+        )
+
+    def _cut_short(self, name: str, wanted: int) -> StoreError:
+        return StoreError(
+            f"{self.location}: {name}: expected {wanted} more bytes, got the end of the file",
+            hint="something else writes in this repository; run opskit verify",
         )
 
     def _misplaced(self, name: str, expected: str, got: str) -> StoreRefused:
