@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from opskit.stores.base import Buffer, ObjectInfo, Store
+from opskit.stores.base import Buffer, ObjectInfo, Store, Streaming
 
 Operation = Literal["put", "get", "list", "delete"]
 When = Literal["before", "after", "torn"]
@@ -125,6 +125,42 @@ class FaultyStore:
         if isinstance(fault.error, Crash):
             self.is_dead = True
         raise fault.error
+
+
+class FaultyStreams(FaultyStore):
+    """The same of a store that knows pieces: `put_pieces` counts as a put and `pieces` as a get.
+
+    A get that is "torn" gives the first `kept` of the bytes, and then fails.
+    """
+
+    def put_pieces(self, name: str, pieces: Iterable[Buffer]) -> int:
+        """Store the bytes of `pieces`, or what the fault leaves of them; asked for unless it is "before"."""
+        fault = self._next("put", name)
+        if fault.when == "before":
+            self._fail(fault)
+        if fault.when == "torn":
+            whole = b"".join(map(bytes, pieces))
+            self.inner.put(name, whole[: int(len(whole) * fault.kept)])
+            size = len(whole)
+        else:
+            assert isinstance(self.inner, Streaming)
+            size = self.inner.put_pieces(name, pieces)
+        self._fail(fault)
+        return size
+
+    def pieces(self, name: str) -> Generator[Buffer, None, None]:
+        """The bytes of `name` in some pieces, perhaps with a bit flipped."""
+        fault = self._next("get", name)
+        if fault.when == "before":
+            self._fail(fault)
+        data = self.inner.get(name)
+        given = data if fault.flip is None else flipped(data, fault.flip)
+        middle = int(len(given) * fault.kept)
+        yield given[:middle]
+        if fault.when == "torn":
+            self._fail(fault)
+        yield given[middle:]
+        self._fail(fault)
 
 
 def flipped(data: bytes, bit: int) -> bytes:

@@ -4,16 +4,18 @@ Order of writes: marks first, so that nothing which was forgotten comes back; th
 of their sequence, each one's objects before its manifest; evidence last. An interruption leaves a shorter history,
 never a broken one, and what was copied is not copied again.
 
-Invariants: every object is compared with the hash in its name on the way; memory is bounded by `workers` objects;
-what no reachable copy holds intact is left out together with the snapshots that need it, and the copy stays behind.
+Invariants: every object is compared with the hash in its name on the way, before it gets that name; memory is bounded
+by `workers` objects, or by one piece each where both stores know pieces; what no reachable copy holds intact is left
+out together with the snapshots that need it, and the copy stays behind.
 A snapshot or mark that is not believed is not passed on. Wrong bytes that lie where an object belongs are moved to
 quarantine; else nothing is replaced and nothing is deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -180,11 +182,26 @@ class _Transfer:
             raise
 
     def _copy(self, name: str) -> int:
-        data = get_from(self._sources, name)
+        size = self._take(name)
+        if size is None:
+            data = get_from(self._sources, name)
+            size = len(data)
+            with self._failing():
+                self._target.put(name, data)
+        log.debug("object copied", destination=self._target.destination, object=name, bytes=size)
+        return size
+
+    def _take(self, name: str) -> int | None:
+        """Copy an object in pieces from the first that has it; None where that cannot be done."""
+        giver = next((copy for copy in self._sources if name in copy.objects), None)
+        with self._failing():
+            return self._target.take(name, giver) if giver is not None else None
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Keep an error of the target."""
         try:
-            self._target.put(name, data)
+            yield
         except StoreError as error:
             self._target.failed = error
             raise
-        log.debug("object copied", destination=self._target.destination, object=name, bytes=len(data))
-        return len(data)

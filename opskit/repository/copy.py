@@ -11,9 +11,10 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,7 +32,7 @@ from opskit.errors import (
 )
 from opskit.repository import names
 from opskit.repository.threads import end
-from opskit.stores.base import LARGEST_OBJECT, Buffer, Store, at_once
+from opskit.stores.base import LARGEST_OBJECT, Buffer, Store, Streaming, at_once
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -61,10 +62,29 @@ class Copy:
         are not what the name says, they are moved to quarantine and replaced. Raises StoreError."""
         try:
             self.store.put(name, data)
-            self._count(data)
-            self.objects[name] = len(data)
         except ObjectExists:
             self.replace(name, data)
+        else:
+            self._note(name, len(data))
+
+    def take(self, name: str, giver: Copy) -> int | None:
+        """Store an object of another copy, in pieces that are compared with its name on the way; returns its bytes.
+
+        None, and nothing is stored, where that takes `get` and `put`: one of the stores knows no pieces, the name is
+        taken, or the giver fails or does not have the object intact. Raises StoreError, which is this copy's own.
+        """
+        source, target = giver.store, self.store
+        if not (isinstance(source, Streaming) and isinstance(target, Streaming)):
+            return None
+        if giver.objects[name] > LARGEST_OBJECT:
+            return None
+        try:
+            with contextlib.closing(_intact(name, source)) as pieces:
+                size = target.put_pieces(name, pieces)
+        except (ObjectExists, _NotGiven):
+            return None
+        self._note(name, size)
+        return size
 
     def replace(self, name: str, data: Buffer) -> None:
         """Make an object's bytes `data`, which the caller knows to be right. Raises StoreError.
@@ -83,12 +103,13 @@ class Copy:
             if found is not None and found != data:
                 self._keep_aside(found)
             self.store.put(name, data, replace=True)
-            self._count(data)
+            self._note(name, len(data))
         self.objects[name] = len(data)
 
-    def _count(self, data: Buffer) -> None:
+    def _note(self, name: str, size: int) -> None:
         with self._counting:
-            self.put_bytes += len(data)
+            self.put_bytes += size
+        self.objects[name] = size
 
     def quarantine(self, name: str) -> bool:
         """Move an object's wrong bytes to quarantine, so that the object counts as absent. Raises StoreError.
@@ -132,6 +153,24 @@ class Copy:
                 hint="opskit verify lists all damage; another copy may hold the object intact",
             )
         return data
+
+
+class _NotGiven(Exception):
+    """An object cannot be had whole from a store in pieces."""
+
+
+def _intact(name: str, store: Streaming) -> Generator[Buffer, None, None]:
+    """The pieces of an object; raises _NotGiven, after the last at the latest, unless they are what its name says."""
+    hashed = hashlib.sha256()
+    try:
+        with contextlib.closing(store.pieces(name)) as pieces:
+            for piece in pieces:
+                hashed.update(piece)
+                yield piece
+    except StoreError as error:
+        raise _NotGiven from error
+    if hashed.hexdigest() != names.digest_in(name):
+        raise _NotGiven
 
 
 def get_from(copies: Sequence[Copy], name: str) -> bytes:

@@ -28,7 +28,7 @@ from opskit.repository import locating, names
 from opskit.repository.history import History, load_history
 from opskit.repository.marks import HOLD, Mark, load_marks
 from opskit.stores.base import Store
-from tests.fakes import Crash, Fault, FaultyStore, Operation, When, flipped
+from tests.fakes import Crash, Fault, FaultyStore, FaultyStreams, Operation, When, flipped
 from tests.repositories import Keys, Lab, assert_restores, memory_copy, memory_store, noise
 
 Stores = Mapping[str, Store]
@@ -153,26 +153,35 @@ class OneProcess(FaultyStore):
         self._life._fail(fault)
 
 
-def points(act: Act, stores: Stores, *, only_changing: bool = False) -> list[tuple[int, When]]:
+class OneStreaming(OneProcess, FaultyStreams):
+    """The same of a store that knows pieces."""
+
+
+Kind = type[OneProcess]
+KINDS: dict[str, Kind] = {"whole": OneProcess, "in pieces": OneStreaming}
+
+
+def points(act: Act, stores: Stores, kind: Kind = OneProcess, *, only_changing: bool = False) -> list[tuple[int, When]]:
     """Every call that an act makes to any store, before, after and torn; `only_changing`: from just before a put on."""
     life = FaultyStore(memory_store())
-    act({name: OneProcess(store, life) for name, store in forked(stores).items()})
+    act({name: kind(store, life) for name, store in forked(stores).items()})
     first = next(number for number, (operation, _) in enumerate(life.log, 1) if operation == "put") - 1
     return [
         (call, when)
         for call, (operation, _) in enumerate(life.log, 1)
         for when in get_args(When)
-        if (when != "torn" or operation in ("put", "list")) and (call >= first or not only_changing)
+        if (when != "torn" or operation in ("put", "list") or (kind is OneStreaming and operation == "get"))
+        and (call >= first or not only_changing)
     ]
 
 
-def stopped(act: Act, stores: Stores, point: tuple[int, When]) -> dict[str, Store]:
+def stopped(act: Act, stores: Stores, point: tuple[int, When], kind: Kind = OneProcess) -> dict[str, Store]:
     """What the stores hold after the process died in an act."""
     left = forked(stores)
     call, when = point
     life = FaultyStore(memory_store(), crash_at=call, when=when)
     with pytest.raises(Crash):
-        act({name: OneProcess(store, life) for name, store in left.items()})
+        act({name: kind(store, life) for name, store in left.items()})
     for thread in threading.enumerate():  # a real process would have taken them along
         if thread.name.startswith(("sync-", "heal-", "verify")):
             thread.join()
@@ -196,13 +205,13 @@ def tell(capsys: pytest.CaptureFixture[str], text: str) -> None:
 # Stopped anywhere
 
 
-def strike_sync(lab: Trio, state: str, workers: int, folder: Path) -> int:
+def strike_sync(lab: Trio, state: str, workers: int, kind: Kind, folder: Path) -> int:
     """Stop a sync at each point, go on with the next one, and hold everything against what must be."""
     stores = behind(lab, state)
     act = partial(lab.sync, workers=workers)
-    found = points(act, stores)
+    found = points(act, stores, kind)
     for point in found:
-        left = stopped(act, stores, point)
+        left = stopped(act, stores, point, kind)
         assert_honest(lab, left["c"], point)
         held, good = set(contents(left["c"])), right(lab, left["c"])
         watched = FaultyStore(left["c"])
@@ -219,10 +228,13 @@ def strike_sync(lab: Trio, state: str, workers: int, folder: Path) -> int:
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("state", ["empty", "newest"])
-def test_sync_crash(state: str, workers: int, trio: Trio, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("way", KINDS)
+def test_sync_crash(
+    way: str, state: str, workers: int, trio: Trio, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Stopped in any call to any store, a sync leaves an honest copy, and the next copies the rest, nothing twice."""
-    count = strike_sync(trio, state, workers, tmp_path)
-    tell(capsys, f"crash points of sync: {count} ({state}, {workers} workers)")
+    count = strike_sync(trio, state, workers, KINDS[way], tmp_path)
+    tell(capsys, f"crash points of sync: {count} ({state}, {way}, {workers} workers)")
 
 
 def damaged_differently(lab: Trio) -> tuple[dict[str, Store], dict[str, dict[str, bytes]]]:

@@ -21,7 +21,7 @@ from opskit.repository.copy import Copy
 from opskit.repository.manifest import Snapshot
 from opskit.repository.marks import FORGET, HOLD, RELEASE, Mark, Marks, load_marks
 from opskit.stores.base import Store
-from tests.fakes import Crash, Fault, FaultyStore
+from tests.fakes import Crash, Fault, FaultyStore, FaultyStreams, When
 from tests.repositories import REPOSITORY, Keys, Lab, memory_store, noise
 
 
@@ -143,16 +143,55 @@ def assert_none_lacks(lab: Lab, target: Copy) -> None:
         assert set(snapshot.manifest.object_names()) <= target.objects.keys()
 
 
-def test_a_failing_target_keeps_its_failure(two: Lab) -> None:
+@pytest.mark.parametrize("kind", [FaultyStore, FaultyStreams])
+def test_a_failing_target_keeps_its_failure(kind: type[FaultyStore], two: Lab) -> None:
     """A write error ends the work, stays on the copy, and every snapshot that is lacking says why."""
     for call in range(1, 6):
         lab = two.fork(two.state.with_name(f"state-{call}"))
         target, source = opened(lab)
         error = StoreError("full")
-        target.store = FaultyStore(target.store, {call: Fault("before", error)})
+        target.store = kind(target.store, {call: Fault("before" if call % 2 else "after", error)})
         result = sync(target, [source], lab.history().snapshots, workers=2)
         assert result.lacking and target.failed is error and {reason for _, reason in result.lacking} == {error}
         assert_none_lacks(lab, target)
+
+
+@pytest.mark.parametrize("when", ["before", "torn", "after"])
+def test_a_failing_source_is_not_the_failure_of_the_target(when: When, two: Lab) -> None:
+    """Where reading in pieces fails, before, amid or after them, the object is read anew, and the target works on."""
+    target, source = opened(two)
+    fault = Fault(when, StoreError("unplugged"))
+    source.store = FaultyStreams(source.store, dict.fromkeys((1, 3, 5, 8), fault))
+    result = sync(target, [source], two.history().snapshots, workers=1)
+    assert result.lacking == [] and target.failed is None
+    assert_whole(two, two.history().snapshots)
+
+
+def test_no_object_is_held_whole_where_both_stores_know_pieces(two: Lab) -> None:
+    """All but the lists that name other objects passes through in pieces, and is counted as it would be else."""
+    other = two.fork(two.state.with_name("other"))
+    target, source = opened(two)
+    source.store = watched = Whole(source.store)
+    result = sync(target, [source], two.history().snapshots)
+    assert watched.gets == [] and result.objects > 5
+    assert_whole(two, two.history().snapshots)
+    copied, plain = opened(other)
+    plain.store = FaultyStore(plain.store)
+    expected = sync(copied, [plain], other.history().snapshots)
+    assert (result.objects, result.total_bytes) == (expected.objects, expected.total_bytes)
+    assert (target.objects, target.put_bytes) == (copied.objects, copied.put_bytes)
+
+
+class Whole(FaultyStreams):
+    """A source that notes what is read from it whole."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.gets: list[str] = []
+
+    def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        self.gets.append(name)
+        return super().get(name, offset=offset, length=length)
 
 
 def test_what_is_damaged_everywhere_is_not_copied(two: Lab) -> None:
@@ -246,13 +285,14 @@ def test_marks_survive_and_strangers_do_not(two: Lab, day: int) -> None:
     assert len(marks.marks) == 1 and len(marks.rejected) == 3
 
 
-def test_an_absurdly_large_object_is_not_read(two: Lab) -> None:
+@pytest.mark.parametrize("kind", [FaultyStore, FaultyStreams])
+def test_an_absurdly_large_object_is_not_read(kind: type[FaultyStore], two: Lab) -> None:
     """What is larger than any object of opskit is damage before a byte of it is read."""
     target, source = opened(two)
     third = two.history().snapshots[2]
     name = next(each for each in third.manifest.object_names() if each not in target.objects)
     source.objects[name] = 1 << 40
-    watched = FaultyStore(source.store)
+    watched = kind(source.store)
     source.store = watched
     assert third in [snapshot for snapshot, _ in sync(target, [source], two.history().snapshots).lacking]
     assert ("get", name) not in watched.log

@@ -149,12 +149,9 @@ class LocalStore:
         `now` is epoch seconds; what is younger than `older_than` seconds stays: another run may be writing it.
         """
         with self._translated("clean", ""), self._opened_root() as root:
-            try:
-                unfinished = self._open_folder(root, _UNFINISHED)
-            except FileNotFoundError:
-                return 0
-            with closing(unfinished):
+            with suppress(FileNotFoundError), closing(self._open_folder(root, _UNFINISHED)) as unfinished:
                 return sweep(unfinished, now=now, older_than=older_than)
+        return 0
 
     # Folders: every step is checked, none is followed
 
