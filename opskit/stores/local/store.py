@@ -114,6 +114,7 @@ class LocalStore:
             closing(self._open_object(root, name)) as descriptor,
         ):
             left = os.fstat(descriptor).st_size
+            check_size(self.location, name, left)
             for piece in read_pieces(descriptor, left):
                 yield piece
                 left -= len(piece)
