@@ -1,0 +1,148 @@
+"""Which snapshots of one chain to keep: grandfather, father, son; pure rules over signed facts.
+
+Invariants:
+- Whatever no rule keeps is dropped, but never the newest complete snapshot and what came after it, nor one that is
+  protected (held, or proved by a drill).
+- A snapshot's place in the chain is its signed number; its time is only believed where it fits that place. One that is
+  dated in the future, or before snapshots of lower numbers, is kept and takes no other's place: neither a clock that
+  jumped nor somebody who back-dates can push good snapshots out.
+- An incomplete snapshot takes a period's place only where the period has no complete one.
+- Snapshots that share a number (a fork) are all kept: somebody must look at them first.
+
+Periods are those of the zone that is passed in. Counted are periods that have a snapshot, as restic and Borg do: a host
+that was off for a year keeps what it had. Nothing is forgotten here: `marks` say what was, `prune` deletes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, tzinfo
+
+from opskit.repository.manifest import Snapshot
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far ahead of this host's clock another's may be."""
+
+_PERIODS: Mapping[str, Callable[[datetime], str]] = {
+    "hourly": lambda time: f"{time:%Y-%m-%d %H}h",
+    "daily": lambda time: f"{time:%Y-%m-%d}",
+    "weekly": lambda time: f"{time:%G-W%V}",
+    "monthly": lambda time: f"{time:%Y-%m}",
+    "yearly": lambda time: f"{time:%Y}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What to keep: numbers of snapshots and of periods, all within a time before the newest, all with a tag."""
+
+    last: int = 0
+    hourly: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+    within: timedelta = timedelta(0)
+    tags: Collection[str] = ()
+
+
+@dataclass(slots=True)
+class Judged:
+    """A snapshot and why it is kept; without a reason it is to be forgotten."""
+
+    snapshot: Snapshot
+    reasons: list[str] = field(default_factory=list)
+
+
+def judge(
+    chain: Iterable[Snapshot],
+    rules: Rules,
+    *,
+    now: datetime,
+    protected: Mapping[str, str],
+    zone: tzinfo | None = None,
+) -> list[Judged]:
+    """Judge the snapshots of one host and source, oldest number first.
+
+    `protected` gives reasons by snapshot id (holds, drills); `zone` is that of the periods, None the system's own.
+    """
+    judged = [Judged(each) for each in sorted(chain, key=lambda each: (each.manifest.sequence, each.name))]
+    for each in judged:
+        _keep_regardless(each, rules, protected)
+    in_order = _in_order(judged, now)
+    _keep_newest(in_order)
+    _keep_last(in_order, rules.last)
+    _keep_within(in_order, rules.within)
+    for name, period in _PERIODS.items():
+        periods = [period(each.snapshot.manifest.started.astimezone(zone)) for each in in_order]
+        _keep_periods(in_order, periods, name, getattr(rules, name))
+    return judged
+
+
+def _keep_regardless(each: Judged, rules: Rules, protected: Mapping[str, str]) -> None:
+    if each.snapshot.id in protected:
+        each.reasons.append(protected[each.snapshot.id])
+    each.reasons += [f"tag {tag}" for tag in each.snapshot.manifest.tags if tag in rules.tags]
+
+
+def _in_order(judged: Sequence[Judged], now: datetime) -> list[Judged]:
+    """Those whose time fits their place; the others get a reason to be kept.
+
+    Of two that contradict each other the one of the lower number is believed: nobody can put a snapshot into the chain
+    before those that copies have acknowledged.
+    """
+    numbers = Counter(each.snapshot.manifest.sequence for each in judged)
+    fitting: list[Judged] = []
+    for each in judged:
+        manifest = each.snapshot.manifest
+        if numbers[manifest.sequence] > 1:
+            each.reasons.append(f"fork: number {manifest.sequence} is there more than once")
+        elif manifest.started > now + CLOCK_TOLERANCE:
+            each.reasons.append("dated in the future")
+        elif fitting and manifest.started < fitting[-1].snapshot.manifest.started:
+            each.reasons.append(f"dated before number {fitting[-1].snapshot.manifest.sequence}, which it follows")
+        else:
+            fitting.append(each)
+    return fitting
+
+
+def _keep_newest(in_order: Sequence[Judged]) -> None:
+    """The newest complete one, and all that came after it: nothing else has what they have."""
+    for each in reversed(in_order):
+        each.reasons.append("newest complete" if each.snapshot.manifest.complete else "newer than any complete one")
+        if each.snapshot.manifest.complete:
+            return
+
+
+def _keep_last(in_order: Sequence[Judged], count: int) -> None:
+    """The newest complete ones, and incomplete ones that are newer than those."""
+    kept = 0
+    for each in reversed(in_order):
+        if kept == count:
+            return
+        kept += each.snapshot.manifest.complete
+        each.reasons.append(f"last {count}")
+
+
+def _keep_within(in_order: Sequence[Judged], within: timedelta) -> None:
+    """Those made within a time before the newest: a host that stopped to back up loses none by waiting."""
+    if within and in_order:
+        since = in_order[-1].snapshot.manifest.started - within
+        for each in in_order:
+            if each.snapshot.manifest.started >= since:
+                each.reasons.append("within the time to keep all")
+
+
+def _keep_periods(in_order: Sequence[Judged], periods: Sequence[str], name: str, count: int) -> None:
+    """The newest complete snapshot of each of the newest periods, or the newest where none is complete."""
+    chosen: dict[str, Judged] = {}
+    for each, key in zip(reversed(in_order), reversed(periods), strict=True):
+        if key not in chosen and len(chosen) == count:
+            break
+        first = chosen.setdefault(key, each)
+        if each.snapshot.manifest.complete and not first.snapshot.manifest.complete:
+            chosen[key] = each
+    for key, each in chosen.items():
+        each.reasons.append(f"{name} {key}")

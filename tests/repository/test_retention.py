@@ -1,0 +1,146 @@
+"""Which snapshots retention keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opskit.repository.manifest import Manifest, Snapshot
+from opskit.repository.retention import CLOCK_TOLERANCE, Judged, Rules, judge
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def snapshot(number: int, started: datetime, *, complete: bool = True, tags: tuple[str, ...] = ()) -> Snapshot:
+    manifest = Manifest(
+        "r", "web", "data", number, None, started, started, tags, "0" * 64, 0, (), {}, 1, 1, 1,
+        0 if complete else 1, complete, "test",
+    )  # fmt: skip
+    digest = sha256(f"{number} {started}".encode()).hexdigest()
+    return Snapshot(f"snapshots/{digest}", digest, "F" * 40, manifest)
+
+
+def every(step: timedelta, count: int) -> list[Snapshot]:
+    """Snapshots that end at noon, a step apart."""
+    return [snapshot(number + 1, NOON - step * (count - 1 - number)) for number in range(count)]
+
+
+def numbers(judged: Iterable[Judged]) -> list[int]:
+    return [each.snapshot.manifest.sequence for each in judged if each.reasons]
+
+
+def kept(chain: list[Snapshot], rules: Rules, **more: object) -> list[int]:
+    given = {"now": NOON, "protected": {}, "zone": UTC} | more
+    return numbers(judge(chain, rules, **given))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (Rules(last=3), [98, 99, 100]),
+        (Rules(hourly=2), [99, 100]),
+        (Rules(daily=3), [84, 94, 100]),
+        (Rules(weekly=2), [44, 100]),
+        (Rules(monthly=1), [100]),
+        (Rules(last=2, daily=2), [94, 99, 100]),
+        (Rules(within=timedelta(hours=6)), [97, 98, 99, 100]),
+        (Rules(), [100]),
+    ],
+)
+def test_each_rule_keeps_the_newest_of_its_periods(rules: Rules, expected: list[int]) -> None:
+    """Of snapshots made ten times a day the newest of each of the newest periods are kept, and no other."""
+    chain = [snapshot(number, NOON - timedelta(minutes=144) * (100 - number)) for number in range(1, 101)]
+    if rules.hourly or rules.within:
+        chain = every(timedelta(hours=2), 100)
+    assert kept(chain, rules) == expected
+
+
+def test_periods_without_snapshots_are_not_counted() -> None:
+    """A host that was off for years keeps as many periods as one that was not."""
+    chain = [snapshot(1, NOON - 2000 * DAY), snapshot(2, NOON - 1000 * DAY), snapshot(3, NOON)]
+    assert kept(chain, Rules(daily=3)) == kept(chain, Rules(yearly=3)) == [1, 2, 3]
+
+
+def test_periods_are_those_of_the_zone() -> None:
+    """What is one day in one place is two in another."""
+    chain = [snapshot(1, NOON - 11 * HOUR), snapshot(2, NOON)]
+    assert kept(chain, Rules(daily=2)) == [2]
+    assert kept(chain, Rules(daily=2), zone=ZoneInfo("America/New_York")) == [1, 2]
+
+
+def test_incomplete_ones_take_no_place() -> None:
+    """A complete snapshot stands for its day though an incomplete one is newer; what is newer than all of them stays."""
+    chain = [
+        snapshot(1, NOON - DAY, complete=True), snapshot(2, NOON - DAY + HOUR, complete=False),
+        snapshot(3, NOON - HOUR, complete=True), snapshot(4, NOON, complete=False),
+    ]  # fmt: skip
+    assert kept(chain, Rules(daily=2)) == [1, 3, 4]
+    assert kept(chain, Rules(last=1)) == [3, 4]
+
+
+def test_tags_and_protection() -> None:
+    """Tagged and protected snapshots stay, with the reason."""
+    chain = [snapshot(1, NOON - 3 * DAY, tags=("release",)), *every(DAY, 3)[1:]]
+    assert kept(chain, Rules(last=1, tags={"release"})) == [1, 3]
+    (_, second, _) = judge(chain, Rules(last=1), now=NOON, protected={chain[1].id: "held: audit"}, zone=UTC)
+    assert second.reasons == ["held: audit"]
+
+
+def test_a_fork_is_kept() -> None:
+    """Of two snapshots with one number none is dropped, and none counts."""
+    chain = [*every(HOUR, 5), snapshot(3, NOON - 30 * DAY)]
+    assert kept(chain, Rules(last=2)) == [3, 3, 4, 5]
+
+
+def test_the_clock_may_be_a_little_ahead() -> None:
+    """A snapshot of a host whose clock is some minutes ahead is an ordinary one; a later one is not."""
+    chain = [snapshot(1, NOON - HOUR), snapshot(2, NOON + CLOCK_TOLERANCE)]
+    assert kept(chain, Rules(last=1)) == [2]
+    assert kept([*chain, snapshot(3, NOON + CLOCK_TOLERANCE + HOUR)], Rules(last=1)) == [2, 3]
+
+
+RULES = st.builds(
+    Rules, last=st.integers(0, 4), hourly=st.integers(0, 4), daily=st.integers(0, 4), weekly=st.integers(0, 3),
+    monthly=st.integers(0, 3), yearly=st.integers(0, 2), within=st.timedeltas(timedelta(0), 3 * DAY),
+)  # fmt: skip
+GOOD = st.lists(st.tuples(st.integers(0, 400), st.booleans()), min_size=1, max_size=40).map(
+    lambda drawn: [
+        snapshot(number + 1, NOON - hours * HOUR, complete=complete)
+        for number, (hours, complete) in enumerate(sorted(drawn, reverse=True))
+    ]
+)
+
+
+@given(RULES, GOOD, st.data())
+def test_no_date_pushes_good_snapshots_out(rules: Rules, good: list[Snapshot], data: st.DataObject) -> None:
+    """Snapshots that are appended with dates before the chain's end or in the future change nothing for the others."""
+    before = numbers(judge(good, rules, now=NOON, protected={}, zone=UTC))
+    newest = good[-1].manifest.started
+    bad = data.draw(st.lists(st.one_of(st.integers(-5000, -1), st.integers(500, 5000)), max_size=30))
+    added = [
+        snapshot(len(good) + 1 + number, (newest if hours < 0 else NOON) + hours * HOUR)
+        for number, hours in enumerate(bad)
+    ]
+    judged = judge([*good, *added], rules, now=NOON, protected={}, zone=UTC)
+    assert numbers(judged) == [*before, *(each.manifest.sequence for each in added)]
+
+
+@given(RULES, GOOD)
+def test_keeping_is_stable(rules: Rules, good: list[Snapshot]) -> None:
+    """The newest complete one is kept; judging what was kept drops nothing more; more is kept by greater numbers."""
+    judged = judge(good, rules, now=NOON, protected={}, zone=UTC)
+    first = [each.snapshot for each in judged if each.reasons]
+    complete = [each for each in good if each.manifest.complete]
+    assert not complete or complete[-1] in first
+    assert good[-1] in first or complete
+    again = judge(first, rules, now=NOON, protected={}, zone=UTC)
+    assert all(each.reasons for each in again)
+    wider = Rules(rules.last + 1, rules.hourly + 1, rules.daily + 1, rules.weekly + 1, rules.monthly + 1, 9, 4 * DAY)
+    assert set(numbers(judged)) <= set(numbers(judge(good, wider, now=NOON, protected={}, zone=UTC)))
