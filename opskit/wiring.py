@@ -48,6 +48,11 @@ def clock_ns() -> int:
     return time.time_ns()
 
 
+def boottime() -> float:
+    """Seconds since the machine was started, its sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def local_store(path: Path, *, must_be_mounted: bool = False) -> LocalStore:
     """A store in a folder."""
     return LocalStore(path, must_be_mounted=must_be_mounted)
@@ -299,7 +304,7 @@ def host_of(config: Config) -> Host:
             hint="run opskit init; if this host was lost: opskit init --from LOCATION --key FILE --recovery-key NEW; "
             "to restore at once: opskit restore SNAPSHOT --repository LOCATION --key FILE --target DIR",
         )
-    return Host(config.host, identity_of(config), config.state_dir, repository, now)
+    return Host(config.host, identity_of(config), config.state_dir, repository, now, boottime)
 
 
 def audit_folder(config: Config) -> Path:

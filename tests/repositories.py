@@ -97,13 +97,16 @@ class Lab:
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(minutes=self.minutes)
 
+    def boottime(self) -> float:
+        return time.monotonic() + 60 * self.minutes
+
     @property
     def about(self) -> bytes:
         """The bytes of `opskit.json`."""
         return copies.identity(self.repository, datetime(2026, 11, 21, tzinfo=UTC))
 
     def host(self) -> Host:
-        return Host(HOST, self.keys.identity(), self.state, self.repository, self.now)
+        return Host(HOST, self.keys.identity(), self.state, self.repository, self.now, self.boottime)
 
     @contextmanager
     def session(self, stores: Mapping[str, Store] | None = None) -> Iterator[Session]:

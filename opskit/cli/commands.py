@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Read the copies back and compare every object; needs no private key."),
     "sync": ("sync", "Copy to destinations what they lack, from others; needs no private key."),
     "heal": ("heal", "Replace what is damaged or missing at destinations from others; needs no private key."),
+    "forget": ("forget", "Mark snapshots that retention does not keep; prune deletes them after a grace."),
+    "prune": ("prune", "Delete what no snapshot needs, after a grace; needs no private key but a maintainer's."),
     "hold": ("hold", "Keep a snapshot from retention, or list what is held."),
     "diff": ("diff", "Show what differs between two snapshots."),
     "stats": ("stats", "Show what fills the copies, and how much of it the snapshots need."),

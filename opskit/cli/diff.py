@@ -52,7 +52,8 @@ def diff(
         history = history_of(opened)
         warn_of_absent(context, opened)
         warn_of_rejected(context, history)
-        chosen = [choose(history.snapshots, each) for each in (before, after)]
+        forgotten = opened.marks().forgotten()
+        chosen = [choose(history.snapshots, each, forgotten) for each in (before, after)]
         with decrypting(context, key, passphrase) as decrypt:
             first, second = (SnapshotReader(each.manifest, opened.copies, decrypt, opened.trusted) for each in chosen)
             changes = map(summary.add, between(first, second, below))

@@ -52,7 +52,9 @@ def find(
         warn_of_absent(context, opened)
         warn_of_rejected(context, history)
         snapshots = _of_sources(history.snapshots, source or ())
-        chosen = snapshots if everywhere else newest_of_each(snapshots)
+        forgotten = opened.marks().forgotten()
+        current = [each for each in snapshots if each.id not in forgotten]
+        chosen = snapshots if everywhere else newest_of_each(current)
         with decrypting(context, key, passphrase) as decrypt:
             code = judged(event, _search(context, opened, chosen, decrypt, matches))
     if code == 3 and len(chosen) < len(snapshots):

@@ -48,7 +48,7 @@ def hold(
         snapshots = history_of(opened).snapshots
         if snapshot is None:
             return _list(context, opened, snapshots)
-        chosen = choose(snapshots, snapshot)
+        chosen = choose(snapshots, snapshot, opened.marks().forgotten())
         mark = _mark(config, opened, chosen, until, reason, release=release)
         code = _publish(context, config, opened, mark, chosen) or (3 if any_absent else 0)
         return judged(event, code, snapshot=chosen.id, reason=reason)
@@ -78,7 +78,7 @@ def _mark(
 def _publish(context: Context, config: Config, opened: Access, mark: Mark, chosen: Snapshot) -> int:
     from opskit import wiring
     from opskit.cli.render import printable
-    from opskit.operations.hold import publish
+    from opskit.operations.marking import publish
     from opskit.repository.marks import HOLD
 
     identity = wiring.identity_of(config)

@@ -49,7 +49,7 @@ def ls(
         history = history_of(opened)
         warn_of_absent(context, opened)
         warn_of_rejected(context, history)
-        chosen = choose(history.snapshots, what)
+        chosen = choose(history.snapshots, what, opened.marks().forgotten())
         with unlocked(context, opened, chosen, key, passphrase) as reader:
             found = entries(reader, os.fsencode(path), recursive=recursive)
             _write(context, found, os.fsencode(path), recursive=recursive, long=long, null=null)

@@ -80,10 +80,13 @@ def restore(
         opened_for_reading(context, repository, key, destination) as opened,
     ):
         history = history_of(opened)
-        chosen = choose(history.snapshots, what)
+        forgotten = opened.marks().forgotten()
+        chosen = choose(history.snapshots, what, forgotten)
         # somebody wrote snapshots that are not believed: what is restored is good, but perhaps not the newest
         doubt = 3 if warn_of_rejected(context, history) == 13 else 0
         _warn(context, opened, chosen)
+        if chosen.id in forgotten:
+            context.warning(f"snapshot {chosen.id[:8]} is forgotten: prune deletes it when the grace is over")
         with unlocked(context, opened, chosen, key, passphrase) as reader:
             options = RestoreOptions(
                 below=os.fsencode(path),

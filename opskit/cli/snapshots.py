@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +27,7 @@ def snapshots(
     sources: Annotated[
         list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Of these sources; of all if none.")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Forgotten ones too, until they are deleted.")] = False,
     destination: DestinationOption = None,
     repository: RepositoryOption = None,
     key: TrustOption = None,
@@ -42,11 +43,12 @@ def snapshots(
         history = history_of(opened)
         any_absent = warn_of_absent(context, opened)
         code = warn_of_rejected(context, history)
-        found = _chosen(history, sources or ())
+        forgotten = opened.marks().forgotten()
+        found = [each for each in _chosen(history, sources or ()) if everything or each.id not in forgotten]
         if context.json:
-            context.write_json([_as_json(each, history) for each in found])
+            context.write_json([_as_json(each, history) | {"forgotten": each.id in forgotten} for each in found])
         else:
-            _write_table(context, found, history)
+            _write_table(context, found, history, forgotten)
     return max(code, 3 if any_absent else 0)
 
 
@@ -78,21 +80,23 @@ def _as_json(snapshot: Snapshot, history: History) -> dict[str, object]:
     }
 
 
-def _write_table(context: Context, found: Sequence[Snapshot], history: History) -> None:
+def _write_table(context: Context, found: Sequence[Snapshot], history: History, forgotten: Collection[str]) -> None:
     from opskit.cli.render import table
 
     if not found:
         context.message("there is no snapshot yet")
         context.hint("opskit backup makes one")
         return
-    for line in table([_row(each, history) for each in found], HEADER, ALIGN):
+    for line in table([_row(each, history, is_forgotten=each.id in forgotten) for each in found], HEADER, ALIGN):
         context.write(line)
 
 
-def _row(snapshot: Snapshot, history: History) -> tuple[str, ...]:
+def _row(snapshot: Snapshot, history: History, *, is_forgotten: bool) -> tuple[str, ...]:
     from opskit.cli.render import human_bytes, printable
 
     manifest = snapshot.manifest
+    notes = [] if manifest.complete else [f"incomplete: {manifest.unreadable:,} unreadable"]
+    notes += ["forgotten"] if is_forgotten else []
     return (
         snapshot.id[:8],
         f"{manifest.started:%Y-%m-%d %H:%M:%S}",
@@ -102,5 +106,5 @@ def _row(snapshot: Snapshot, history: History) -> tuple[str, ...]:
         human_bytes(manifest.bytes),
         ", ".join(map(printable, history.holders[snapshot.name])),
         ", ".join(map(printable, manifest.tags)),
-        "" if manifest.complete else f"incomplete: {manifest.unreadable:,} unreadable",
+        ", ".join(notes),
     )

@@ -126,7 +126,7 @@ def _sync(
         result = sync(
             target, others, snapshots,
             before=[each.name for each in marks.marks if each.name in shown],
-            forgotten=marks.forgotten(), workers=4, progress=progress,
+            forgotten=marks.forgotten(), condemned=marks.condemned_by().keys(), workers=4, progress=progress,
         )  # fmt: skip
     if opened.heads is not None:
         for snapshot in snapshots:

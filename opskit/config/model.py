@@ -102,6 +102,7 @@ class Rule(Enum):
     PROGRAM = "words of a command, the first of which is a program"
     PASSES_FILE = "a command with an argument that holds {file}"
     VARIABLES = "a mapping whose keys are names of variables"
+    A_DAY_OR_MORE = "a duration of 24 hours at least"
     WHOLE_NUMBER = "a whole number, which true and 1.0 are not"
 
 
@@ -252,6 +253,11 @@ class Retention(Entry):
     keep_weekly: _Kept = key("newest of each of this many weeks", default=8)
     keep_monthly: _Kept = key("newest of each of this many months", default=24)
     keep_yearly: _Kept = key("newest of each of this many years", default=7)
+    keep_within: Duration | None = key("all that are no older than the newest by more than this", default=None)
+    keep_tags: tuple[TagLabel, ...] = key("all with one of these tags", default=())
+    grace: Annotated[Duration, Rule.A_DAY_OR_MORE] = key(
+        "how long what was forgotten can be taken back: `prune` deletes nothing sooner", default=Duration.parse("3d")
+    )
 
 
 class Keys(Entry):

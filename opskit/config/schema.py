@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import timedelta
 from pathlib import Path, PurePath
 from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -99,6 +100,12 @@ def _duration(value: object) -> Duration:
         raise _wrong("not a duration", DURATION_EXAMPLE) from None
 
 
+def _a_day_or_more(value: Duration) -> Duration:
+    if value < timedelta(days=1):
+        raise _wrong("too short", "24h or more")
+    return value
+
+
 def _path(value: object, info: ValidationInfo) -> Path:
     text = str(value) if isinstance(value, PurePath) else value
     if not isinstance(text, str):
@@ -174,6 +181,7 @@ _RULES: dict[Rule, Any] = {
     Rule.PROGRAM: AfterValidator(_argv),
     Rule.PASSES_FILE: AfterValidator(_passes_file),
     Rule.VARIABLES: BeforeValidator(_variables),
+    Rule.A_DAY_OR_MORE: AfterValidator(_a_day_or_more),
     Rule.WHOLE_NUMBER: BeforeValidator(_whole_number),
 }
 _AS_TEXT = PlainSerializer(str, return_type=str)
@@ -195,7 +203,7 @@ _TYPES: dict[Any, Any] = {
 
 
 def _keeps_something(model: Any) -> Any:
-    if not any(getattr(model, name) for name in Retention.known_keys()):
+    if not any(getattr(model, name) for name in Retention.known_keys() if name.startswith("keep_")):
         raise _wrong("keeps no snapshot at all", "at least one keep_… above 0")
     return model
 

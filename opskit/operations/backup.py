@@ -30,7 +30,7 @@ from opskit.repository import lasttree, names
 from opskit.repository import manifest as manifests
 from opskit.repository.copy import WITHOUT_ID, Copy
 from opskit.repository.history import load_history
-from opskit.repository.locating import move_to_lists, runs_needed
+from opskit.repository.locating import move_to_lists, objects_of, runs_needed
 from opskit.repository.manifest import Manifest, Snapshot
 from opskit.repository.writer import ChunkWriter
 from opskit.sources.base import Source, printable
@@ -91,7 +91,6 @@ class _Run:
         self._identity = session.host.identity
         self._rolled_back: list[str] = []
         self._synced: dict[str, Synced] = {}
-        self._marks = session.marks
         self._storing = Storing(session, options.workers)
         self._writer = self._storing.writer
 
@@ -112,6 +111,7 @@ class _Run:
             snapshot = self._manifest(job, reading, place, started, snapshots)
             self._commit(snapshot[0], snapshot[1], snapshots)
             new_last.finish(about | {"generation": session.cache.new_generation(job.name)})
+        session.cache.add_manifest(snapshot[0].name, snapshot[0].signer, manifests.encode(snapshot[0].manifest))
         for copy in session.working():
             if snapshot[0].name in copy.objects:
                 session.heads.acknowledge(copy.id, snapshot[0])
@@ -181,7 +181,7 @@ class _Run:
         self, job: Job, reading: Reading, place: tuple[int, int], started: datetime, snapshots: Sequence[Snapshot]
     ) -> tuple[Snapshot, bytes]:
         session, host = self._session, self._host
-        there = {name for copy in session.copies for name in copy.objects if name.startswith("index/")}
+        there = session.present()
         runs = runs_needed(session.cache, session.live, reading.packs, there)
         sequence, previous = self._follow(job.name, snapshots)
         manifest = Manifest(
@@ -189,7 +189,7 @@ class _Run:
             sequence=sequence, previous=previous,
             started=started.replace(microsecond=0), finished=host.now().replace(microsecond=0), tags=tuple(job.tags),
             tree_pack=session.live[place[0]].name, tree_member=place[1],
-            runs=move_to_lists(runs, self._storing.put), kit=dict(self._options.kit),
+            runs=move_to_lists(runs, self._storing.put, session.marks.condemned_by()), kit=dict(self._options.kit),
             files=reading.files, entries=reading.entries, bytes=reading.total_bytes,
             unreadable=reading.unreadable, complete=reading.unreadable == 0, writer=f"opskit {__version__}",
         )  # fmt: skip
@@ -197,7 +197,6 @@ class _Run:
         data = self._identity.keyring.sign(payload, self._identity.host_key)
         digest = names.sha256(data)
         snapshot = Snapshot(names.snapshot(started, job.name, digest), digest, self._identity.host_key, manifest)
-        session.cache.add_manifest(snapshot.name, snapshot.signer, payload)
         session.cache.add_size(snapshot.name, len(data))
         return snapshot, data
 
@@ -209,13 +208,17 @@ class _Run:
 
     def _commit(self, snapshot: Snapshot, data: bytes, older: Sequence[Snapshot]) -> None:
         """Give the manifest to every copy that has, or can be given, what it needs."""
-        session, marks = self._session, self._marks
+        session = self._session
         self._storing.wait()
+        if session.is_old():
+            self._look_again(snapshot)
+        marks = session.marks
         self._synced = {}
         for copy in session.working() if not marks.unreadable() else ():  # one of them may forget what would come back
             self._synced[copy.destination] = sync(
                 copy, session.working(), older,
-                before=[each.name for each in marks.marks], forgotten=marks.forgotten(),
+                before=[each.name for each in marks.marks],
+                forgotten=marks.forgotten(), condemned=marks.condemned_by().keys(),
                 workers=self._options.workers, quick=True,
             )  # fmt: skip
         for copy in session.working():
@@ -223,6 +226,17 @@ class _Run:
         if not any(snapshot.name in copy.objects for copy in session.copies):
             failures = {copy.destination: copy.failed for copy in session.copies if copy.failed}
             raise together(failures) if failures else StoreError("no copy has everything the new snapshot needs")
+
+    def _look_again(self, snapshot: Snapshot) -> None:
+        """After a long run: what the snapshot needs may have been condemned, and gone where it was found before."""
+        session = self._session
+        session.refresh()
+        condemned = session.marks.condemned_by().keys() & set(objects_of(snapshot.manifest, session.get))
+        if condemned:
+            raise StoreError(
+                f"{len(condemned):,} objects that the new snapshot needs were condemned by a prune during this run",
+                hint="run the backup again: it stores anew what was condemned",
+            )
 
     def _commit_to(self, copy: Copy, snapshot: Snapshot, data: bytes) -> None:
         session = self._session
@@ -276,7 +290,7 @@ class _Run:
 
     def _lack_of(self, copy: Copy, older: Sequence[Snapshot]) -> OpskitError | None:
         """Which older snapshots a copy has not, or not whole; None where it has all that are not forgotten."""
-        forgotten = self._marks.forgotten()
+        forgotten = self._session.marks.forgotten()
         wanted = [each for each in older if each.id not in forgotten]
         missing = sum(each.name not in copy.objects for each in wanted)
         broken = {each.name for each, _ in self._synced.get(copy.destination, Synced()).lacking} & copy.objects.keys()

@@ -8,7 +8,7 @@ a path is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from opskit.errors import SnapshotNotFound, UsageError
@@ -43,13 +43,17 @@ def split_path(text: str) -> tuple[str, str]:
     return what, rest[1:].strip("/")
 
 
-def choose(snapshots: Sequence[Snapshot], text: str) -> Snapshot:
-    """The snapshot that `text` names; a date means the newest at or before its end. Raises SnapshotNotFound."""
+def choose(snapshots: Sequence[Snapshot], text: str, forgotten: Collection[str] = ()) -> Snapshot:
+    """The snapshot that `text` names; a date means the newest at or before its end. Raises SnapshotNotFound.
+
+    One whose id is among the `forgotten` is found by its id alone.
+    """
     source, _, what = text.rpartition("@")
     found = [each for each in snapshots if not source or each.manifest.source == source]
     if source and not found:
         raise SnapshotNotFound(f"no snapshot of a source {source!r}", hint="opskit snapshots lists them")
     if what == "latest" or _DATE.fullmatch(what):
+        found = [each for each in found if each.id not in forgotten]
         _require_one_chain(found, source)
         if what != "latest":
             end = _moment(what)

@@ -33,19 +33,25 @@ from opskit.stores.base import Store, at_once
 
 log = logger(__name__)
 
+LISTING_IS_GOOD_FOR = 3600.0
+"""Seconds: far below the shortest grace (24 h), so that nothing is deleted between a listing and a commit."""
 SMALL_PACK = 8 * 1024 * 1024
 MANY_SMALL_PACKS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """This host's side of a repository: label, identity, folder for state, clock."""
+    """This host's side of a repository: label, identity, folder for state, clocks.
+
+    `boottime` gives seconds of a clock that goes on while the machine sleeps.
+    """
 
     label: str
     identity: Identity
     state: Path
     repository: str
     now: Callable[[], datetime]
+    boottime: Callable[[], float]
 
 
 @dataclass(slots=True)
@@ -61,6 +67,8 @@ class Session:
     unindexed: list[int] = field(default_factory=list)
     rejected: list[tuple[str, str, OpskitError]] = field(default_factory=list)
     marks: Marks = field(default_factory=Marks)
+    listed: float = 0.0
+    """When the copies were listed, by the host's `boottime`."""
 
     def close(self) -> None:
         """Close the cache."""
@@ -70,6 +78,25 @@ class Session:
     def working(self) -> list[Copy]:
         """Copies that have not failed."""
         return [copy for copy in self.copies if copy.failed is None]
+
+    def is_old(self) -> bool:
+        """Whether so much time has passed since the listing that a prune elsewhere may be about to delete."""
+        return self.host.boottime() - self.listed > LISTING_IS_GOOD_FOR
+
+    def refresh(self) -> None:
+        """List the working copies anew and read the marks again."""
+        self.listed = self.host.boottime()
+        for copy in self.working():
+            try:
+                copy.refresh()
+            except StoreError as error:
+                copy.failed = error
+        _drop_torn(self)
+        _load_marks(self)
+
+    def present(self) -> set[str]:
+        """The names that a new snapshot may refer to: listed at some copy, and not condemned."""
+        return {name for copy in self.copies for name in copy.objects} - self.marks.condemned_by().keys()
 
     def get(self, name: str) -> bytes:
         """An object from the first copy that has it intact; raises the last failure."""
@@ -141,15 +168,15 @@ def _open(destination: str, store: Store) -> Copy | OpskitError:
 
 def open_session(host: Host, stores: Mapping[str, Store]) -> Session:
     """Open what can be opened; raises the first destination's error when that is none."""
+    begun = host.boottime()
     copies, absent = open_copies(stores, host.repository)
     if not copies:
         raise next(iter(absent.values()))
     cache = open_or_replace(cache_file(host), host.repository)
     heads = Heads(host.state / "heads" / f"{host.repository}.json")
-    session = Session(host, copies, absent, cache, heads)
+    session = Session(host, copies, absent, cache, heads, listed=begun)
     try:
-        written = cache.sizes() | {names.pack(row.name): row.stored for row in cache.packs()}
-        session.rejected.extend(drop_torn(copies, written))
+        _drop_torn(session)
         _load_marks(session)
         _load_indexes(session)
         _find_live(session)
@@ -162,6 +189,12 @@ def open_session(host: Host, stores: Mapping[str, Store]) -> Session:
         log.info("copy absent", destination=destination, reason=str(reason))
     log.debug("session opened", live_packs=len(session.live), unindexed_packs=len(session.unindexed))
     return session
+
+
+def _drop_torn(session: Session) -> None:
+    cache = session.cache
+    written = cache.sizes() | {names.pack(row.name): row.stored for row in cache.packs()}
+    session.rejected.extend(each for each in drop_torn(session.copies, written) if each not in session.rejected)
 
 
 def _load_marks(session: Session) -> None:
@@ -194,7 +227,7 @@ def _load_indexes(session: Session) -> None:
 
 
 def _find_live(session: Session) -> None:
-    there = {name for copy in session.copies for name in copy.objects}
+    there = session.present()
     runs, described = session.cache.runs(), session.cache.indexes()
     for row in session.cache.packs():
         run = runs.get(row.run)

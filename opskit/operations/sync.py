@@ -14,6 +14,7 @@ quarantine; else nothing is replaced and nothing is deleted.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,22 +87,24 @@ def sync(
     before: Iterable[str] = (),
     after: Iterable[str] = (),
     forgotten: Collection[str] = frozenset(),
+    condemned: AbstractSet[str] = frozenset(),
     workers: int = 2,
     quick: bool = False,
     progress: Progress = lambda size: None,
 ) -> Synced:
     """Copy to `target` what it lacks of the snapshots, which come in the order of their sequence.
 
-    `before` and `after` name objects to copy first and last (marks, evidence); `forgotten` are ids of snapshots not to
-    copy. With `quick` a snapshot whose manifest and directly named objects are listed counts as whole, whatever pack
-    lists say. An error of the target is kept in `target.failed`, and ends the work.
+    `before` and `after` name objects to copy first and last (marks, evidence). `forgotten` are ids of snapshots not to
+    copy, `condemned` names of objects that no snapshot which is new there may refer to. With `quick` a snapshot whose
+    manifest and directly named objects are listed counts as whole, whatever pack lists say. An error of the target is
+    kept in `target.failed`, and ends the work.
     """
     transfer = _Transfer(target, others, workers, progress)
     try:
         transfer.copy_loose(before)
         for snapshot in snapshots:
             if not _is_whole(target, snapshot, quick):
-                transfer.copy_snapshot(snapshot, forgotten)
+                transfer.copy_snapshot(snapshot, forgotten, condemned)
         transfer.copy_loose(after)
     except BaseException as error:
         transfer.close(error)
@@ -145,7 +148,7 @@ class _Transfer:
                 log.warning("object not copied", object=name, reason=str(error))
                 self.result.loose[name] = error
 
-    def copy_snapshot(self, snapshot: Snapshot, forgotten: Collection[str]) -> None:
+    def copy_snapshot(self, snapshot: Snapshot, forgotten: Collection[str], condemned: AbstractSet[str]) -> None:
         """Copy what the target lacks of a snapshot, its manifest last."""
         if snapshot.id in forgotten:
             self.result.forgotten += snapshot.name not in self._target.objects
@@ -155,6 +158,8 @@ class _Transfer:
                 raise self._target.failed
             wanted = lacking(self._target, snapshot, self._read_list)
             was_there = snapshot.name in self._target.objects
+            if condemned and not was_there:
+                self._require_uncondemned(snapshot, condemned)
             self._copy_all(wanted)
             if was_there:
                 self.result.put_back += wanted
@@ -165,6 +170,15 @@ class _Transfer:
             return
         if wanted or not was_there:
             self.result.snapshots.append(snapshot)
+
+    def _require_uncondemned(self, snapshot: Snapshot, condemned: AbstractSet[str]) -> None:
+        """Raise StoreError where a prune may be about to delete what the snapshot needs."""
+        needed = condemned & set(objects_of(snapshot.manifest, self._read_list))
+        if needed:
+            raise StoreError(
+                f"{len(needed):,} objects that it needs are condemned",
+                hint="opskit prune pardons what a snapshot needs; then: opskit sync",
+            )
 
     def _copy_all(self, names: Sequence[str]) -> None:
         """Copy the objects, durably; raises what kept the first of them from it, when none is under way any more."""

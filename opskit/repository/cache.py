@@ -246,6 +246,16 @@ class Cache:
                 return None
             return str(row[0]), bytes(row[1])
 
+    def manifests(self) -> list[tuple[str, str, bytes]]:
+        """(name, signer, payload) of all manifests verified before, by name."""
+        with _translated():
+            rows = self._db.execute(
+                "SELECT name, signer, payload, check_sum FROM manifests WHERE name GLOB 'snapshots/*' ORDER BY name"
+            ).fetchall()
+        return [
+            (str(name), str(signer), bytes(data)) for name, signer, data, check in rows if check == zlib.crc32(data)
+        ]
+
     def add_manifest(self, name: str, signer: str, payload: bytes) -> None:
         """Remember a verified manifest."""
         with _translated():

@@ -106,6 +106,10 @@ class Copy:
             self._note(name, len(data))
         self.objects[name] = len(data)
 
+    def refresh(self) -> None:
+        """List the objects anew; raises StoreError."""
+        self.objects = _listed(self.store)
+
     def _note(self, name: str, size: int) -> None:
         with self._counting:
             self.put_bytes += size

@@ -5,11 +5,13 @@ Which are believed is module `believing`'s business. `latest` goes by sequence n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from opskit.errors import Forged
+from opskit.gpg import Signed
 from opskit.repository import manifest as manifests
 from opskit.repository import names
 from opskit.repository.believing import Judge, Rejected, Verify, destinations, listed
@@ -61,6 +63,22 @@ def load_history(
         key=lambda each: (each.manifest.source, each.manifest.host, each.manifest.sequence, each.name)
     )
     return history
+
+
+def remembered(cache: Cache, history: History, signers: Iterable[str], repository: str) -> list[Snapshot]:
+    """Snapshots that this host once saw and no copy at hand shows: absent ones may have them, or they are gone."""
+    judge = Judge(_never, frozenset(signers), repository)
+    found = []
+    for name, signer, payload in cache.manifests():
+        digest = names.digest_in(name)
+        if name not in history.holders and digest is not None and signer in judge.allowed:
+            with contextlib.suppress(Forged):  # a spoilt row
+                found.append(_snapshot(judge, name, digest, signer, payload))
+    return found
+
+
+def _never(data: bytes) -> Signed:
+    raise Forged("nothing is verified anew")
 
 
 def _snapshot(judge: Judge, name: str, digest: str, signer: str, payload: bytes) -> Snapshot:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from opskit.repository import manifest as manifests
 from opskit.repository import names
@@ -26,20 +26,28 @@ def runs_needed(cache: Cache, live: Mapping[int, PackRow], packs: Iterable[int],
     ]
 
 
-def move_to_lists(runs: list[Run], put: Callable[[str, bytes], None]) -> list[Run]:
-    """Keep small manifests whole; beyond MAX_INLINE_PACKS store each run's packs as shared pack lists."""
+def move_to_lists(
+    runs: list[Run], put: Callable[[str, bytes], None], condemned: Collection[str] = frozenset()
+) -> list[Run]:
+    """Keep small manifests whole; beyond MAX_INLINE_PACKS store each run's packs as shared pack lists.
+
+    Packs of a list whose name is condemned stay in the manifest: equal bytes would come to lie under that name.
+    """
     if sum(len(run.packs) for run in runs) <= MAX_INLINE_PACKS:
         return runs
-    return [_with_lists(run, put) for run in runs]
+    return [_with_lists(run, put, condemned) for run in runs]
 
 
-def _with_lists(run: Run, put: Callable[[str, bytes], None]) -> Run:
-    lists = []
+def _with_lists(run: Run, put: Callable[[str, bytes], None], condemned: Collection[str]) -> Run:
+    lists, inline = [], list[str]()
     for data in manifests.pack_lists(run.packs):
         digest = names.sha256(data)
+        if names.packlist(digest) in condemned:
+            inline += manifests.decode_list(data)
+            continue
         put(names.packlist(digest), data)
         lists.append(digest)
-    return Run(run.id, run.key, run.indexes, (), lists)
+    return Run(run.id, run.key, run.indexes, inline, lists)
 
 
 def packs_of(run: Run, get: Callable[[str], bytes]) -> Iterator[str]:

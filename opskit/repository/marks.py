@@ -6,13 +6,15 @@ Invariants:
   back is taken back by another mark, which names it: no clock decides which of two counts.
 - Marks go before snapshots wherever objects are copied, so that nothing which was forgotten comes back.
 
-Kinds: `hold` keeps snapshots from retention (until a time, or for good); `release` lifts holds; `forget` drops
-snapshots. A kind that a newer opskit made is believed and copied, and means nothing here.
+Kinds: `hold` keeps snapshots from retention (until a time, or for good); `forget` drops snapshots; `condemn` names
+objects that no snapshot needs and that may be deleted once the mark is old enough; `release` takes marks back, wholly
+or for the snapshots and objects it names. A kind that a newer opskit made is believed and copied, and means nothing
+here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -25,12 +27,17 @@ from opskit.repository.cache import Cache
 from opskit.repository.copy import Copy
 from opskit.repository.manifest import check_digest, check_label, time_of, time_text
 
-HOLD, RELEASE, FORGET = "hold", "release", "forget"
+HOLD, RELEASE, FORGET, CONDEMN = "hold", "release", "forget", "condemn"
+MAX_OBJECTS = 50_000
+"""Names of objects in one mark: 5 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One mark. `snapshots` are full snapshot ids; `lifts` are the ids of marks that a release takes back."""
+    """One mark. `snapshots` are full snapshot ids, `objects` names.
+
+    `lifts` are the ids of marks that a release takes back: only for the snapshots and objects that it names, if any.
+    """
 
     kind: str
     repository: str
@@ -40,6 +47,7 @@ class Mark:
     until: datetime | None = None
     reason: str = ""
     lifts: Sequence[str] = ()
+    objects: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,15 @@ class Marks:
 
     def forgotten(self) -> frozenset[str]:
         """The ids of snapshots that were forgotten."""
-        return frozenset(each for found in self._of(FORGET) for each in found.mark.snapshots)
+        return frozenset(self.forgotten_by())
+
+    def forgotten_by(self) -> dict[str, list[Marked]]:
+        """The marks that forget each snapshot, by its id."""
+        return self._said_by(FORGET, lambda mark: mark.snapshots)
+
+    def condemned_by(self) -> dict[str, list[Marked]]:
+        """The marks that condemn each object, by its name."""
+        return self._said_by(CONDEMN, lambda mark: mark.objects)
 
     def unreadable(self) -> list[Rejected]:
         """Marks that copies list and none has whole, and that may forget snapshots: a mark's name tells its kind."""
@@ -76,16 +92,35 @@ class Marks:
 
     def holds(self, now: datetime) -> dict[str, list[Marked]]:
         """The holds that count at a time, by snapshot id."""
-        lifted = {each for found in self._of(RELEASE) for each in found.mark.lifts}
-        held: dict[str, list[Marked]] = {}
-        for found in self._of(HOLD):
-            if found.id not in lifted and (found.mark.until is None or found.mark.until > now):
-                for snapshot in found.mark.snapshots:
-                    held.setdefault(snapshot, []).append(found)
-        return held
+        held = self._said_by(HOLD, lambda mark: mark.snapshots)
+        counting = {
+            snapshot: [found for found in marks if found.mark.until is None or found.mark.until > now]
+            for snapshot, marks in held.items()
+        }
+        return {snapshot: marks for snapshot, marks in counting.items() if marks}
+
+    def _said_by(self, kind: str, named: Callable[[Mark], Sequence[str]]) -> dict[str, list[Marked]]:
+        """What marks of a kind name and no release took back, with those marks."""
+        releases: dict[str, list[Mark]] = {}
+        for found in self._of(RELEASE):
+            for lifted in found.mark.lifts:
+                releases.setdefault(lifted, []).append(found.mark)
+        said: dict[str, list[Marked]] = {}
+        for found in self._of(kind):
+            for name in _standing(named(found.mark), releases.get(found.id, ())):
+                said.setdefault(name, []).append(found)
+        return said
 
     def _of(self, kind: str) -> Iterable[Marked]:
         return (found for found in self.marks if found.mark.kind == kind)
+
+
+def _standing(named: Sequence[str], releases: Sequence[Mark]) -> Iterator[str]:
+    """What is left of a mark after its releases."""
+    if any(not (release.snapshots or release.objects) for release in releases):
+        return
+    lifted = {name for release in releases for name in (*release.snapshots, *release.objects)}
+    yield from (name for name in named if name not in lifted)
 
 
 def load_marks(
@@ -130,6 +165,7 @@ def encode(mark: Mark) -> bytes:
             "until": None if mark.until is None else time_text(mark.until),
             "reason": mark.reason,
             "lifts": sorted(mark.lifts),
+            "objects": sorted(mark.objects),
         }
     )
 
@@ -150,6 +186,14 @@ def decode(payload: bytes) -> Mark:
             until=None if until is None else time_of(until),
             reason=str(value["reason"]),
             lifts=[check_digest(each) for each in value["lifts"]],
+            objects=[_check_object(each) for each in value["objects"]],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"malformed mark: {error}") from error
+
+
+def _check_object(name: object) -> str:
+    """The name itself if it is that of an object named by its content, else ValueError."""
+    if not isinstance(name, str) or names.digest_in(name) is None:
+        raise ValueError(f"expected the name of an object, got {str(name)[:80]!r}")
+    return name

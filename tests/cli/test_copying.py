@@ -12,7 +12,7 @@ import pytest
 
 from opskit import wiring
 from opskit.config.load import load
-from opskit.operations.hold import publish
+from opskit.operations.marking import publish
 from opskit.operations.session import open_copies
 from opskit.repository import names
 from opskit.repository.marks import FORGET, Mark

@@ -19,7 +19,7 @@ import pytest
 
 from opskit.gpg import verify as check_signature
 from opskit.operations.heal import Healed, heal
-from opskit.operations.hold import publish
+from opskit.operations.marking import publish
 from opskit.operations.session import open_copies
 from opskit.operations.sync import Synced, sync
 from opskit.operations.torn import drop_torn

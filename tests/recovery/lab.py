@@ -67,7 +67,14 @@ class Lab:
         """One run over the sources; returns the ids of the new snapshots."""
         identity = Identity(self.keyring, self.host, [self.recipient], [self.host], self.trusted)
         session = open_session(
-            Host(label, identity, self.folder / f"state-{label}", self.repository, lambda: datetime.now(UTC)),
+            Host(
+                label,
+                identity,
+                self.folder / f"state-{label}",
+                self.repository,
+                lambda: datetime.now(UTC),
+                time.monotonic,
+            ),
             {"disk": self.store},
         )
         jobs = [Job(name, FileSource([path])) for name, path in sources.items()]

@@ -76,7 +76,7 @@ def test_periods_are_those_of_the_zone() -> None:
 
 
 def test_incomplete_ones_take_no_place() -> None:
-    """A complete snapshot stands for its day though an incomplete one is newer; what is newer than all of them stays."""
+    """A complete snapshot stands for its day though an incomplete one is newer; what is newer than all stays."""
     chain = [
         snapshot(1, NOON - DAY, complete=True), snapshot(2, NOON - DAY + HOUR, complete=False),
         snapshot(3, NOON - HOUR, complete=True), snapshot(4, NOON, complete=False),

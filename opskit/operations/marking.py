@@ -1,4 +1,4 @@
-"""Hold: a maintainer's mark that keeps snapshots from retention, and the mark that takes it back.
+"""Making marks: what a maintainer says of snapshots and objects, signed and put to the copies.
 
 Invariant: one mark, signed once, goes to every copy that can be reached; `sync` brings it to the others. A mark that
 no copy took was not made.

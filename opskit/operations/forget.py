@@ -1,0 +1,123 @@
+"""Forget: say by a maintainer's mark which snapshots nobody needs any more.
+
+Invariants: nothing is deleted here; `prune` does that, after the grace, and until then a release takes it back. In each
+chain the newest complete snapshot that a copy at hand holds whole is kept, and where none is whole, all are. Held
+snapshots are kept. Judged are snapshots that were seen: one that only an absent copy has is not forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from opskit.errors import Damaged, SnapshotNotFound, StoreError, UsageError
+from opskit.operations.sync import lacking
+from opskit.repository import retention
+from opskit.repository.chains import chains_of
+from opskit.repository.copy import Copy, get_from
+from opskit.repository.manifest import Snapshot
+from opskit.repository.marks import FORGET, RELEASE, Mark, Marks
+from opskit.repository.retention import Judged, Rules
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedChain:
+    """The snapshots of one host and source, and why each is kept."""
+
+    host: str
+    source: str
+    judged: Sequence[Judged]
+
+    @property
+    def forgotten(self) -> list[Snapshot]:
+        """Those that no reason keeps."""
+        return [each.snapshot for each in self.judged if not each.reasons]
+
+
+def judge_chains(
+    copies: Sequence[Copy],
+    snapshots: Sequence[Snapshot],
+    marks: Marks,
+    rules: Rules,
+    *,
+    now: datetime,
+) -> list[JudgedChain]:
+    """Judge every chain by the rules and the holds."""
+    forgotten, protected = marks.forgotten(), _held(marks, now)
+    found = []
+    for (host, source), chain in chains_of(each for each in snapshots if each.id not in forgotten).items():
+        members = [each for twins in chain.values() for each in twins]
+        more = protected | _whole(copies, members)
+        found.append(JudgedChain(host, source, retention.judge(members, rules, now=now, protected=more)))
+    return found
+
+
+def require_forgettable(
+    copies: Sequence[Copy], snapshots: Sequence[Snapshot], marks: Marks, chosen: Sequence[Snapshot], *, now: datetime
+) -> None:
+    """Raise UsageError where one of the chosen is held, or no complete and whole snapshot would be left beside them."""
+    held = _held(marks, now)
+    for each in chosen:
+        if each.id in held:
+            raise UsageError(
+                f"snapshot {each.id[:8]} is {held[each.id]}", hint=f"opskit hold {each.id[:8]} --release lifts the hold"
+            )
+    going = {each.id for each in chosen} | marks.forgotten()
+    for (host, source), chain in chains_of(snapshots).items():
+        members = [each for twins in chain.values() for each in twins]
+        staying = [each for each in members if each.id not in going]
+        if len(staying) < len(members) and not _newest_whole(copies, staying):
+            raise UsageError(
+                f"{source} of {host} would be left without a complete snapshot that a copy at hand holds whole",
+                hint="make a new backup first, or bring in the destination that has one",
+            )
+
+
+def forget_mark(repository: str, host: str, now: datetime, snapshots: Sequence[Snapshot], reason: str) -> Mark:
+    """The mark that forgets these snapshots."""
+    return Mark(FORGET, repository, host, now.replace(microsecond=0), [each.id for each in snapshots], reason=reason)
+
+
+def remember_mark(repository: str, host: str, now: datetime, marks: Marks, snapshots: Collection[Snapshot]) -> Mark:
+    """The mark that takes back that these snapshots are forgotten; raises SnapshotNotFound where one is not."""
+    by = marks.forgotten_by()
+    for each in snapshots:
+        if each.id not in by:
+            raise SnapshotNotFound(f"snapshot {each.id[:8]} is not forgotten")
+    lifts = sorted({marked.id for each in snapshots for marked in by[each.id]})
+    ids = [each.id for each in snapshots]
+    return Mark(RELEASE, repository, host, now.replace(microsecond=0), ids, lifts=lifts)
+
+
+def _held(marks: Marks, now: datetime) -> dict[str, str]:
+    reasons = {}
+    for snapshot, found in marks.holds(now).items():
+        mark = found[0].mark
+        until = f" until {mark.until:%Y-%m-%d}" if mark.until else ""
+        reasons[snapshot] = f"held{until}" + (f": {mark.reason}" if mark.reason else "")
+    return reasons
+
+
+def _whole(copies: Sequence[Copy], chain: Sequence[Snapshot]) -> dict[str, str]:
+    """What must stay because a copy has it whole; everything, where no complete snapshot is whole."""
+    newest = _newest_whole(copies, chain)
+    if newest is None:
+        return {each.id: "no complete snapshot is whole at the copies at hand" for each in chain}
+    return {newest.id: "newest complete that is whole"}
+
+
+def _newest_whole(copies: Sequence[Copy], chain: Sequence[Snapshot]) -> Snapshot | None:
+    complete = [each for each in chain if each.manifest.complete]
+    for snapshot in sorted(complete, key=lambda each: each.manifest.sequence, reverse=True):
+        if any(_is_whole(copy, snapshot, lambda name: get_from(copies, name)) for copy in copies):
+            return snapshot
+    return None
+
+
+def _is_whole(copy: Copy, snapshot: Snapshot, get: Callable[[str], bytes]) -> bool:
+    """Whether a copy lists all that a snapshot needs; a pack list that nobody has whole means no."""
+    try:
+        return snapshot.name in copy.objects and not lacking(copy, snapshot, get)
+    except (Damaged, StoreError):
+        return False

@@ -1,0 +1,55 @@
+"""What snapshots need, for those who may delete the rest.
+
+Invariant: whoever cannot find out raises. A manifest or mark that is there and cannot be believed, a pack list that no
+copy has whole, a copy that cannot be listed: each of them may stand for data that somebody needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from opskit.errors import Damaged, Forged, StoreError
+from opskit.repository.believing import Rejected
+from opskit.repository.copy import Copy, get_from
+from opskit.repository.history import History
+from opskit.repository.locating import objects_of
+from opskit.repository.manifest import Snapshot
+from opskit.repository.marks import Marks
+
+
+def require_believed(history: History, marks: Marks) -> None:
+    """Raise Forged where a manifest or mark is at some copy and no copy has it in a way that can be believed."""
+    settled = {*history.holders, *(each.name for each in marks.marks)}
+    doubtful = [each for each in (*history.rejected, *marks.rejected) if each[1] not in settled]
+    if doubtful:
+        raise Forged(_told(doubtful), hint="opskit verify names them all; what they need could be deleted otherwise")
+
+
+def _told(doubtful: Sequence[Rejected]) -> str:
+    destination, name, reason = doubtful[0]
+    more = f", and {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+    return f"nothing is deleted while {name} at {destination or 'a copy'} cannot be believed ({reason}){more}"
+
+
+def needed_by(copies: Sequence[Copy], snapshots: Iterable[Snapshot], *, lenient: bool = False) -> set[str]:
+    """The names of everything that these snapshots need, their manifests included; raises StoreError, Damaged.
+
+    With `lenient` a pack list that no copy at hand has whole is taken for an empty one.
+    """
+    lists: dict[str, bytes] = {}
+
+    def get(name: str) -> bytes:
+        if name not in lists:
+            try:
+                lists[name] = get_from(copies, name)
+            except (StoreError, Damaged):
+                if not lenient:
+                    raise
+                lists[name] = b""
+        return lists[name]
+
+    needed: set[str] = set()
+    for snapshot in snapshots:
+        needed.add(snapshot.name)
+        needed.update(objects_of(snapshot.manifest, get))
+    return needed

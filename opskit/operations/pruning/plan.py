@@ -1,0 +1,149 @@
+"""What may go, when and where: pure rules over listings, snapshots and marks.
+
+Two phases. An object that no snapshot needs is **condemned** by a mark; from then on backups treat it as absent. When
+the mark has been at a copy for the grace, the object may be **deleted** there, unless a snapshot needs it by then: it
+is **pardoned** by another mark. A forgotten snapshot's manifest goes when the mark that forgets it has been at the copy
+for the grace; until then a release takes everything back, for whatever it needs stays as long.
+
+Invariants, at each copy for itself:
+- Nothing that a snapshot needs is deleted, nor what a manifest that stays there names, forgotten or not.
+- A mark's age is the lesser of its own and that of the object at that copy, by the store's clock.
+- Nothing younger than the grace is condemned: a backup that is under way has put it there.
+- Only objects named by their content are touched; marks, evidence, the kit and strangers' files never are.
+- Manifests go first, newest first, then what they needed: a crash leaves objects that nobody refers to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from opskit.repository import names
+from opskit.repository.manifest import Snapshot
+from opskit.repository.marks import Marked, Marks
+from opskit.stores.base import ObjectInfo
+
+_DATA = ("index/", "packlists/", "packs/", "keys/")
+"""Kinds of objects that only snapshots need, in the order of deletion."""
+
+Listing = Mapping[str, ObjectInfo]
+
+
+@dataclass(slots=True)
+class Where:
+    """One copy's part: what goes now, in order, with sizes; what waits for its mark to come of age, and until when."""
+
+    delete: dict[str, int] = field(default_factory=dict)
+    waiting: dict[str, int] = field(default_factory=dict)
+    next_due: datetime | None = None
+
+    @property
+    def delete_bytes(self) -> int:
+        """The bytes that go."""
+        return sum(self.delete.values())
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes that wait."""
+        return sum(self.waiting.values())
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to condemn, the condemned to pardon with the marks that name them, and what goes where."""
+
+    condemn: list[str] = field(default_factory=list)
+    condemn_bytes: int = 0
+    pardon: dict[str, list[Marked]] = field(default_factory=dict)
+    where: dict[str, Where] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known: a fresh listing of each copy by destination, and what the snapshots need.
+
+    `needed` are names that snapshots which are not forgotten need; `forgotten` are the forgotten ones with what each
+    needs.
+    """
+
+    listings: Mapping[str, Listing]
+    needed: Collection[str]
+    forgotten: Sequence[tuple[Snapshot, Collection[str]]]
+    marks: Marks
+
+
+def plan(facts: Facts, *, now: datetime, grace: timedelta) -> Plan:
+    """Judge every object of every copy."""
+    condemned = facts.marks.condemned_by()
+    made = Plan(pardon={name: marks for name, marks in sorted(condemned.items()) if name in facts.needed})
+    fresh = _to_condemn(facts, condemned, now, grace)
+    made.condemn, made.condemn_bytes = sorted(fresh), sum(fresh.values())
+    for destination, listing in facts.listings.items():
+        made.where[destination] = _at(facts, listing, condemned, now, grace)
+    return made
+
+
+def _to_condemn(facts: Facts, condemned: Collection[str], now: datetime, grace: timedelta) -> dict[str, int]:
+    """Objects that no snapshot needs and that are old wherever they are, with the bytes they take in all."""
+    found: dict[str, int] = {}
+    young: set[str] = set()
+    for listing in facts.listings.values():
+        for name, info in listing.items():
+            if not _is_data(name) or name in facts.needed or name in condemned:
+                continue
+            if now.timestamp() - info.modified < grace.total_seconds():
+                young.add(name)
+            found[name] = found.get(name, 0) + info.size
+    return {name: size for name, size in found.items() if name not in young}
+
+
+def _at(
+    facts: Facts, listing: Listing, condemned: Mapping[str, Sequence[Marked]], now: datetime, grace: timedelta
+) -> Where:
+    found = Where()
+    by = facts.marks.forgotten_by()
+    staying: set[str] = set()
+    for snapshot, needs in sorted(facts.forgotten, key=lambda each: each[0].manifest.sequence, reverse=True):
+        if snapshot.name in listing and not _settle(found, listing, snapshot.name, by[snapshot.id], now, grace):
+            staying.update(needs)
+    due = (name for name in condemned if name in listing and name not in facts.needed)
+    for name in _in_order(due):
+        if name in staying:
+            found.waiting[name] = listing[name].size
+        else:
+            _settle(found, listing, name, condemned[name], now, grace)
+    return found
+
+
+def _settle(
+    found: Where, listing: Listing, name: str, marks: Iterable[Marked], now: datetime, grace: timedelta
+) -> bool:
+    """Note an object as going or waiting; whether it goes."""
+    due = min((_since(mark, listing) for mark in marks if mark.name in listing), default=now) + grace
+    if due <= now:
+        found.delete[name] = listing[name].size
+        return True
+    found.waiting[name] = listing[name].size
+    found.next_due = min(due, found.next_due or due)
+    return False
+
+
+def _since(mark: Marked, listing: Listing) -> datetime:
+    """From when on a mark counts at a copy: it was made, and was there."""
+    stored = datetime.fromtimestamp(listing[mark.name].modified, mark.mark.created.tzinfo)
+    return max(mark.mark.created, stored)
+
+
+def _is_data(name: str) -> bool:
+    return name.startswith(_DATA) and names.digest_in(name) is not None
+
+
+def _in_order(due: Iterable[str]) -> Iterator[str]:
+    by_kind: dict[str, list[str]] = {kind: [] for kind in _DATA}
+    for name in due:
+        kind = next((each for each in _DATA if name.startswith(each)), None)
+        if kind is not None:
+            by_kind[kind].append(name)
+    for kind in _DATA:
+        yield from sorted(by_kind[kind])

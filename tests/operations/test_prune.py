@@ -1,0 +1,372 @@
+"""Prune: nothing that somebody needs is deleted, what nobody needs is, and only after the grace."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from opskit.errors import Forged, NoKey, StoreError, StoreRefused
+from opskit.gpg import verify as check_signature
+from opskit.operations.forget import forget_mark, judge_chains, remember_mark, require_forgettable
+from opskit.operations.marking import publish
+from opskit.operations.pruning import Limits, Pruned, prune
+from opskit.operations.pruning.prune import LOOK_IS_GOOD_FOR, Look
+from opskit.operations.session import open_copies
+from opskit.repository.copy import Copy
+from opskit.repository.history import load_history
+from opskit.repository.manifest import Snapshot
+from opskit.repository.marks import Marks, load_marks
+from opskit.repository.retention import Rules
+from opskit.stores.base import Store
+from opskit.stores.memory import MemoryStore
+from tests.fakes import Crash, Fault, FaultyStore, When
+from tests.repositories import HOST, REPOSITORY, Lab, noise, picture, restored_below
+
+GRACE = timedelta(days=3)
+DAY = 24 * 60
+
+
+@pytest.fixture
+def two(lab: Lab, source: Path) -> Iterator[Lab]:
+    """Two copies whose clocks are the lab's, with five snapshots a day apart, each with a file of its own."""
+    lab.stores = {name: MemoryStore(lambda: lab.now().timestamp(), location=name) for name in ("a", "b")}
+    lab.create()
+    for number in range(5):
+        (source / "changing").write_bytes(noise(number, 3000))
+        lab.backup(source)
+        lab.minutes += DAY
+    yield lab
+
+
+def forked(lab: Lab) -> Lab:
+    """An independent lab whose stores remember when each object came."""
+    twin = Lab(lab.keys, lab.state, {}, lab.minutes)
+    for name, store in lab.stores.items():
+        assert isinstance(store, MemoryStore)
+        copy = MemoryStore(lambda: twin.now().timestamp(), location=name)
+        copy._objects = dict(store._objects)
+        twin.stores[name] = copy
+    return twin
+
+
+def look(lab: Lab, stores: dict[str, Store] | None = None) -> Look:
+    """What the copies show, without any memory of this host."""
+    copies, absent = open_copies(lab.stores if stores is None else stores, REPOSITORY)
+    assert not absent
+    return Look(copies, history_of(lab, copies), marks_of(lab, copies))
+
+
+def history_of(lab: Lab, copies: list[Copy]):  # type: ignore[no-untyped-def]
+    return load_history(
+        copies, lambda data: check_signature(data, lab.keys.trusted),
+        signers=[lab.keys.host_key], repository=REPOSITORY,
+    )  # fmt: skip
+
+
+def marks_of(lab: Lab, copies: list[Copy]) -> Marks:
+    return load_marks(
+        copies, lambda data: check_signature(data, lab.keys.trusted),
+        maintainers=[lab.keys.host_key], repository=REPOSITORY,
+    )  # fmt: skip
+
+
+def run(lab: Lab, stores: dict[str, Store] | None = None, *, most: int | None = None, dry: bool = False) -> Pruned:
+    """One prune now."""
+    return prune(
+        lambda: look(lab, stores), lab.keys.identity(), Limits(GRACE, most),
+        repository=REPOSITORY, host=HOST, now=lab.now, boottime=lab.boottime, dry_run=dry,
+    )  # fmt: skip
+
+
+def forget(lab: Lab, *snapshots: Snapshot) -> None:
+    """Mark snapshots as forgotten at every copy."""
+    copies, _ = open_copies(lab.stores, REPOSITORY)
+    _, failures = publish(lab.keys.identity(), copies, forget_mark(REPOSITORY, HOST, lab.now(), snapshots, "test"))
+    assert not failures
+
+
+def everything(lab: Lab, destination: str) -> set[str]:
+    return {info.name for info in lab.stores[destination].list()}
+
+
+def assert_all_restore(lab: Lab) -> None:
+    """Every snapshot that each copy shows restores from that copy alone to what was backed up."""
+    for destination, store in lab.stores.items():
+        for snapshot in lab.history({destination: store}).snapshots:
+            target = lab.state.with_name(f"out-{destination}-{snapshot.id[:8]}")
+            assert not lab.restore(snapshot, target, {destination: store}).problems
+            assert picture(restored_below(target, lab.state.with_name("source"))) == lab.pictures[snapshot.name]
+            shutil.rmtree(target)
+
+
+def data(lab: Lab, destination: str = "a") -> set[str]:
+    return {each for each in everything(lab, destination) if each.partition("/")[0] in ("packs", "keys", "index")}
+
+
+def test_two_phases(two: Lab) -> None:
+    """What only forgotten snapshots need is condemned at once, deleted after the grace, and nothing else goes, ever."""
+    snapshots = two.history().snapshots
+    before = data(two)
+    forget(two, *snapshots[:3])
+    first = run(two)
+    assert first.plan.condemn and not first.plan.where["a"].delete
+    assert data(two) == before and len(two.history().snapshots) == 5
+    two.minutes += 3 * DAY - 5
+    assert not run(two).plan.where["a"].delete
+    two.minutes += 10
+    last = run(two)
+    assert last.deleted["a"].objects == last.deleted["b"].objects > 3
+    assert [each.id for each in two.history().snapshots] == [each.id for each in snapshots[3:]]
+    gone = before - data(two)
+    assert {each.partition("/")[0] for each in gone} == {"packs", "keys", "index"}
+    assert gone == set(first.plan.condemn)
+    assert_all_restore(two)
+    assert run(two).plan.where["a"].delete == {} and not run(two).plan.condemn
+
+
+def test_taking_back_within_the_grace(two: Lab) -> None:
+    """Until the grace is over a release brings snapshots back whole, and pardons what they need."""
+    snapshots = two.history().snapshots
+    forget(two, *snapshots[:2])
+    run(two)
+    two.minutes += 2 * DAY
+    copies, _ = open_copies(two.stores, REPOSITORY)
+    mark = remember_mark(REPOSITORY, HOST, two.now(), marks_of(two, copies), [snapshots[1]])
+    publish(two.keys.identity(), copies, mark)
+    two.minutes += 2 * DAY
+    result = run(two)
+    assert result.plan.pardon and result.deleted["a"].objects
+    assert [each.id for each in two.history().snapshots] == [each.id for each in snapshots[1:]]
+    assert_all_restore(two)
+    two.minutes += 9 * DAY
+    assert not run(two).plan.where["a"].delete
+
+
+def test_what_is_young_is_not_condemned(two: Lab) -> None:
+    """Objects without a manifest are left alone until they are older than the grace: a backup may be under way."""
+    name = "packs/ab/ab" + "0" * 62
+    two.stores["a"].put(name, b"a pack of a run that goes on")
+    assert name not in run(two).plan.condemn
+    two.minutes += 3 * DAY + 1
+    assert name in run(two).plan.condemn
+
+
+def test_a_mark_counts_from_when_a_copy_had_it(two: Lab) -> None:
+    """A copy that comes back after the grace gets the marks, and keeps everything for a grace of its own."""
+    snapshots = two.history().snapshots
+    copies, _ = open_copies({"a": two.stores["a"]}, REPOSITORY)
+    publish(two.keys.identity(), copies, forget_mark(REPOSITORY, HOST, two.now(), snapshots[:3], "test"))
+    only_a: dict[str, Store] = {"a": two.stores["a"]}
+    run(two, only_a)
+    two.minutes += 4 * DAY
+    result = run(two)
+    assert result.deleted["a"].objects and not result.deleted["b"].objects
+    assert snapshots[0].name in everything(two, "b") and snapshots[0].name not in everything(two, "a")
+    two.minutes += 4 * DAY
+    assert run(two).deleted["b"].objects == result.deleted["a"].objects
+
+
+def test_a_snapshot_made_meanwhile_needs_nothing_condemned(two: Lab, source: Path) -> None:
+    """A backup treats what is condemned as absent: it stores the same content again, and survives the deletion."""
+    snapshots = two.history().snapshots
+    (source / "changing").write_bytes(noise(0, 3000))  # what only the first snapshot has
+    forget(two, snapshots[0])
+    run(two)
+    result = two.backup(source)
+    assert result.new_bytes >= 3000
+    two.minutes += 4 * DAY
+    assert run(two).deleted["a"].objects
+    assert_all_restore(two)
+
+
+def test_a_snapshot_made_before_the_mark_pardons(two: Lab, source: Path) -> None:
+    """What a snapshot needs that another copy brings back is pardoned, however long it was condemned."""
+    snapshots = two.history().snapshots
+    forget(two, snapshots[0])
+    two.minutes += 4 * DAY
+    assert run(two).plan.condemn
+    assert_all_restore(two)
+
+
+@pytest.mark.parametrize("kind", ["snapshots", "marks"])
+def test_what_cannot_be_believed_stops_everything(two: Lab, kind: str) -> None:
+    """A manifest or mark that no copy has right may stand for data that is needed: nothing is condemned or deleted."""
+    forget(two, *two.history().snapshots[:2])
+    name = next(each for each in sorted(everything(two, "a")) if each.startswith(kind))
+    for store in two.stores.values():
+        store.put(name, b"rotten", replace=True)
+    before = everything(two, "a")
+    with pytest.raises(Forged, match="nothing is deleted while"):
+        run(two)
+    assert everything(two, "a") == before
+
+
+@pytest.mark.parametrize("when", ["before", "torn"])
+def test_a_listing_that_fails_deletes_nothing(two: Lab, when: When) -> None:
+    """An error of a listing, at its beginning or in its midst, ends the prune before anything is touched."""
+    forget(two, *two.history().snapshots[:3])
+    run(two)
+    two.minutes += 4 * DAY
+    before = everything(two, "a"), everything(two, "b")
+    shown = look(two)
+    shown.copies[1].store = faulty = FaultyStore(two.stores["b"], {1: Fault(when, StoreError("the medium fails"))})
+    with pytest.raises(StoreError, match="the medium fails"):
+        prune(
+            lambda: shown, two.keys.identity(), Limits(GRACE),
+            repository=REPOSITORY, host=HOST, now=two.now, boottime=two.boottime,
+        )  # fmt: skip
+    assert faulty.log == [("list", "")]
+    assert (everything(two, "a"), everything(two, "b")) == before
+
+
+def test_every_interruption_is_harmless(two: Lab) -> None:
+    """Stopped before, after or in the midst of any call, what is shown restores, and the next prune ends the work."""
+    forget(two, *two.history().snapshots[:3])
+    run(two)
+    two.minutes += 4 * DAY
+    probe = forked(two)
+    counting = FaultyStore(probe.stores["a"])
+    run(probe, {"a": counting, "b": probe.stores["b"]})
+    left = everything(probe, "a")
+    points = 0
+    for call in range(1, counting.calls + 1):
+        for when in ("before", "after", "torn"):
+            lab = forked(two)
+            with suppress(Crash):  # a listing not read to its end has no end to fail at
+                run(lab, {"a": FaultyStore(lab.stores["a"], crash_at=call, when=when), "b": lab.stores["b"]})  # type: ignore[arg-type]
+            for snapshot in lab.history({"a": lab.stores["a"]}).snapshots:
+                assert set(snapshot.manifest.object_names()) <= everything(lab, "a"), (call, when)
+            run(lab)
+            assert data(lab) == {each for each in left if each.partition("/")[0] in ("packs", "keys", "index")}
+            points += 1
+    assert points > 80
+
+
+def test_a_prune_that_slept_looks_again(two: Lab) -> None:
+    """Deletions follow a look of at most an hour ago: what became needed while the machine slept stays."""
+    snapshots = two.history().snapshots
+    forget(two, *snapshots[:3])
+    run(two)
+    two.minutes += 4 * DAY
+    looks = 0
+
+    def looked() -> Look:
+        nonlocal looks
+        looks += 1
+        if looks == 2:  # somebody took it back while this host slept
+            copies, _ = open_copies(two.stores, REPOSITORY)
+            mark = remember_mark(REPOSITORY, HOST, two.now(), marks_of(two, copies), snapshots[:3])
+            publish(two.keys.identity(), copies, mark)
+        return look(two)
+
+    times = iter([0.0, LOOK_IS_GOOD_FOR + 1, LOOK_IS_GOOD_FOR + 2])
+    result = prune(
+        looked, two.keys.identity(), Limits(GRACE),
+        repository=REPOSITORY, host=HOST, now=two.now, boottime=lambda: next(times, LOOK_IS_GOOD_FOR + 3),
+    )  # fmt: skip
+    assert looks == 2 and not result.deleted["a"].objects
+    assert_all_restore(two)
+
+
+def test_clocks_that_are_apart(two: Lab) -> None:
+    """Where the store's clock is not this host's, ages mean nothing: nothing is deleted there."""
+    forget(two, *two.history().snapshots[:3])
+    run(two)
+    two.minutes += 4 * DAY
+    store = two.stores["b"]
+    assert isinstance(store, MemoryStore)
+    store._now = lambda: two.now().timestamp() + 600
+    before = everything(two, "b")
+    result = run(two)
+    assert "apart" in str(result.deleted["b"].failure) and result.deleted["a"].objects
+    assert everything(two, "b") >= before
+
+
+def test_the_limit_of_bytes(two: Lab) -> None:
+    """With a limit the rest waits for the next time; manifests go first, so nothing is left half."""
+    forget(two, *two.history().snapshots[:3])
+    run(two)
+    two.minutes += 4 * DAY
+    result = run(two, most=9_000)
+    assert result.deleted["a"].is_capped and 0 < result.deleted["a"].total_bytes <= 9_000
+    assert_all_restore(two)
+    assert not run(two).deleted["a"].is_capped
+
+
+def test_objects_that_the_store_keeps(two: Lab) -> None:
+    """A manifest that may not be deleted yet keeps what it needs; a pack that may not is left, and the rest goes."""
+    forget(two, *two.history().snapshots[:3])
+    run(two)
+    two.minutes += 4 * DAY
+    inner = two.stores["a"]
+
+    class Locking:
+        location = inner.location
+        put, get, list = inner.put, inner.get, inner.list
+
+        def delete(self, name: str) -> None:
+            if name.startswith("packs/"):
+                raise StoreRefused("locked until next year")
+            inner.delete(name)
+
+    two.stores["a"] = Locking()
+    result = run(two)
+    assert result.deleted["a"].locked and result.deleted["a"].objects and result.deleted["a"].failure is None
+    two.stores["a"] = inner
+    assert run(two).deleted["a"].objects == result.deleted["a"].locked
+
+
+def test_only_maintainers(two: Lab) -> None:
+    """A host whose key is no maintainer's deletes nothing."""
+    forget(two, *two.history().snapshots[:3])
+    identity = two.keys.identity()
+    identity = type(identity)(
+        identity.keyring, identity.host_key, identity.recipients, identity.signers, identity.trusted, ()
+    )
+    with pytest.raises(NoKey, match="maintainer"):
+        prune(
+            lambda: look(two), identity, Limits(GRACE),
+            repository=REPOSITORY, host=HOST, now=two.now, boottime=two.boottime,
+        )  # fmt: skip
+
+
+def test_rules_and_what_is_whole(two: Lab) -> None:
+    """The rules forget what they do not keep; a newest snapshot that no copy has whole does not let the others go."""
+    shown = look(two)
+    (chain,) = judge_chains(shown.copies, shown.history.snapshots, shown.marks, Rules(last=2), now=two.now())
+    assert [each.manifest.sequence for each in chain.forgotten] == [1, 2, 3]
+    newest = shown.history.snapshots[-1]
+    for pack in newest.manifest.runs[-1].packs:
+        for store in two.stores.values():
+            store.delete(f"packs/{pack[:2]}/{pack}")
+    shown = look(two)
+    (chain,) = judge_chains(shown.copies, shown.history.snapshots, shown.marks, Rules(last=1), now=two.now())
+    kept = [each.snapshot.manifest.sequence for each in chain.judged if each.reasons]
+    assert kept == [4, 5]
+    with pytest.raises(Exception, match="without a complete snapshot"):
+        require_forgettable(
+            shown.copies, shown.history.snapshots, shown.marks, shown.history.snapshots[:4], now=two.now()
+        )
+
+
+def test_dry(two: Lab) -> None:
+    """A dry run says the same and writes nothing."""
+    forget(two, *two.history().snapshots[:3])
+    before = everything(two, "a")
+    told = run(two, dry=True)
+    assert everything(two, "a") == before
+    assert told.plan.condemn == run(two).plan.condemn
+
+
+def test_datetimes_are_utc(two: Lab) -> None:
+    """The date that is told for what waits is the mark's own age plus the grace."""
+    forget(two, *two.history().snapshots[:1])
+    at = two.now()
+    due = run(two).plan.where["a"].next_due
+    assert due is not None and abs(due - (at + GRACE)) < timedelta(minutes=1) and due.tzinfo is not None
+    assert isinstance(at, datetime) and at.tzinfo is UTC
