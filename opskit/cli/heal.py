@@ -78,7 +78,8 @@ def _read_back(context: Context, opened: Access, targets: Sequence[Copy], marks:
         reports = verify(
             targets, opened.verify,
             signers=opened.signers, repository=opened.repository, heads=opened.heads, others=opened.copies,
-            forgotten=marks.forgotten(), rejected=marks.rejected, progress=progress,
+            forgotten=marks.forgotten(), forgotten_numbers=marks.forgotten_numbers(),
+            rejected=marks.rejected, progress=progress,
         )  # fmt: skip
     return {copy.destination: reports.get(copy.destination) or CopyReport() for copy in opened.copies}
 

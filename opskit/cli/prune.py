@@ -94,6 +94,9 @@ def _tell(context: Context, result: Pruned, *, dry_run: bool) -> None:
         if made.condemn:
             what = f"{counted(len(made.condemn), 'object')}, {human_bytes(made.condemn_bytes)}"
             context.write(f"{what} {would}condemned: no snapshot needs them")
+        if made.young:
+            what = f"{counted(made.young, 'object')}, {human_bytes(made.young_bytes)}"
+            context.write(f"{what} more are needed by no snapshot, and too young to be condemned: they are left alone")
         if made.pardon:
             context.write(f"{counted(len(made.pardon), 'object')} {would}pardoned: a snapshot needs them again")
     for name, reason in result.unmarked.items():
@@ -134,6 +137,8 @@ def _as_json(result: Pruned) -> dict[str, object]:
     return {
         "condemned": len(made.condemn),
         "condemned_bytes": made.condemn_bytes,
+        "young": made.young,
+        "young_bytes": made.young_bytes,
         "pardoned": len(made.pardon),
         "destinations": {name: _of_copy(where, result.deleted.get(name)) for name, where in made.where.items()},
         "unmarked": {name: str(reason) for name, reason in result.unmarked.items()},

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from opskit.cli.progress import ProgressSample
     from opskit.operations.restore import Restored, RestoreOptions
     from opskit.repository.copy import Copy
+    from opskit.repository.history import History
     from opskit.repository.manifest import Snapshot
     from opskit.repository.reader import SnapshotReader
 
@@ -68,7 +69,7 @@ def restore(
 ) -> int | None:
     """Restore a snapshot, a folder or a file of it."""
     from opskit.cli.auditing import audited_reading, judged
-    from opskit.operations.choosing import choose, split_path
+    from opskit.operations.choosing import split_path
     from opskit.operations.restore import RestoreOptions
     from opskit.operations.selecting import selection
 
@@ -80,13 +81,10 @@ def restore(
         opened_for_reading(context, repository, key, destination) as opened,
     ):
         history = history_of(opened)
-        forgotten = opened.marks().forgotten()
-        chosen = choose(history.snapshots, what, forgotten)
+        chosen = _chosen(context, opened, history, what)
         # somebody wrote snapshots that are not believed: what is restored is good, but perhaps not the newest
         doubt = 3 if warn_of_rejected(context, history) == 13 else 0
         _warn(context, opened, chosen)
-        if chosen.id in forgotten:
-            context.warning(f"snapshot {chosen.id[:8]} is forgotten: prune deletes it when the grace is over")
         with unlocked(context, opened, chosen, key, passphrase) as reader:
             options = RestoreOptions(
                 below=os.fsencode(path),
@@ -103,6 +101,16 @@ def restore(
             _tell_damage(context, reader, opened, is_partial=bool(destination), by_config=repository is None)
             code = _tell(context, reader, chosen, place, restored) or doubt
             return judged(event, code, snapshot=chosen.id, **_in_audit(restored))
+
+
+def _chosen(context: Context, opened: Access, history: History, what: str) -> Snapshot:
+    from opskit.operations.choosing import choose
+
+    forgotten = opened.marks().forgotten()
+    chosen = choose(history.snapshots, what, forgotten)
+    if chosen.id in forgotten:
+        context.warning(f"snapshot {chosen.id[:8]} is forgotten: prune deletes it when the grace is over")
+    return chosen
 
 
 def _in_audit(restored: Restored) -> dict[str, object]:

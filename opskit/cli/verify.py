@@ -113,6 +113,7 @@ def _read_back(context: Context, opened: Access, copies: Sequence[Copy], key: Pa
             heads=opened.heads,
             others=opened.copies,
             forgotten=marks.forgotten(),
+            forgotten_numbers=marks.forgotten_numbers(),
             rejected=marks.rejected,
             progress=progress,
         )

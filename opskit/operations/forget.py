@@ -76,7 +76,8 @@ def require_forgettable(
 
 def forget_mark(repository: str, host: str, now: datetime, snapshots: Sequence[Snapshot], reason: str) -> Mark:
     """The mark that forgets these snapshots."""
-    return Mark(FORGET, repository, host, now.replace(microsecond=0), [each.id for each in snapshots], reason=reason)
+    places = {each.id: (each.manifest.host, each.manifest.source, each.manifest.sequence) for each in snapshots}
+    return Mark(FORGET, repository, host, now.replace(microsecond=0), list(places), reason=reason, places=places)
 
 
 def remember_mark(repository: str, host: str, now: datetime, marks: Marks, snapshots: Collection[Snapshot]) -> Mark:
@@ -102,9 +103,15 @@ def _held(marks: Marks, now: datetime) -> dict[str, str]:
 def _whole(copies: Sequence[Copy], chain: Sequence[Snapshot]) -> dict[str, str]:
     """What must stay because a copy has it whole; everything, where no complete snapshot is whole."""
     newest = _newest_whole(copies, chain)
+    if newest is not None and not any(_is_newer(each, newest) for each in chain):
+        return {}  # the rules keep it anyway
     if newest is None:
         return {each.id: "no complete snapshot is whole at the copies at hand" for each in chain}
     return {newest.id: "newest complete that is whole"}
+
+
+def _is_newer(one: Snapshot, other: Snapshot) -> bool:
+    return one.manifest.complete and one.manifest.sequence > other.manifest.sequence
 
 
 def _newest_whole(copies: Sequence[Copy], chain: Sequence[Snapshot]) -> Snapshot | None:

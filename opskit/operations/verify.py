@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal
 
 from opskit.errors import Damaged, NotMounted, ObjectNotFound, ObjectUnreadable, OpskitError, StoreError
@@ -92,6 +93,7 @@ def verify(
     heads: Heads | None = None,
     others: Sequence[Copy] = (),
     forgotten: Collection[str] = frozenset(),
+    forgotten_numbers: Mapping[tuple[str, str], Collection[int]] = MappingProxyType({}),
     rejected: Sequence[Rejected] = (),
     workers: int = 2,
     progress: Callable[[int], None] = lambda count: None,
@@ -100,8 +102,8 @@ def verify(
 
     `kit` are digests of kit objects known from outside (the recovery-key file). What `others` show of the history
     counts too: a manifest that is damaged here may tell there what is needed. They are not read back, nor judged.
-    `forgotten` are ids of snapshots that marks forget: nobody need have those. `rejected` are marks that were not
-    believed.
+    `forgotten` are ids of snapshots that marks forget, `forgotten_numbers` their numbers by (host, source): nobody need
+    have those. `rejected` are marks that were not believed.
     """
     reports = {copy.destination: CopyReport() for copy in copies}
     shown = [*copies, *(copy for copy in others if copy.destination not in reports)]
@@ -115,7 +117,7 @@ def verify(
             report.failure = error
     _compare(copies, shown, reports, history, forgotten)
     _judge_rejected([*history.rejected, *rejected], reports)
-    _judge_chains(history, reports, forgotten)
+    _judge_chains(history, reports, forgotten, forgotten_numbers)
     _judge_heads(copies, reports, heads, forgotten)
     _look_elsewhere(copies, shown[len(copies) :], reports)
     return reports
@@ -243,9 +245,14 @@ def _judge_rejected(rejected: Sequence[Rejected], reports: Mapping[str, CopyRepo
             report.untrusted.append(f"{name}: {reason}")
 
 
-def _judge_chains(history: History, reports: Mapping[str, CopyReport], forgotten: Collection[str]) -> None:
+def _judge_chains(
+    history: History,
+    reports: Mapping[str, CopyReport],
+    forgotten: Collection[str],
+    numbers: Mapping[tuple[str, str], Collection[int]],
+) -> None:
     """Find forks, predecessors that were replaced, and numbers that no copy at hand has."""
-    for chain in chains_of(history.snapshots).values():
+    for key, chain in chains_of(history.snapshots).items():
         for number, twins in chain.items():
             for snapshot in twins:
                 holders = _holders(history, reports, snapshot)
@@ -258,8 +265,8 @@ def _judge_chains(history: History, reports: Mapping[str, CopyReport], forgotten
                         f"{snapshot.name}: follows snapshot {previous}, which is gone, and another stands in its place"
                     )
                     _add(holders, "untrusted", text)
-        for gap in gaps_in(chain, forgotten):
-            text = f"{gap} is at none of these copies, though number {gap.last + 1} is"
+        for gap in gaps_in(chain, forgotten, numbers.get(key, ())):
+            text = f"{gap} is at none of these copies, though number {gap.after.manifest.sequence} is"
             _add(_holders(history, reports, gap.after), "removed", text)
 
 

@@ -2,7 +2,7 @@
 
 Invariants: judged by signed numbers and ids alone, never by clocks. Two snapshots with one number are a fork when they
 say different things; one text that was wrapped anew under another name is none, for anybody can do that. A number that
-no snapshot carries is a gap, unless the snapshot that should carry it was forgotten by a mark.
+no snapshot carries is a gap, unless a mark forgets the snapshot that carried it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Gap:
         """The numbers with the id of the last of them, as far as it is known."""
         manifest = self.after.manifest
         span = f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
-        return f"number {span} of {manifest.source} on {manifest.host} ({(manifest.previous or '')[:8] or '?'})"
+        known = manifest.previous if self.last == manifest.sequence - 1 else None
+        return f"number {span} of {manifest.source} on {manifest.host} ({(known or '')[:8] or '?'})"
 
 
 def chains_of(snapshots: Iterable[Snapshot]) -> Mapping[tuple[str, str], Chain]:
@@ -46,10 +47,26 @@ def is_fork(twins: Sequence[Snapshot]) -> bool:
     return len(twins) > 1 and len({manifests.encode(each.manifest) for each in twins}) > 1
 
 
-def gaps_in(chain: Chain, forgotten: Collection[str] = ()) -> Iterator[Gap]:
-    """The gaps of a chain. What a mark forgets is none, nor what came before it: retention begins with the oldest."""
+def gaps_in(chain: Chain, forgotten: Collection[str] = (), numbers: Collection[int] = ()) -> Iterator[Gap]:
+    """The gaps of a chain. What marks forget is none: `forgotten` are ids, `numbers` what those of this chain carry."""
     last = 0
     for number, twins in chain.items():
-        if number > last + 1 and not any(each.manifest.previous in forgotten for each in twins):
-            yield Gap(last + 1, number - 1, twins[0])
+        is_excused = any(each.manifest.previous in forgotten for each in twins)
+        missing = [each for each in range(last + 1, number) if each not in numbers]
+        if is_excused and missing and missing[-1] == number - 1:
+            missing.pop()
+        for first, end in _stretches(missing):
+            yield Gap(first, end, twins[0])
         last = number
+
+
+def _stretches(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each unbroken stretch of rising numbers."""
+    first = last = 0
+    for number in numbers:
+        if last and number > last + 1:
+            yield first, last
+            first = 0
+        first, last = first or number, number
+    if last:
+        yield first, last

@@ -14,7 +14,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -48,6 +48,8 @@ class Mark:
     reason: str = ""
     lifts: Sequence[str] = ()
     objects: Sequence[str] = ()
+    places: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
+    """Of a `forget`: host, source and number of each snapshot by its id; so what else is gone from a chain shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,16 @@ class Marks:
     def forgotten(self) -> frozenset[str]:
         """The ids of snapshots that were forgotten."""
         return frozenset(self.forgotten_by())
+
+    def forgotten_numbers(self) -> dict[tuple[str, str], set[int]]:
+        """The numbers of the forgotten snapshots, by (host, source), as far as marks tell them."""
+        numbers: dict[tuple[str, str], set[int]] = {}
+        for snapshot, marks in self.forgotten_by().items():
+            for each in marks:
+                if snapshot in each.mark.places:
+                    host, source, number = each.mark.places[snapshot]
+                    numbers.setdefault((host, source), set()).add(number)
+        return numbers
 
     def forgotten_by(self) -> dict[str, list[Marked]]:
         """The marks that forget each snapshot, by its id."""
@@ -165,7 +177,8 @@ def encode(mark: Mark) -> bytes:
             "until": None if mark.until is None else time_text(mark.until),
             "reason": mark.reason,
             "lifts": sorted(mark.lifts),
-            "objects": sorted(mark.objects),
+            **({"objects": sorted(mark.objects)} if mark.objects else {}),
+            **({"places": {key: list(each) for key, each in mark.places.items()}} if mark.places else {}),
         }
     )
 
@@ -186,10 +199,17 @@ def decode(payload: bytes) -> Mark:
             until=None if until is None else time_of(until),
             reason=str(value["reason"]),
             lifts=[check_digest(each) for each in value["lifts"]],
-            objects=[_check_object(each) for each in value["objects"]],
+            objects=[_check_object(each) for each in value.get("objects", ())],
+            places={check_digest(key): _place(*each) for key, each in value.get("places", {}).items()},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Damaged(f"malformed mark: {error}") from error
+
+
+def _place(host: object, source: object, number: object) -> tuple[str, str, int]:
+    if not isinstance(number, int):
+        raise ValueError(f"expected the number of a snapshot, got {str(number)[:80]!r}")
+    return check_label(host), check_label(source), number
 
 
 def _check_object(name: object) -> str:

@@ -51,10 +51,15 @@ class Where:
 
 @dataclass(slots=True)
 class Plan:
-    """What to condemn, the condemned to pardon with the marks that name them, and what goes where."""
+    """What to condemn, the condemned to pardon with the marks that name them, and what goes where.
+
+    `young` are objects that no snapshot needs either, but which are too young to be condemned.
+    """
 
     condemn: list[str] = field(default_factory=list)
     condemn_bytes: int = 0
+    young: int = 0
+    young_bytes: int = 0
     pardon: dict[str, list[Marked]] = field(default_factory=dict)
     where: dict[str, Where] = field(default_factory=dict)
 
@@ -77,15 +82,18 @@ def plan(facts: Facts, *, now: datetime, grace: timedelta) -> Plan:
     """Judge every object of every copy."""
     condemned = facts.marks.condemned_by()
     made = Plan(pardon={name: marks for name, marks in sorted(condemned.items()) if name in facts.needed})
-    fresh = _to_condemn(facts, condemned, now, grace)
-    made.condemn, made.condemn_bytes = sorted(fresh), sum(fresh.values())
+    old, young = _unneeded(facts, condemned, now, grace)
+    made.condemn, made.condemn_bytes = sorted(old), sum(old.values())
+    made.young, made.young_bytes = len(young), sum(young.values())
     for destination, listing in facts.listings.items():
         made.where[destination] = _at(facts, listing, condemned, now, grace)
     return made
 
 
-def _to_condemn(facts: Facts, condemned: Collection[str], now: datetime, grace: timedelta) -> dict[str, int]:
-    """Objects that no snapshot needs and that are old wherever they are, with the bytes they take in all."""
+def _unneeded(
+    facts: Facts, condemned: Collection[str], now: datetime, grace: timedelta
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Objects that no snapshot needs, with the bytes they take in all: those old wherever they are, and the others."""
     found: dict[str, int] = {}
     young: set[str] = set()
     for listing in facts.listings.values():
@@ -95,7 +103,10 @@ def _to_condemn(facts: Facts, condemned: Collection[str], now: datetime, grace: 
             if now.timestamp() - info.modified < grace.total_seconds():
                 young.add(name)
             found[name] = found.get(name, 0) + info.size
-    return {name: size for name, size in found.items() if name not in young}
+    return (
+        {name: size for name, size in found.items() if name not in young},
+        {name: size for name, size in found.items() if name in young},
+    )
 
 
 def _at(

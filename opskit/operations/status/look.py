@@ -40,7 +40,17 @@ def look(host: Host, stores: Mapping[str, Store], sources: Collection[str], main
     copies, absent = open_copies(stores, host.repository)
     history, marks = _load(host, copies, maintainers, notes)
     torn = frozenset((destination, name) for destination, name, _ in drop_torn(copies))
-    seen = Seen(copies, absent, history, heads, _verified(host, notes), marks.forgotten(), torn, notes)
+    seen = Seen(
+        copies,
+        absent,
+        history,
+        heads,
+        _verified(host, notes),
+        marks.forgotten(),
+        marks.forgotten_numbers(),
+        torn,
+        notes,
+    )
     seen.locked = {copy.destination: until for copy in copies if (until := _locked_until(host, seen, copy, sources))}
     if seen.verified is not None:
         try:

@@ -8,7 +8,7 @@ its state. Damage inside objects is known from the last verify alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -110,6 +110,7 @@ class Seen:
     heads: Heads | None = None
     verified: Verified | None = None
     forgotten: frozenset[str] = frozenset()
+    forgotten_numbers: Mapping[tuple[str, str], Collection[int]] = field(default_factory=dict)
     torn: frozenset[tuple[str, str]] = frozenset()
     """(destination, object) of what is listed, but not whole."""
     notes: list[str] = field(default_factory=list)
@@ -154,7 +155,8 @@ def gaps_of(seen: Seen, source: str, host: str) -> list[Gap]:
     chain = chains_of(seen.history.of(source, host)).get((host, source), {})
     here = {copy.id for copy in seen.copies}
     away = seen.heads.newest(host, source, without=here) if seen.heads else None
-    return [gap for gap in gaps_in(chain, seen.forgotten) if away is None or away.sequence < gap.first]
+    gaps = gaps_in(chain, seen.forgotten, seen.forgotten_numbers.get((host, source), ()))
+    return [gap for gap in gaps if away is None or away.sequence < gap.first]
 
 
 def _forked(snapshots: Sequence[Snapshot]) -> frozenset[str]:
