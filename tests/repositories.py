@@ -87,6 +87,7 @@ class Lab:
     workers: int = 1
     pictures: dict[str, Picture] = field(default_factory=dict)
     """What each snapshot must restore to, by object name."""
+    label: str = HOST
 
     def create(self) -> Lab:
         """Make the repository at every store."""
@@ -106,7 +107,7 @@ class Lab:
         return copies.identity(self.repository, datetime(2026, 11, 21, tzinfo=UTC))
 
     def host(self) -> Host:
-        return Host(HOST, self.keys.identity(), self.state, self.repository, self.now, self.boottime)
+        return Host(self.label, self.keys.identity(), self.state, self.repository, self.now, self.boottime)
 
     @contextmanager
     def session(self, stores: Mapping[str, Store] | None = None) -> Iterator[Session]:
