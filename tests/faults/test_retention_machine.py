@@ -260,6 +260,6 @@ def test_no_acknowledged_snapshot_is_lost_in_many_histories(machine: type[RuleBa
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck),
+            max_examples=25, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
