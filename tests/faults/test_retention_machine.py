@@ -62,7 +62,6 @@ class World:
 
     keys: Keys
     folder: Path
-    minutes: int = 0
     away: str = ""
     stores: dict[str, Store] = field(default_factory=dict)
     labs: dict[str, Lab] = field(default_factory=dict)
@@ -70,16 +69,16 @@ class World:
 
     def __post_init__(self) -> None:
         for name in COPIES:
-            self.stores[name] = MemoryStore(lambda: self.lab("web").now().timestamp(), location=name)
+            self.stores[name] = MemoryStore(lambda: self.labs["web"].now().timestamp(), location=name)
         for host in HOSTS:
             (self.folder / host).mkdir()
             self.labs[host] = Lab(self.keys, self.folder / f"state-{host}", self.stores, label=host)
         self.labs["web"].create()
 
-    def lab(self, host: str) -> Lab:
-        lab = self.labs[host]
-        lab.minutes = self.minutes
-        return lab
+    def wait(self, minutes: int) -> None:
+        """Let time pass for everybody, in the midst of runs too."""
+        for lab in self.labs.values():
+            lab.minutes += minutes
 
     def reachable(self) -> dict[str, Store]:
         return {name: store for name, store in self.stores.items() if name != self.away}
@@ -105,7 +104,7 @@ class World:
         """One run; it may be refused, but what it reports is acknowledged."""
         root = self.folder / host
         (root / "file").write_bytes(noise(content, 2000))
-        lab = self.lab(host)
+        lab = self.labs[host]
         try:
             with lab.session(self.reachable()) as session:
                 job = Job(SOURCE, Interrupted(root, meanwhile))
@@ -119,7 +118,7 @@ class World:
 
     def forget(self, host: str, rules: Rules) -> None:
         look = self.look()
-        now = self.lab(host).now()
+        now = self.labs[host].now()
         for chain in judge_chains(look.copies, look.history.snapshots, look.marks, rules, now=now):
             if chain.forgotten:
                 publish(self.keys.identity(), look.copies, forget_mark(REPOSITORY, host, now, chain.forgotten, "test"))
@@ -129,7 +128,7 @@ class World:
         forgotten = look.marks.forgotten()
         found = [each for each in look.history.snapshots if each.id in forgotten]
         if found:
-            mark = remember_mark(REPOSITORY, host, self.lab(host).now(), look.marks, found[-1:])
+            mark = remember_mark(REPOSITORY, host, self.labs[host].now(), look.marks, found[-1:])
             publish(self.keys.identity(), look.copies, mark)
 
     def prune(self, host: str, meanwhile: Callable[[], None] = lambda: None) -> None:
@@ -140,11 +139,11 @@ class World:
             calls += 1
             if calls == 2:  # after the look, before the first deletion
                 meanwhile()
-            return self.minutes * 60.0
+            return self.labs[host].boottime()
 
         prune(
             self.look, self.keys.identity(), Limits(GRACE),
-            repository=REPOSITORY, host=host, now=self.lab(host).now, boottime=boottime,
+            repository=REPOSITORY, host=host, now=self.labs[host].now, boottime=boottime,
         )  # fmt: skip
 
     def sync(self) -> None:
@@ -190,7 +189,7 @@ def machine(throwaway_keys: Keys, scratch: Path) -> type[RuleBasedStateMachine]:
 
         @rule(host=st.sampled_from(HOSTS), content=st.integers(0, 3))
         def back_up(self, host: str, content: int) -> None:
-            self.world.minutes += 1
+            self.world.wait(1)
             self.world.back_up(host, content)
 
         @rule(host=st.sampled_from(HOSTS), content=st.integers(0, 3), hours=st.integers(0, 80), order=st.booleans())
@@ -201,10 +200,10 @@ def machine(throwaway_keys: Keys, scratch: Path) -> type[RuleBasedStateMachine]:
                 if order:
                     self.world.forget(other, Rules(last=1))
                     self.world.prune(other)
-                self.world.minutes += hours * 60
+                self.world.wait(hours * 60)
                 self.world.prune(other)
 
-            self.world.minutes += 1
+            self.world.wait(1)
             self.world.back_up(host, content, meanwhile)
 
         @rule(host=st.sampled_from(HOSTS), keep=st.integers(1, 3))
@@ -221,12 +220,12 @@ def machine(throwaway_keys: Keys, scratch: Path) -> type[RuleBasedStateMachine]:
 
         @rule(host=st.sampled_from(HOSTS), content=st.integers(0, 3))
         def prune_while_the_other_backs_up(self, host: str, content: int) -> None:
-            self.world.minutes += 1
+            self.world.wait(1)
             self.world.prune(host, lambda: self.world.back_up(HOSTS[host == HOSTS[0]], content))
 
         @rule(hours=st.integers(1, 100))
         def wait(self, hours: int) -> None:
-            self.world.minutes += hours * 60
+            self.world.wait(hours * 60)
 
         @rule(name=st.sampled_from(["", *COPIES]))
         def take_away(self, name: str) -> None:
