@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opskit.cli.backup_progress import Shown
     from opskit.config.model import Config
     from opskit.errors import OpskitError
+    from opskit.operations.alarms import Limits
     from opskit.operations.backup import Job
     from opskit.operations.outcome import Result
     from opskit.operations.session import Host, Session
@@ -120,6 +121,7 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
         force_read=force_read,
         config=config.as_given(),
         keys=wiring.public_keys_of(config, host.identity),
+        alarms=_limits(config),
         kit={**recovery.digests(), names.REPOSITORY: names.sha256(read_repository(config.state_dir) or b"")},
     )
     results = []
@@ -139,8 +141,16 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
     if context.json:
         context.write_json([_as_json(result) for result in results])
     failures = [result.failure.exit_code for result in results if result.failure is not None]
-    code = max(failures, default=0 if all(result.is_good for result in results) else 3)
+    is_odd = config.alarms.fail and any(result.alarms for result in results)
+    code = max(failures, default=0 if all(result.is_good for result in results) and not is_odd else 3)
     return judged(event, code, sources=[_in_audit(result) for result in results])
+
+
+def _limits(config: Config) -> Limits:
+    from opskit.operations.alarms import Limits
+
+    alarms = config.alarms
+    return Limits(alarms.shrink_percent, alarms.change_percent, alarms.entropy)
 
 
 def _note_rollbacks(session: Session, sources: Sequence[str], event: Event) -> None:
@@ -217,6 +227,7 @@ def _as_json(result: Result) -> dict[str, object]:
         "errors": result.errors,
         "destinations": result.destinations,
         **({"locked": locked} if locked else {}),
+        **({"alarms": list(result.alarms)} if result.alarms else {}),
     }
 
 
@@ -224,6 +235,10 @@ def _tell(context: Context, result: Result, told: set[str]) -> None:
     """Tell what became of a source; what `told` has was told of a source before."""
     from opskit.cli.render import counted, human_bytes, human_duration, printable, table
 
+    for alarm in result.alarms:
+        context.warning(f"{result.source}: ALARM: {alarm}")
+    if result.alarms:
+        context.hint("if this was not meant: opskit diff shows what changed, and older snapshots are untouched")
     if context.quiet and result.is_good:
         return
     if result.failure is not None:

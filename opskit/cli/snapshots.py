@@ -77,6 +77,7 @@ def _as_json(snapshot: Snapshot, history: History) -> dict[str, object]:
         "sequence": manifest.sequence,
         "tags": list(manifest.tags),
         "unreadable": manifest.unreadable,
+        "alarms": list(manifest.alarms),
     }
 
 
@@ -96,6 +97,7 @@ def _row(snapshot: Snapshot, history: History, *, is_forgotten: bool) -> tuple[s
 
     manifest = snapshot.manifest
     notes = [] if manifest.complete else [f"incomplete: {manifest.unreadable:,} unreadable"]
+    notes += [f"ALARM: {printable(alarm)}" for alarm in manifest.alarms[:1]]
     notes += ["forgotten"] if is_forgotten else []
     return (
         snapshot.id[:8],

@@ -260,6 +260,20 @@ class Retention(Entry):
     )
 
 
+_Percent = Annotated[int, Between(0, 100)]
+
+
+class Alarms(Entry):
+    """What is odd about a backup, beside the one before it. An alarm is told and kept in the snapshot."""
+
+    shrink_percent: _Percent = key("a source lost more than this of its files or bytes; 0: never odd", default=50)
+    change_percent: Annotated[int, Between(0, 1000)] = key(
+        "more than this is new, of what there was; 0: never odd", default=50
+    )
+    entropy: bool = key("new content does not compress where earlier content did", default=True)
+    fail: bool = key("a backup with an alarm ends with exit 3", default=False)
+
+
 class Keys(Entry):
     """OpenPGP keys by full fingerprint. Signers and maintainers default to the host's own key."""
 
@@ -301,6 +315,7 @@ class Config(Entry):
     destinations: Annotated[dict[Label, Destination], Rule.NOT_EMPTY] = key("where copies go, by name")
     policy: Policy = key("what `opskit status` demands of every source", default_factory=Policy)
     retention: Retention = key("which snapshots `opskit forget` keeps", default_factory=Retention)
+    alarms: Alarms = key("what is odd about a backup", default_factory=Alarms)
     keys: Keys = key("OpenPGP keys, by full fingerprint")
     performance: Performance = key("how much of the machine a backup takes", default_factory=Performance)
     given: Values = key("", default_factory=dict)

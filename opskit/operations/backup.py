@@ -19,6 +19,7 @@ from pathlib import Path
 from opskit import __version__
 from opskit.errors import Damaged, OpskitError, SourceError, StoreError, UnresolvedReference, together
 from opskit.log import logger
+from opskit.operations import alarms
 from opskit.operations import session as sessions
 from opskit.operations.locking import extend_lock
 from opskit.operations.outcome import Result
@@ -60,6 +61,8 @@ class Options:
     config: str = ""
     keys: str = ""
     kit: Mapping[str, str] = field(default_factory=dict)
+    alarms: alarms.Limits | None = None
+    """When a run is odd; None: never."""
 
 
 Watch = Callable[[str, Reading, ChunkWriter], None]
@@ -108,7 +111,8 @@ class _Run:
         with _remembering(session.last_tree(job.name)) as new_last:
             reading = self._read(job, new_last, snapshots[-1].manifest.bytes if snapshots else None)
             place, about = self._store_tree(job, reading)
-            snapshot = self._manifest(job, reading, place, started, snapshots)
+            new = writer.content_bytes - content, writer.stored_bytes - stored
+            snapshot = self._manifest(job, reading, place, started, snapshots, new)
             self._commit(snapshot[0], snapshot[1], snapshots)
             new_last.finish(about | {"generation": session.cache.new_generation(job.name)})
         session.cache.add_manifest(snapshot[0].name, snapshot[0].signer, manifests.encode(snapshot[0].manifest))
@@ -118,8 +122,7 @@ class _Run:
         session.heads.save()
         result = Result(
             job.name, snapshot[0].id, reading.files, reading.total_bytes,
-            writer.content_bytes - content, writer.stored_bytes - stored,
-            (self._clock_ns() - started_ns) / 1e9, reading.unchanged,
+            *new, (self._clock_ns() - started_ns) / 1e9, reading.unchanged, alarms=snapshot[0].manifest.alarms,
         )  # fmt: skip
         self._judge(result, reading, snapshot[0], snapshots)
         self._lock(result, snapshot[0])
@@ -178,9 +181,11 @@ class _Run:
         return place, {"root": digest, "pack": place[0], "member": place[1]}
 
     def _manifest(
-        self, job: Job, reading: Reading, place: tuple[int, int], started: datetime, snapshots: Sequence[Snapshot]
-    ) -> tuple[Snapshot, bytes]:
-        session, host = self._session, self._host
+        self, job: Job, reading: Reading, place: tuple[int, int], started: datetime, snapshots: Sequence[Snapshot],
+        new: tuple[int, int],
+    ) -> tuple[Snapshot, bytes]:  # fmt: skip
+        session, host, limits = self._session, self._host, self._options.alarms
+        counts = alarms.Counts(reading.files, reading.total_bytes, *new)
         there = session.present()
         runs = runs_needed(session.cache, session.live, reading.packs, there)
         sequence, previous = self._follow(job.name, snapshots)
@@ -192,6 +197,7 @@ class _Run:
             runs=move_to_lists(runs, self._storing.put, session.marks.condemned_by()), kit=dict(self._options.kit),
             files=reading.files, entries=reading.entries, bytes=reading.total_bytes,
             unreadable=reading.unreadable, complete=reading.unreadable == 0, writer=f"opskit {__version__}",
+            new_bytes=new[0], stored_bytes=new[1], alarms=alarms.judge(counts, snapshots, limits) if limits else (),
         )  # fmt: skip
         payload = manifests.encode(manifest)
         data = self._identity.keyring.sign(payload, self._identity.host_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -30,6 +31,8 @@ class Result:
     put_bytes: dict[str, int] = field(default_factory=dict)
     locked: dict[str, datetime] = field(default_factory=dict)
     failure: OpskitError | None = None
+    alarms: Sequence[str] = ()
+    """What was odd beside the snapshots before."""
     held: int = 0
     """At how many destinations the new snapshot is, whole."""
 

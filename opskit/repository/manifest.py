@@ -45,7 +45,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One snapshot of one source. Times are UTC; `bytes` is the sum of file sizes."""
+    """One snapshot of one source. Times are UTC; `bytes` is the sum of file sizes.
+
+    `new_bytes` of content were stored for it, in `stored_bytes`; `alarms` are sentences about what was odd.
+    """
 
     repository: str
     host: str
@@ -65,6 +68,9 @@ class Manifest:
     unreadable: int
     complete: bool
     writer: str
+    new_bytes: int = 0
+    stored_bytes: int = 0
+    alarms: Sequence[str] = ()
 
     def object_names(self) -> Iterator[str]:
         """Every object this snapshot names directly (the packs inside pack lists come on top)."""
@@ -108,6 +114,9 @@ def encode(manifest: Manifest) -> bytes:
             "unreadable": manifest.unreadable,
             "complete": manifest.complete,
             "writer": manifest.writer,
+            **({"new_bytes": manifest.new_bytes} if manifest.new_bytes else {}),
+            **({"stored_bytes": manifest.stored_bytes} if manifest.stored_bytes else {}),
+            **({"alarms": list(manifest.alarms)} if manifest.alarms else {}),
         }
     )
 
@@ -147,6 +156,9 @@ def _manifest(value: dict[str, Any]) -> Manifest:
         unreadable=int(value["unreadable"]),
         complete=value["complete"] is True,
         writer=str(value["writer"]),
+        new_bytes=int(value.get("new_bytes", 0)),
+        stored_bytes=int(value.get("stored_bytes", 0)),
+        alarms=tuple(str(text) for text in value.get("alarms", ())),
     )
 
 

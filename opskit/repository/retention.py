@@ -2,7 +2,7 @@
 
 Invariants:
 - Whatever no rule keeps is dropped, but never the newest complete snapshot and what came after it, nor one that is
-  protected (held, or proved by a drill).
+  protected (held, or proved by a drill), nor the one before a snapshot with an alarm that stays.
 - A snapshot's place in the chain is its signed number; its time is only believed where it fits that place. One that is
   dated in the future, or before snapshots of lower numbers, is kept and takes no other's place: neither a clock that
   jumped nor somebody who back-dates can push good snapshots out.
@@ -78,6 +78,7 @@ def judge(
     for name, period in _PERIODS.items():
         periods = [period(each.snapshot.manifest.started.astimezone(zone)) for each in in_order]
         _keep_periods(in_order, periods, name, getattr(rules, name))
+    _keep_before_alarms(judged)
     return judged
 
 
@@ -114,6 +115,14 @@ def _keep_newest(in_order: Sequence[Judged]) -> None:
         each.reasons.append("newest complete" if each.snapshot.manifest.complete else "newer than any complete one")
         if each.snapshot.manifest.complete:
             return
+
+
+def _keep_before_alarms(judged: Sequence[Judged]) -> None:
+    """The snapshot before one with an alarm, as long as that one stays: it has what was perhaps destroyed."""
+    kept = [bool(each.reasons) for each in judged]
+    for before, each, is_kept in zip(judged, judged[1:], kept[1:], strict=False):
+        if is_kept and each.snapshot.manifest.alarms:
+            before.reasons.append(f"before number {each.snapshot.manifest.sequence}, which has an alarm")
 
 
 def _keep_last(in_order: Sequence[Judged], count: int) -> None:
