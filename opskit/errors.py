@@ -8,6 +8,7 @@ unreadable file) is a result, reported with exit code 3. The tree:
     ├── ConfigError                  2   the config cannot be used
     ├── ProgramMissing               2   an external program is absent or too old
     ├── SourceError                  4   a source is absent, or a source command failed
+    ├── Skipped                     75   a hook asks to leave something out for now
     ├── RepositoryNotFound          10   no repository at that place
     ├── SnapshotNotFound            10   no snapshot by that name
     ├── RepositoryLocked            11   another run holds the lock
@@ -73,6 +74,12 @@ class SourceError(OpskitError):
     """A source as a whole could not be read: its path is gone or its command failed."""
 
     exit_code = 4
+
+
+class Skipped(OpskitError):
+    """A hook asked to leave a source or a run out for now."""
+
+    exit_code = 75
 
 
 class RepositoryNotFound(OpskitError):

@@ -20,6 +20,7 @@ from opskit.config.model import CommandSource as CommandConfig
 from opskit.config.model import Config, Destination, LocalDestination, PathsSource, S3Bucket, S3Destination
 from opskit.errors import ConfigError, Damaged, OpskitError, RepositoryNotFound, UnresolvedReference, UsageError
 from opskit.gpg import Keyring, check_programs
+from opskit.hooks import Hooks
 from opskit.locations import bucket_at, is_bucket
 from opskit.operations.session import Host
 from opskit.repository.durable import write_durably
@@ -350,6 +351,17 @@ def source_of(name: str, config: Config) -> Source:
             skip=_own_folders(config),
         )
     raise UsageError(f"no source {name!r}; the config has {', '.join(config.sources) or 'none'}")
+
+
+def hooks_of(config: Config, source: str | None = None) -> Hooks:
+    """The commands around a run, or around one source."""
+    found = config.hooks if source is None else config.sources[source].hooks
+    if found is None:
+        return Hooks()
+    return Hooks(
+        found.before or (), found.after or (), found.on_error or (), found.timeout.total_seconds(),
+        env=_environment(os.environ), redact=log.redact,
+    )  # fmt: skip
 
 
 def stdin_source(filename: str) -> Source:

@@ -52,6 +52,7 @@ ROOMS = (
         ("errors", "encoding"),
         "the log must be judged and written whatever else is broken; wiring passes the rest in",
     ),
+    Room("hooks", ("errors", "log"), "commands around a run know nothing of backups; wiring brings them together"),
     Room("gpg", ("errors",), "the one owner of gpg is a tool of the format, and does not know the format"),
     Room("config", ("errors", "secrets.reference"), "the schema describes; wiring makes objects of it"),
     Room("locations", ("errors", "config"), "what is typed for a place becomes what the config says of it, no more"),

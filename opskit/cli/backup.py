@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,14 +66,16 @@ def backup(
         host.identity.keyring.begin_listing()
         try:
             jobs = _jobs(config, sources or [], tag or [], stdin)
-            try:
-                return _run(context, config, host, jobs, event, force_read=force_read)
-            except CacheError:
-                # it is disposable: start it anew, once (standard input cannot be read again)
-                remove_cache(host)
-                if stdin is not None:
-                    raise
-                return _run(context, config, host, jobs, event, force_read=force_read)
+            with wiring.hooks_of(config).around({"OPSKIT_HOST": config.host}) as problems:
+                try:
+                    code = _run(context, config, host, jobs, event, force_read=force_read)
+                except CacheError:
+                    # it is disposable: start it anew, once (standard input cannot be read again)
+                    remove_cache(host)
+                    if stdin is not None:
+                        raise
+                    code = _run(context, config, host, jobs, event, force_read=force_read)
+            return _with_hooks(context, event, code, problems)
         finally:
             host.identity.keyring.close()
 
@@ -92,8 +95,22 @@ def _jobs(config: Config, names: list[str], tags: list[str], stdin: str | None) 
     if not chosen:
         raise UsageError("the config has no sources", hint="opskit init --source NAME=PATH adds one")
     return [
-        Job(name, wiring.source_of(name, config), (*config.sources[name].tags, *tags)) for name in dict.fromkeys(chosen)
-    ]
+        Job(
+            name, wiring.source_of(name, config), (*config.sources[name].tags, *tags),
+            partial(wiring.hooks_of(config, name).around, {"OPSKIT_HOST": config.host, "OPSKIT_SOURCE": name}),
+        )
+        for name in dict.fromkeys(chosen)
+    ]  # fmt: skip
+
+
+def _with_hooks(context: Context, event: Event, code: int, problems: list[str]) -> int:
+    """The exit code, where hooks of the whole run may have failed."""
+    from opskit.cli.auditing import judged
+    from opskit.cli.render import printable
+
+    for problem in problems:
+        context.warning(printable(problem))
+    return judged(event, max(code, 3), hooks=problems) if problems else code
 
 
 def _judge(tags: list[str]) -> None:
@@ -112,6 +129,7 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
     from opskit import wiring
     from opskit.cli.auditing import judged
     from opskit.cli.suspicions import rejected
+    from opskit.errors import Skipped
     from opskit.operations.backup import Options, backup
     from opskit.repository import names, recovery
     from opskit.repository.identity import read_repository
@@ -141,6 +159,7 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
     if context.json:
         context.write_json([_as_json(result) for result in results])
     failures = [result.failure.exit_code for result in results if result.failure is not None]
+    failures = [code for code in failures if code != Skipped.exit_code] or failures  # a skip hides no failure
     is_odd = config.alarms.fail and any(result.alarms for result in results)
     code = max(failures, default=0 if all(result.is_good for result in results) and not is_odd else 3)
     return judged(event, code, sources=[_in_audit(result) for result in results])

@@ -128,8 +128,18 @@ class Verify(Entry):
     all: Argv | None = key("argv run once in the restored folder", default=None)
 
 
+class Hooks(Entry):
+    """Commands around a backup, or around one source. They find OPSKIT_SOURCE, OPSKIT_ERROR and so on set."""
+
+    before: Argv | None = key("run first; exit 75 skips this for now, any other but 0 fails it", default=None)
+    after: Argv | None = key("run at the end, failed or not, wherever `before` ended well", default=None)
+    on_error: Argv | None = key("run when it failed, with the reason in OPSKIT_ERROR", default=None)
+    timeout: Duration = key("how long each may take before it is killed", default=Duration.parse("10m"))
+
+
 class _Source(Entry):
     verify: Verify | None = key("commands that judge restored data; exit 0 means good", default=None)
+    hooks: Hooks | None = key("commands around the backup of this source", default=None)
     tags: tuple[TagLabel, ...] = key("tags of each snapshot of this source", default=())
 
 
@@ -316,6 +326,7 @@ class Config(Entry):
     policy: Policy = key("what `opskit status` demands of every source", default_factory=Policy)
     retention: Retention = key("which snapshots `opskit forget` keeps", default_factory=Retention)
     alarms: Alarms = key("what is odd about a backup", default_factory=Alarms)
+    hooks: Hooks = key("commands around each `opskit backup`", default_factory=Hooks)
     keys: Keys = key("OpenPGP keys, by full fingerprint")
     performance: Performance = key("how much of the machine a backup takes", default_factory=Performance)
     given: Values = key("", default_factory=dict)

@@ -65,7 +65,7 @@ def add_entries(text: str, sources: Mapping[str, Source], destinations: Mapping[
 
 
 def _section(name: str, value: object) -> list[str]:
-    plain = _plain(value, with_defaults=name in {"policy", "retention", "keys"})
+    plain = _plain(value, with_defaults=name in {"policy", "retention", "alarms", "keys"})
     if not isinstance(plain, dict) or not plain:
         return [f"{name}: {_flow(plain)}"]
     comments = _comments(value)

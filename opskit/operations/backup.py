@@ -11,13 +11,13 @@ disks that are swapped in and out would never agree otherwise. Such a copy is *b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from opskit import __version__
-from opskit.errors import Damaged, OpskitError, SourceError, StoreError, UnresolvedReference, together
+from opskit.errors import Damaged, OpskitError, Skipped, SourceError, StoreError, UnresolvedReference, together
 from opskit.log import logger
 from opskit.operations import alarms
 from opskit.operations import session as sessions
@@ -41,11 +41,15 @@ log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One source to back up, and the tags its snapshot gets."""
+    """One source to back up, and the tags its snapshot gets.
+
+    `around` makes what its backup runs inside of, which gives a list of what failed beside it, complete at the end.
+    """
 
     name: str
     source: Source
     tags: Sequence[str] = ()
+    around: Callable[[], AbstractContextManager[list[str]]] = lambda: nullcontext([])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +78,17 @@ def backup(
 ) -> Iterator[Result]:
     """Back up the jobs in turn, yielding each result once its snapshot is committed.
 
-    A source that fails as a whole has a result with `failure` and no snapshot; the others go on. Raises NoKey,
-    CacheError, and the first copy's StoreError when no copy works any more.
+    A source that fails as a whole, or that a hook asks to skip, has a result with `failure` and no snapshot; the others
+    go on. Raises NoKey, CacheError, and the first copy's StoreError when no copy works any more.
     """
     with _Run(session, options, clock_ns, watch) as run:
         for job in jobs:
             try:
-                yield run.back_up(job)
-            except (SourceError, UnresolvedReference) as error:
+                with job.around() as problems:
+                    result = run.back_up(job)
+                result.errors += problems
+                yield result
+            except (Skipped, SourceError, UnresolvedReference) as error:
                 yield Result(job.name, errors=[str(error)], failure=error)
 
 

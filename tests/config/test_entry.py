@@ -51,5 +51,5 @@ def test_every_entry_has_its_own_defaults() -> None:
 
 def test_what_is_inherited_is_known() -> None:
     """Keys that all kinds of sources share belong to each of them, before its own."""
-    assert list(PathsSource.known_keys())[:3] == ["verify", "tags", "paths"]
+    assert list(PathsSource.known_keys())[:4] == ["verify", "hooks", "tags", "paths"]
     assert repr(DISK).startswith("LocalDestination(path=PosixPath('/backup'), medium='disk'")
