@@ -11,6 +11,7 @@ disks that are swapped in and out would never agree otherwise. Such a copy is *b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -224,7 +225,8 @@ class _Run:
         session = self._session
         self._storing.wait()
         if session.is_old():
-            self._look_again(snapshot)
+            session.refresh()
+        self._require_uncondemned(snapshot)
         marks = session.marks
         self._synced = {}
         for copy in session.working() if not marks.unreadable() else ():  # one of them may forget what would come back
@@ -232,7 +234,7 @@ class _Run:
                 copy, session.working(), older,
                 before=[each.name for each in marks.marks],
                 forgotten=marks.forgotten(), condemned=marks.condemned_by().keys(),
-                workers=self._options.workers, quick=True,
+                workers=self._options.workers, quick=True, look_again=self._look_again,
             )  # fmt: skip
         for copy in session.working():
             self._commit_to(copy, snapshot, data)
@@ -240,10 +242,14 @@ class _Run:
             failures = {copy.destination: copy.failed for copy in session.copies if copy.failed}
             raise together(failures) if failures else StoreError("no copy has everything the new snapshot needs")
 
-    def _look_again(self, snapshot: Snapshot) -> None:
-        """After a long run: what the snapshot needs may have been condemned, and gone where it was found before."""
+    def _look_again(self) -> AbstractSet[str]:
+        """What is condemned, by a listing that is not too old: what was found may be condemned by now, or gone."""
+        if self._session.is_old():
+            self._session.refresh()
+        return self._session.marks.condemned_by().keys()
+
+    def _require_uncondemned(self, snapshot: Snapshot) -> None:
         session = self._session
-        session.refresh()
         condemned = session.marks.condemned_by().keys() & set(objects_of(snapshot.manifest, session.get))
         if condemned:
             raise StoreError(
@@ -252,15 +258,27 @@ class _Run:
             )
 
     def _commit_to(self, copy: Copy, snapshot: Snapshot, data: bytes) -> None:
-        session = self._session
         try:
-            for name in lacking(copy, snapshot, session.get):
-                copy.put(name, session.get(name))
+            self._complete(copy, snapshot)
             copy.put(snapshot.name, data)
             log.info("snapshot committed", destination=copy.destination, snapshot=snapshot.name)
         except OpskitError as error:
             copy.failed = error
             log.info("copy failed", destination=copy.destination, reason=str(error))
+
+    def _complete(self, copy: Copy, snapshot: Snapshot) -> None:
+        """Put what a copy lacks, until a listing that is not too old shows all of it there; raises StoreError."""
+        session = self._session
+        is_settled = False
+        while not is_settled:
+            for name in lacking(copy, snapshot, session.get):
+                copy.put(name, session.get(name))
+            is_settled = not session.is_old()
+            if not is_settled:
+                session.refresh()
+            if copy.failed is not None:
+                raise copy.failed
+        self._require_uncondemned(snapshot)
 
     def _lock(self, result: Result, snapshot: Snapshot) -> None:
         session = self._session

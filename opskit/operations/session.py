@@ -25,7 +25,7 @@ from opskit.repository.cache import FOREIGN, Cache, PackRow, open_or_replace, re
 from opskit.repository.copy import Copy, get_from, open_copy
 from opskit.repository.heads import GoneBack, Heads, gone_back
 from opskit.repository.identity import Identity
-from opskit.repository.locating import packs_of
+from opskit.repository.locating import is_usable, packs_of
 from opskit.repository.manifest import Manifest
 from opskit.repository.marks import Marks, load_marks
 from opskit.repository.threads import end
@@ -84,7 +84,7 @@ class Session:
         return self.host.boottime() - self.listed > LISTING_IS_GOOD_FOR
 
     def refresh(self) -> None:
-        """List the working copies anew and read the marks again."""
+        """List the working copies and read the marks anew; what is gone or condemned by now is live no more."""
         self.listed = self.host.boottime()
         for copy in self.working():
             try:
@@ -93,6 +93,9 @@ class Session:
                 copy.failed = error
         _drop_torn(self)
         _load_marks(self)
+        self.live.clear()
+        self.unindexed.clear()
+        _find_live(self)
 
     def present(self) -> set[str]:
         """The names that a new snapshot may refer to: listed at some copy, and not condemned."""
@@ -233,7 +236,7 @@ def _find_live(session: Session) -> None:
         run = runs.get(row.run)
         if run is None or names.pack(row.name) not in there or names.key(run.key) not in there:
             continue
-        if not any(names.index(name) in there for name, _ in described.get(row.no, ())):
+        if not any(is_usable(name, runs.get(writer), there) for name, writer in described.get(row.no, ())):
             if session.cache.unindexed_ids(row.no) is None:
                 continue  # nothing tells what is in it: its chunks are stored again
             session.unindexed.append(row.no)

@@ -91,15 +91,17 @@ def sync(
     workers: int = 2,
     quick: bool = False,
     progress: Progress = lambda size: None,
+    look_again: Callable[[], AbstractSet[str]] | None = None,
 ) -> Synced:
     """Copy to `target` what it lacks of the snapshots, which come in the order of their sequence.
 
     `before` and `after` name objects to copy first and last (marks, evidence). `forgotten` are ids of snapshots not to
     copy, `condemned` names of objects that no snapshot which is new there may refer to. With `quick` a snapshot whose
-    manifest and directly named objects are listed counts as whole, whatever pack lists say. An error of the target is
-    kept in `target.failed`, and ends the work.
+    manifest and directly named objects are listed counts as whole, whatever pack lists say. `look_again` is asked
+    before each manifest is put: where much time has passed it lists the target anew, and it says what is condemned by
+    now. An error of the target is kept in `target.failed`, and ends the work.
     """
-    transfer = _Transfer(target, others, workers, progress)
+    transfer = _Transfer(target, others, workers, progress, look_again)
     try:
         transfer.copy_loose(before)
         for snapshot in snapshots:
@@ -123,8 +125,15 @@ def _is_whole(target: Copy, snapshot: Snapshot, quick: bool) -> bool:
 class _Transfer:
     """Copies objects to one target, `workers` at a time."""
 
-    def __init__(self, target: Copy, others: Sequence[Copy], workers: int, progress: Progress) -> None:
-        self._target, self._progress = target, progress
+    def __init__(
+        self,
+        target: Copy,
+        others: Sequence[Copy],
+        workers: int,
+        progress: Progress,
+        look_again: Callable[[], AbstractSet[str]] | None,
+    ) -> None:
+        self._target, self._progress, self._look_again = target, progress, look_again
         self._sources = [copy for copy in others if copy is not target and copy.failed is None]
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"sync-{target.destination}")
         self._read_list = lru_cache(maxsize=_LISTS_REMEMBERED)(lambda name: get_from([target, *self._sources], name))
@@ -164,12 +173,22 @@ class _Transfer:
             if was_there:
                 self.result.put_back += wanted
             else:
+                self._require_lasting(snapshot)
                 self._copy_all([snapshot.name])
         except OpskitError as error:
             self.result.lacking.append((snapshot, error))
             return
         if wanted or not was_there:
             self.result.snapshots.append(snapshot)
+
+    def _require_lasting(self, snapshot: Snapshot) -> None:
+        """Raise StoreError unless all that a snapshot needs is there and not condemned, though copying took long."""
+        if self._look_again is None:
+            return
+        self._require_uncondemned(snapshot, self._look_again())
+        if self._target.failed is not None:
+            raise self._target.failed
+        self._copy_all(lacking(self._target, snapshot, self._read_list))
 
     def _require_uncondemned(self, snapshot: Snapshot, condemned: AbstractSet[str]) -> None:
         """Raise StoreError where a prune may be about to delete what the snapshot needs."""

@@ -6,24 +6,32 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from opskit.repository import manifest as manifests
 from opskit.repository import names
-from opskit.repository.cache import Cache, PackRow
+from opskit.repository.cache import Cache, PackRow, RunRow
 from opskit.repository.manifest import MAX_INLINE_PACKS, Manifest, Run
 
 
-def runs_needed(cache: Cache, live: Mapping[int, PackRow], packs: Iterable[int], indexes_there: set[str]) -> list[Run]:
-    """The runs of a manifest that needs these packs, oldest first, with the index objects that describe them."""
+def runs_needed(cache: Cache, live: Mapping[int, PackRow], packs: Iterable[int], there: set[str]) -> list[Run]:
+    """The runs of a manifest that needs these packs, oldest first, with the index objects that describe them.
+
+    Index objects are named only where they are among the objects `there`, with the key object that opens them.
+    """
     described = cache.indexes()
     rows, packs_by_run, indexes_by_run = cache.runs(), dict[int, list[str]](), dict[int, set[str]]()
     for number in packs:
         row = live[number]
         packs_by_run.setdefault(row.run, []).append(row.name)
         for name, writer in described.get(number, ()):
-            if names.index(name) in indexes_there:
+            if is_usable(name, rows.get(writer), there):
                 indexes_by_run.setdefault(writer, set()).add(name)
     return [
         Run(rows[no].id, rows[no].key, sorted(indexes_by_run.get(no, ())), sorted(packs_by_run.get(no, ())))
         for no in sorted(packs_by_run.keys() | indexes_by_run.keys())
     ]
+
+
+def is_usable(index: str, writer: RunRow | None, there: Collection[str]) -> bool:
+    """Whether a manifest may name an index object: it is there, and the key object of the run that wrote it is."""
+    return writer is not None and names.index(index) in there and names.key(writer.key) in there
 
 
 def move_to_lists(

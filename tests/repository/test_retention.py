@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opskit.repository.cache import Cache, PackRow
+from opskit.repository.chains import chains_of, gaps_in
+from opskit.repository.locating import runs_needed
 from opskit.repository.manifest import Manifest, Snapshot
 from opskit.repository.retention import CLOCK_TOLERANCE, Judged, Rules, judge
 
@@ -144,3 +148,24 @@ def test_keeping_is_stable(rules: Rules, good: list[Snapshot]) -> None:
     assert all(each.reasons for each in again)
     wider = Rules(rules.last + 1, rules.hourly + 1, rules.daily + 1, rules.weekly + 1, rules.monthly + 1, 9, 4 * DAY)
     assert set(numbers(judged)) <= set(numbers(judge(good, wider, now=NOON, protected={}, zone=UTC)))
+
+
+def test_gaps_of_any_size() -> None:
+    """A signer may give any number: a gap is found without counting through it, around those that marks tell of."""
+    ((_, chain),) = chains_of([snapshot(3, NOON), snapshot(10**18, NOON)]).items()
+    gaps = [(each.first, each.last) for each in gaps_in(chain, numbers={1, 5, 6, 9, 10**18 - 1})]
+    assert gaps == [(2, 2), (4, 4), (7, 8), (10, 10**18 - 2)]
+
+
+def test_an_index_that_nothing_opens_is_not_named(tmp_path: Path) -> None:
+    """A manifest names an index object only where the key object of the run that wrote it is there, too."""
+    cache = Cache(tmp_path / "cache", "r")
+    packed, described = cache.add_run("1" * 32, "a" * 64), cache.add_run("2" * 32, "b" * 64)
+    row = PackRow(1, "c" * 64, packed, 9, 9)
+    cache.add_pack(row, [])
+    cache.add_index("d" * 64, described, [1])
+    there = {f"index/{'d' * 64}.gpg", f"keys/{'a' * 64}.asc"}
+    assert [each.id for each in runs_needed(cache, {1: row}, [1], there)] == ["1" * 32]
+    there.add(f"keys/{'b' * 64}.asc")
+    assert [each.indexes for each in runs_needed(cache, {1: row}, [1], there)] == [[], ["d" * 64]]
+    cache.close()
