@@ -52,21 +52,18 @@ def gaps_in(chain: Chain, forgotten: Collection[str] = (), numbers: Collection[i
     last = 0
     for number, twins in chain.items():
         is_excused = any(each.manifest.previous in forgotten for each in twins)
-        missing = [each for each in range(last + 1, number) if each not in numbers]
-        if is_excused and missing and missing[-1] == number - 1:
-            missing.pop()
-        for first, end in _stretches(missing):
-            yield Gap(first, end, twins[0])
+        if number > last + 1:  # never number by number: a signer can give any
+            excused = {*numbers, number - 1} if is_excused else numbers
+            for first, end in _stretches(last + 1, number - 1, excused):
+                yield Gap(first, end, twins[0])
         last = number
 
 
-def _stretches(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """First and last of each unbroken stretch of rising numbers."""
-    first = last = 0
-    for number in numbers:
-        if last and number > last + 1:
-            yield first, last
-            first = 0
-        first, last = first or number, number
-    if last:
+def _stretches(first: int, last: int, without: Collection[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each unbroken stretch between two numbers, without some."""
+    for number in sorted(each for each in without if first <= each <= last):
+        if first < number:
+            yield first, number - 1
+        first = number + 1
+    if first <= last:
         yield first, last
