@@ -157,6 +157,10 @@ class StoreRefused(StoreError):
     exit_code = 22
 
 
+class ClocksApart(StoreRefused):
+    """This host's clock and the destination's are too far apart."""
+
+
 class NotMounted(StoreError):
     """The destination must be a mounted medium and is not mounted."""
 

@@ -43,6 +43,7 @@ def prune(
     most_bytes = _bytes_in(most)
     with opened_for_copying(context, "" if dry_run else "prune", []) as (config, opened, event):
         code = 3 if warn_of_absent(context, opened) else 0
+        _require_clock(opened)
         identity = wiring.identity_of(config)
         with identity.keyring:
             result = prune_copies(
@@ -67,6 +68,15 @@ def _bytes_in(text: str | None) -> int | None:
     if found is None:
         raise UsageError(f"--max-delete: expected a size such as 500MB or 20GB, got {text!r}")
     return int(float(found[1]) * 1000 ** ["", "k", "M", "G", "T"].index(found[2]))
+
+
+def _require_clock(opened: Access) -> None:
+    """Raise ClocksApart where a destination could not be opened for that: folders would be pruned by a wrong clock."""
+    from opskit.errors import ClocksApart
+
+    for reason in opened.absent.values():
+        if isinstance(reason, ClocksApart):
+            raise reason
 
 
 def _look(config: Config, opened: Access) -> Look:
@@ -99,6 +109,12 @@ def _tell(context: Context, result: Pruned, *, dry_run: bool) -> None:
             context.write(f"{what} more are needed by no snapshot, and too young to be condemned: they are left alone")
         if made.pardon:
             context.write(f"{counted(len(made.pardon), 'object')} {would}pardoned: a snapshot needs them again")
+    for name, where in made.where.items():
+        for snapshot in where.last:
+            what = f"forgotten snapshot {snapshot.id[:8]} of {printable(snapshot.manifest.source)}"
+            context.message(f"{printable(name)}: {what} stays: there is no other complete one that is whole")
+        if where.last:
+            context.hint(f"opskit sync {printable(name)} brings newer ones")
     for name, reason in result.unmarked.items():
         context.warning(f"{printable(name)} did not take a mark: {printable(str(reason))}")
     for name, each in result.deleted.items():
@@ -151,6 +167,7 @@ def _of_copy(where: Where, deleted: Deleted | None) -> dict[str, object]:
         "due_bytes": where.delete_bytes,
         "waiting": len(where.waiting),
         "waiting_bytes": where.waiting_bytes,
+        "last": [each.id for each in where.last],
         "next_due": f"{where.next_due:%Y-%m-%dT%H:%M:%SZ}" if where.next_due else None,
         "deleted": deleted.objects if deleted else 0,
         "deleted_bytes": deleted.total_bytes if deleted else 0,

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from opskit.errors import Forged, NoKey, StoreError, StoreRefused
+from opskit.errors import ClocksApart, Forged, NoKey, OpskitError, StoreError, StoreRefused
 from opskit.gpg import verify as check_signature
+from opskit.operations.backup import Job, Options, backup
 from opskit.operations.forget import forget_mark, judge_chains, remember_mark, require_forgettable
 from opskit.operations.marking import publish
 from opskit.operations.pruning import Limits, Pruned, prune
 from opskit.operations.pruning.prune import LOOK_IS_GOOD_FOR, Look
 from opskit.operations.session import open_copies
+from opskit.operations.sync import sync
 from opskit.repository.copy import Copy
 from opskit.repository.history import load_history
 from opskit.repository.manifest import Snapshot
-from opskit.repository.marks import Marks, load_marks
+from opskit.repository.marks import HOLD, Mark, Marks, load_marks
 from opskit.repository.retention import Rules
+from opskit.sources.base import Entry, Problem
+from opskit.sources.files import FileSource
 from opskit.stores.base import Store
 from opskit.stores.memory import MemoryStore
 from tests.fakes import Crash, Fault, FaultyStore, When
-from tests.repositories import HOST, REPOSITORY, Lab, noise, picture, restored_below
+from tests.repositories import HOST, LONG_AGO, REPOSITORY, SOURCE, Lab, noise, picture, restored_below
 
 GRACE = timedelta(days=3)
 DAY = 24 * 60
@@ -274,17 +279,27 @@ def test_a_prune_that_slept_looks_again(two: Lab) -> None:
 
 
 def test_clocks_that_are_apart(two: Lab) -> None:
-    """Where the store's clock is not this host's, ages mean nothing: nothing is deleted there."""
+    """Where one store's clock is not this host's, this host's may be wrong: nothing is deleted anywhere."""
     forget(two, *two.history().snapshots[:3])
     run(two)
     two.minutes += 4 * DAY
     store = two.stores["b"]
     assert isinstance(store, MemoryStore)
     store._now = lambda: two.now().timestamp() + 600
-    before = everything(two, "b")
+    before = everything(two, "a"), everything(two, "b")
     result = run(two)
-    assert "apart" in str(result.deleted["b"].failure) and result.deleted["a"].objects
-    assert everything(two, "b") >= before
+    assert "apart" in str(result.deleted["a"].failure) and "apart" in str(result.deleted["b"].failure)
+    assert (everything(two, "a"), everything(two, "b")) == before
+
+
+def test_a_clock_that_is_behind(two: Lab) -> None:
+    """Where objects came in the future nothing is condemned: once the clock is set the mark would be old at once."""
+    forget(two, *two.history().snapshots[:3])
+    two.minutes -= 3 * DAY
+    before = everything(two, "a")
+    with pytest.raises(ClocksApart, match="expected a time in the past"):
+        run(two)
+    assert everything(two, "a") == before
 
 
 def test_the_limit_of_bytes(two: Lab) -> None:
@@ -370,3 +385,160 @@ def test_datetimes_are_utc(two: Lab) -> None:
     due = run(two).plan.where["a"].next_due
     assert due is not None and abs(due - (at + GRACE)) < timedelta(minutes=1) and due.tzinfo is not None
     assert isinstance(at, datetime) and at.tzinfo is UTC
+
+
+def test_a_copy_keeps_its_last_good_snapshot(two: Lab, source: Path) -> None:
+    """Marks may reach a copy before newer snapshots do: until then what it has last stays there, whole."""
+    snapshots = two.history().snapshots
+    (source / "changing").write_bytes(noise(9, 3000))
+    two.backup(source, {"a": two.stores["a"]})
+    forget(two, *snapshots)
+    run(two)
+    two.minutes += 4 * DAY
+    result = run(two, {"b": two.stores["b"]})
+    assert [each.id for each in result.plan.where["b"].last] == [snapshots[-1].id]
+    assert [each.id for each in two.history({"b": two.stores["b"]}).snapshots] == [snapshots[-1].id]
+    assert_all_restore(two)
+    run(two)
+    assert [each.manifest.sequence for each in two.history({"a": two.stores["a"]}).snapshots] == [6]
+    two.backup(source)
+    run(two)
+    assert [each.manifest.sequence for each in two.history({"b": two.stores["b"]}).snapshots] == [6, 7]
+    assert_all_restore(two)
+
+
+def test_a_last_snapshot_that_is_not_whole_keeps_nothing_from_going(two: Lab) -> None:
+    """What stays where all were forgotten is the newest that is whole there, and no other."""
+    snapshots = two.history().snapshots
+    run_of_last = snapshots[-1].manifest.runs[-1].packs[0]
+    two.stores["b"].delete(f"packs/{run_of_last[:2]}/{run_of_last}")
+    forget(two, *snapshots)
+    run(two)
+    two.minutes += 4 * DAY
+    run(two)
+    assert [each.manifest.sequence for each in two.history({"a": two.stores["a"]}).snapshots] == [5]
+    assert [each.manifest.sequence for each in two.history({"b": two.stores["b"]}).snapshots] == [4]
+    assert_all_restore(two)
+
+
+def test_what_is_held_and_forgotten_stays(two: Lab) -> None:
+    """A hold that reached the copies later than the mark that forgets is stronger."""
+    snapshots = two.history().snapshots
+    forget(two, *snapshots[:2])
+    run(two)
+    two.minutes += 4 * DAY
+    copies, _ = open_copies(two.stores, REPOSITORY)
+    publish(
+        two.keys.identity(), copies, Mark(HOLD, REPOSITORY, HOST, two.now().replace(microsecond=0), [snapshots[0].id])
+    )
+    run(two)
+    assert [each.id for each in two.history().snapshots] == [snapshots[0].id, *(each.id for each in snapshots[2:])]
+    assert_all_restore(two)
+
+
+def test_a_mark_that_is_rotten_at_a_copy(two: Lab) -> None:
+    """Who backs up there could not read it: nothing is deleted by it there, and others get it from a copy that can."""
+    forget(two, *two.history().snapshots[:3])
+    run(two)
+    two.minutes += 4 * DAY
+    store = two.stores["a"]
+    assert isinstance(store, MemoryStore)
+    for name in [each for each in everything(two, "a") if each.startswith("marks/")]:
+        store._objects[name] = (b"rotten", store._objects[name][1])
+    two.stores["c"] = MemoryStore(lambda: two.now().timestamp(), location="c")
+    two.create()
+    before = everything(two, "a")
+    result = run(two)
+    assert isinstance(result.deleted["a"].failure, Forged) and result.deleted["b"].objects and not result.unmarked
+    assert everything(two, "a") == before
+    assert {each for each in everything(two, "c") if each.startswith("marks/")}
+
+
+def test_a_look_that_takes_too_long(two: Lab) -> None:
+    """Where every look is too old before anything was deleted by it, that is told; it does not go on for ever."""
+    forget(two, *two.history().snapshots[:3])
+    run(two)
+    two.minutes += 4 * DAY
+    seconds = iter(range(0, 10**9, 4000))
+    with pytest.raises(StoreError, match="takes longer"):
+        prune(
+            lambda: look(two), two.keys.identity(), Limits(GRACE),
+            repository=REPOSITORY, host=HOST, now=two.now, boottime=lambda: float(next(seconds)),
+        )  # fmt: skip
+
+
+class Meanwhile(FileSource):
+    """A source during whose reading something else happens."""
+
+    def __init__(self, root: Path, meanwhile: Callable[[], None]) -> None:
+        super().__init__([root])
+        self._meanwhile = meanwhile
+
+    def entries(self) -> Iterator[Entry | Problem]:
+        yield from super().entries()
+        self._meanwhile()
+
+
+def assert_nothing_condemned_is_needed(lab: Lab) -> None:
+    """No snapshot refers to what may be deleted at any moment."""
+    copies, _ = open_copies(lab.stores, REPOSITORY)
+    condemned = marks_of(lab, copies).condemned_by().keys()
+    assert condemned
+    for each in lab.history().snapshots[5:]:
+        assert not condemned & set(each.manifest.object_names()), each.manifest.source
+
+
+def test_a_second_source_after_a_long_one(two: Lab, source: Path) -> None:
+    """What was condemned while the first source was read is stored anew for the second, as it is at the next run."""
+    forget(two, two.history().snapshots[0])
+    other = source.with_name("other")
+    other.mkdir()
+    (other / "file").write_bytes(noise(0, 3000))  # what only the first snapshot has
+
+    def meanwhile() -> None:
+        run(two)
+        two.minutes += 4 * DAY
+
+    jobs = [Job(SOURCE, Meanwhile(source, meanwhile)), Job("other", FileSource([other]))]
+    with two.session() as session:
+        first, second = backup(session, jobs, Options(workers=1), clock_ns=lambda: time.time_ns() + LONG_AGO)
+    assert first.snapshot and second.new_bytes >= 3000
+    assert_nothing_condemned_is_needed(two)
+
+
+def test_a_commit_that_takes_long(two: Lab, source: Path) -> None:
+    """While older snapshots are copied to a disk that came back, days may pass: what was condemned then is seen."""
+    forget(two, two.history().snapshots[0])
+    two.backup(source, {"a": two.stores["a"]})
+    (source / "changing").write_bytes(noise(0, 3000))  # what only the first snapshot has
+    inner, calls = two.stores["b"], []
+
+    class Slow:
+        location = inner.location
+        get, list, delete = inner.get, inner.list, inner.delete
+
+        def put(self, name: str, data: bytes, *, replace: bool = False) -> None:
+            inner.put(name, data, replace=replace)
+            if name.startswith("snapshots/") and not calls:
+                calls.append(name)
+                run(two, {"a": two.stores["a"], "b": inner})
+                two.minutes += 4 * DAY
+
+    with pytest.raises(OpskitError, match="condemned"):
+        two.backup(source, {"a": two.stores["a"], "b": Slow()})
+    assert calls and len(two.history().snapshots) == 6
+    assert_nothing_condemned_is_needed(two)
+    two.backup(source)
+    assert_nothing_condemned_is_needed(two)
+
+
+def test_a_sync_that_takes_long(two: Lab) -> None:
+    """What was condemned while objects were copied keeps the manifest from the copy."""
+    (newest,) = two.history().snapshots[-1:]
+    two.stores["c"] = MemoryStore(lambda: two.now().timestamp(), location="c")
+    two.create()
+    copies, _ = open_copies(two.stores, REPOSITORY)
+    needed = set(newest.manifest.object_names())
+    result = sync(copies[2], copies[:2], [newest], look_again=lambda: needed)
+    assert "condemned" in str(result.lacking[0][1]) and newest.name not in everything(two, "c")
+    assert sync(copies[2], copies[:2], [newest], look_again=set).snapshots == [newest]

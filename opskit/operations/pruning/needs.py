@@ -6,15 +6,22 @@ copy has whole, a copy that cannot be listed: each of them may stand for data th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache, partial
+from itertools import islice
 
 from opskit.errors import Damaged, Forged, StoreError
+from opskit.operations.forget import is_whole
 from opskit.repository.believing import Rejected
+from opskit.repository.chains import chains_of
 from opskit.repository.copy import Copy, get_from
 from opskit.repository.history import History
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
 from opskit.repository.marks import Marks
+
+_LISTS_REMEMBERED = 512
+"""Pack lists are shared by many snapshots; each takes about 33 kB."""
 
 
 def require_believed(history: History, marks: Marks) -> None:
@@ -29,6 +36,27 @@ def _told(doubtful: Sequence[Rejected]) -> str:
     destination, name, reason = doubtful[0]
     more = f", and {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
     return f"nothing is deleted while {name} at {destination or 'a copy'} cannot be believed ({reason}){more}"
+
+
+def last_at(copy: Copy, copies: Sequence[Copy], snapshots: Iterable[Snapshot], forgotten: Collection[str]) -> set[str]:
+    """The names of forgotten snapshots that a copy keeps, since it would be left without a good one of their source.
+
+    Of each chain the newest complete one that is whole there, unless one that is not forgotten is. Marks may come to a
+    copy long before the snapshots that made the older ones superfluous, and two hosts may each forget what the other
+    meant to keep.
+    """
+
+    def is_good(snapshot: Snapshot) -> bool:
+        return snapshot.manifest.complete and is_whole(copy, snapshot, get)
+
+    get = lru_cache(maxsize=_LISTS_REMEMBERED)(partial(get_from, copies))
+    found: set[str] = set()
+    for chain in chains_of(each for each in snapshots if each.name in copy.objects).values():
+        newest_first = [each for _, twins in sorted(chain.items(), reverse=True) for each in twins]
+        if not any(is_good(each) for each in newest_first if each.id not in forgotten):
+            going = (each.name for each in newest_first if each.id in forgotten and is_good(each))
+            found.update(islice(going, 1))
+    return found
 
 
 def needed_by(copies: Sequence[Copy], snapshots: Iterable[Snapshot], *, lenient: bool = False) -> set[str]:

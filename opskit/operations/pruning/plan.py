@@ -7,6 +7,7 @@ for the grace; until then a release takes everything back, for whatever it needs
 
 Invariants, at each copy for itself:
 - Nothing that a snapshot needs is deleted, nor what a manifest that stays there names, forgotten or not.
+- The last good snapshot of a source stays, forgotten or not.
 - A mark's age is the lesser of its own and that of the object at that copy, by the store's clock.
 - Nothing younger than the grace is condemned: a backup that is under way has put it there.
 - Only objects named by their content are touched; marks, evidence, the kit and strangers' files never are.
@@ -32,11 +33,17 @@ Listing = Mapping[str, ObjectInfo]
 
 @dataclass(slots=True)
 class Where:
-    """One copy's part: what goes now, in order, with sizes; what waits for its mark to come of age, and until when."""
+    """One copy's part: what goes now, in order, with sizes; what waits for its mark to come of age, and until when.
+
+    `last` are forgotten snapshots that stay until the copy has another good one of their source; `marks` are the names
+    of the marks by which something goes.
+    """
 
     delete: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
     next_due: datetime | None = None
+    last: list[Snapshot] = field(default_factory=list)
+    marks: set[str] = field(default_factory=set)
 
     @property
     def delete_bytes(self) -> int:
@@ -69,13 +76,14 @@ class Facts:
     """What is known: a fresh listing of each copy by destination, and what the snapshots need.
 
     `needed` are names that snapshots which are not forgotten need; `forgotten` are the forgotten ones with what each
-    needs.
+    needs; `last` are the names of those of them that must stay, by destination.
     """
 
     listings: Mapping[str, Listing]
     needed: Collection[str]
     forgotten: Sequence[tuple[Snapshot, Collection[str]]]
     marks: Marks
+    last: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def plan(facts: Facts, *, now: datetime, grace: timedelta) -> Plan:
@@ -85,8 +93,8 @@ def plan(facts: Facts, *, now: datetime, grace: timedelta) -> Plan:
     old, young = _unneeded(facts, condemned, now, grace)
     made.condemn, made.condemn_bytes = sorted(old), sum(old.values())
     made.young, made.young_bytes = len(young), sum(young.values())
-    for destination, listing in facts.listings.items():
-        made.where[destination] = _at(facts, listing, condemned, now, grace)
+    for destination in facts.listings:
+        made.where[destination] = _at(facts, destination, condemned, now, grace)
     return made
 
 
@@ -110,13 +118,17 @@ def _unneeded(
 
 
 def _at(
-    facts: Facts, listing: Listing, condemned: Mapping[str, Sequence[Marked]], now: datetime, grace: timedelta
+    facts: Facts, destination: str, condemned: Mapping[str, Sequence[Marked]], now: datetime, grace: timedelta
 ) -> Where:
-    found = Where()
+    found, listing, last = Where(), facts.listings[destination], facts.last.get(destination, ())
     by = facts.marks.forgotten_by()
     staying: set[str] = set()
     for snapshot, needs in sorted(facts.forgotten, key=lambda each: each[0].manifest.sequence, reverse=True):
-        if snapshot.name in listing and not _settle(found, listing, snapshot.name, by[snapshot.id], now, grace):
+        if snapshot.name in last:
+            found.last.append(snapshot)
+            found.waiting[snapshot.name] = listing[snapshot.name].size
+            staying.update(needs)
+        elif snapshot.name in listing and not _settle(found, listing, snapshot.name, by[snapshot.id], now, grace):
             staying.update(needs)
     due = (name for name in condemned if name in listing and name not in facts.needed)
     for name in _in_order(due):
@@ -131,8 +143,10 @@ def _settle(
     found: Where, listing: Listing, name: str, marks: Iterable[Marked], now: datetime, grace: timedelta
 ) -> bool:
     """Note an object as going or waiting; whether it goes."""
-    due = min((_since(mark, listing) for mark in marks if mark.name in listing), default=now) + grace
+    since, mark = min(((_since(mark, listing), mark.name) for mark in marks if mark.name in listing), default=(now, ""))
+    due = since + grace
     if due <= now:
+        found.marks.add(mark)
         found.delete[name] = listing[name].size
         return True
     found.waiting[name] = listing[name].size

@@ -2,8 +2,9 @@
 
 Invariants: a listing, manifest or mark that cannot be had ends the work before anything is deleted. Deletions follow a
 look that is no older than `LOOK_IS_GOOD_FOR`, by a clock that goes on while the machine sleeps; after that everything
-is looked at anew. Marks are at a copy before what they condemn can be deleted there. A copy whose clock is not this
-host's loses nothing. One copy's failure stops nothing elsewhere.
+is looked at anew. Marks are at a copy, whole, before what they condemn can be deleted there. Where one copy's clock is
+not this host's, no copy loses anything: this host's may be the wrong one, and a local folder has no other. Any other
+failure of one copy stops nothing elsewhere. What is held stays, though a mark forgets it.
 
 One host should prune a repository at a time: a second one's pardon may come after the first one's look. Then a snapshot
 that a copy was given in between can lack an object there, which `heal` brings from where it came from.
@@ -11,17 +12,17 @@ that a copy was given in between can lack an object there, which `heal` brings f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from opskit.errors import ObjectNotFound, OpskitError, StoreError, StoreRefused
+from opskit.errors import ClocksApart, Damaged, ObjectNotFound, OpskitError, StoreError, StoreRefused
 from opskit.log import logger
 from opskit.operations.marking import publish
-from opskit.operations.pruning.needs import needed_by, require_believed
+from opskit.operations.pruning.needs import last_at, needed_by, require_believed
 from opskit.operations.pruning.plan import Facts, Listing, Plan, Where, plan
 from opskit.repository import names
-from opskit.repository.copy import Copy
+from opskit.repository.copy import Copy, get_from
 from opskit.repository.history import History
 from opskit.repository.identity import Identity
 from opskit.repository.manifest import Snapshot
@@ -76,6 +77,11 @@ class Pruned:
     unmarked: dict[str, OpskitError] = field(default_factory=dict)
     """Destinations that did not take a mark, with reasons."""
 
+    @property
+    def objects(self) -> int:
+        """How many objects were deleted in all."""
+        return sum(each.objects for each in self.deleted.values())
+
 
 def prune(
     look: Callable[[], Look],
@@ -93,9 +99,9 @@ def prune(
     `boottime` gives seconds of a clock that counts sleep. Raises Forged, Damaged, StoreError where it cannot be found
     out what is needed, and NoKey where this host's key is not a maintainer's.
     """
-    result = Pruned()
+    result, fruitless = Pruned(), 0
     while True:
-        begun = boottime()
+        begun, before = boottime(), result.objects
         pruning = _Pruning(look(), identity, limits, Author(repository, host, now), now(), result)
         pruning.judge()
         if dry_run:
@@ -103,6 +109,12 @@ def prune(
         pruning.mark()
         if pruning.delete(lambda begun=begun: boottime() - begun < LOOK_IS_GOOD_FOR):  # type: ignore[misc]
             return result
+        fruitless = 0 if result.objects > before else fruitless + 1
+        if fruitless > 1:
+            raise StoreError(
+                f"looking at the copies takes longer than a look is good for ({LOOK_IS_GOOD_FOR / 3600:.0f} h)",
+                hint="nothing more was deleted; what makes the destinations so slow?",
+            )
         log.info("the copies are listed anew: the last look is too old to delete by")
 
 
@@ -135,7 +147,7 @@ class _Pruning:
         """List everything and make the plan."""
         look = self._look
         require_believed(look.history, look.marks)
-        forgotten = look.marks.forgotten()
+        forgotten = look.marks.forgotten() - look.marks.holds(self._at).keys()
         kept = [each for each in look.history.snapshots if each.id not in forgotten]
         away = [each for each in look.remembered if each.id not in forgotten]
         going = [each for each in look.history.snapshots if each.id in forgotten]
@@ -144,7 +156,9 @@ class _Pruning:
             needed_by(look.copies, kept) | needed_by(look.copies, away, lenient=True),
             [(each, needed_by(look.copies, [each], lenient=True)) for each in going],
             look.marks,
+            {copy.destination: last_at(copy, look.copies, look.history.snapshots, forgotten) for copy in look.copies},
         )
+        _require_past(facts.listings, self._at)
         self._result.plan = plan(facts, now=self._at, grace=self._limits.grace)
 
     def mark(self) -> None:
@@ -152,9 +166,11 @@ class _Pruning:
         for copy in self._look.copies:
             self._bring_marks(copy)
         made = self._result.plan
-        if made.pardon:
-            lifts = {marked.id for marks in made.pardon.values() for marked in marks}
-            self._publish(self._author.mark(RELEASE, list(made.pardon), sorted(lifts)))
+        pardoned = list(made.pardon)
+        for start in range(0, len(pardoned), MAX_OBJECTS):
+            some = pardoned[start : start + MAX_OBJECTS]
+            lifts = {marked.id for name in some for marked in made.pardon[name]}
+            self._publish(self._author.mark(RELEASE, some, sorted(lifts)))
         for start in range(0, len(made.condemn), MAX_OBJECTS):
             self._publish(self._author.mark(CONDEMN, made.condemn[start : start + MAX_OBJECTS]))
 
@@ -162,12 +178,9 @@ class _Pruning:
         try:
             for marked in self._look.marks.marks:
                 if marked.name not in copy.objects:
-                    copy.put(marked.name, self._bytes_of(marked.name))
-        except StoreError as error:
+                    copy.put(marked.name, get_from(self._look.copies, marked.name))
+        except (Damaged, StoreError) as error:
             self._result.unmarked[copy.destination] = error
-
-    def _bytes_of(self, name: str) -> bytes:
-        return next(copy for copy in self._look.copies if name in copy.objects).get(name)
 
     def _publish(self, mark: Mark) -> None:
         _, failures = publish(self._identity, self._look.copies, mark)
@@ -175,18 +188,35 @@ class _Pruning:
 
     def delete(self, is_good: Callable[[], bool]) -> bool:
         """Delete at each copy what is due; False where the look became too old before the end."""
-        ended = True
+        ended, apart = True, self._clocks_apart()
         for copy in self._look.copies:
             found = self._result.deleted.setdefault(copy.destination, Deleted())
             where = self._result.plan.where[copy.destination]
             if not where.delete or found.failure is not None:
                 continue
             try:
-                _require_same_clock(copy, self._author.now())
+                if apart is not None:
+                    raise apart
+                for name in sorted(where.marks):
+                    copy.get(name)  # what is rotten here was perhaps never read by those who back up here
                 ended = self._delete_at(copy, where, found, is_good) and ended
             except OpskitError as error:
                 found.failure = error
         return ended
+
+    def _clocks_apart(self) -> ClocksApart | None:
+        """Why no age can be trusted, if something is due anywhere. A copy that cannot tell the time loses nothing."""
+        if not any(where.delete for where in self._result.plan.where.values()):
+            return None
+        apart = None
+        for copy in self._look.copies:
+            try:
+                _require_same_clock(copy, self._author.now())
+            except ClocksApart as error:
+                apart = error
+            except OpskitError as error:
+                self._result.deleted.setdefault(copy.destination, Deleted()).failure = error
+        return apart
 
     def _delete_at(self, copy: Copy, where: Where, found: Deleted, is_good: Callable[[], bool]) -> bool:
         refused: StoreRefused | None = None
@@ -216,7 +246,7 @@ def _listed(copy: Copy) -> Listing:
 
 
 def _require_same_clock(copy: Copy, now: datetime) -> None:
-    """Raise StoreError where the store's clock and this host's are apart: no age could be trusted."""
+    """Raise ClocksApart where the store's clock and this host's are apart: no age could be trusted."""
     probe = f"opskit asks for the time: {now.isoformat()}".encode()
     name = names.quarantine(names.sha256(probe))
     copy.store.put(name, probe, replace=True)
@@ -226,7 +256,23 @@ def _require_same_clock(copy: Copy, now: datetime) -> None:
         copy.store.delete(name)
     if modified is None or abs(modified - now.timestamp()) > CLOCK_TOLERANCE.total_seconds():
         said = "nothing" if modified is None else f"{datetime.fromtimestamp(modified, now.tzinfo):%Y-%m-%d %H:%M:%S}"
-        raise StoreError(
+        raise ClocksApart(
             f"{copy.destination}: its clock and this host's are apart: expected {now:%Y-%m-%d %H:%M:%S}, got {said}",
-            hint="nothing was deleted there: set the clock that is wrong",
+            hint="nothing was deleted anywhere: set the clock that is wrong",
         )
+
+
+def _require_past(listings: Mapping[str, Listing], now: datetime) -> None:
+    """Raise ClocksApart where something came to a copy in the future: a clock is behind, or was ahead.
+
+    A mark that was made by a clock that is behind would be old as soon as the clock is set.
+    """
+    for destination, listing in listings.items():
+        for info in listing.values():
+            if info.modified > (now + CLOCK_TOLERANCE).timestamp() and names.digest_in(info.name) is not None:
+                stored = datetime.fromtimestamp(info.modified, now.tzinfo)
+                raise ClocksApart(
+                    f"{destination}: {info.name} was stored at {stored:%Y-%m-%d %H:%M:%S}, and it is "
+                    f"{now:%Y-%m-%d %H:%M:%S}: expected a time in the past",
+                    hint="set this host's clock if it is behind; in a folder, touch what has a wrong time of change",
+                )

@@ -32,7 +32,7 @@ from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from opskit.errors import ObjectNotFound, ObjectUnreadable, StoreError, StoreFull, StoreRefused
+from opskit.errors import ClocksApart, ObjectNotFound, ObjectUnreadable, StoreError, StoreFull, StoreRefused
 from opskit.stores.s3.place import S3Place
 
 
@@ -231,11 +231,11 @@ class Failures:
         try:
             theirs = parsedate_to_datetime(date)
         except ValueError:
-            return StoreRefused(f"{cannot}: this host's clock and the endpoint's are too far apart", hint=hint)
+            return ClocksApart(f"{cannot}: this host's clock and the endpoint's are too far apart", hint=hint)
         ours = self._now()
         seconds = round((ours - theirs).total_seconds())
         direction = "ahead of" if seconds > 0 else "behind"
-        return StoreRefused(
+        return ClocksApart(
             f"{cannot}: this host's clock is {abs(seconds)} s {direction} the endpoint's: "
             f"expected {theirs:%Y-%m-%dT%H:%M:%SZ}, got {ours:%Y-%m-%dT%H:%M:%SZ}",
             hint=hint,
