@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from opskit.audit.event import Event
     from opskit.config.model import Config
     from opskit.operations.forget import JudgedChain
+    from opskit.repository.history import History
     from opskit.repository.manifest import Snapshot
     from opskit.repository.marks import Mark, Marks
     from opskit.repository.retention import Rules
@@ -71,20 +72,23 @@ class _Forgetting:
 
         self._context, self._config, self._opened, self._event = context, config, opened, event
         self._reason, self._dry_run, self._now = reason, dry_run, wiring.now()
-        history = history_of(opened)
+        self._history: History = history_of(opened)
         self._marks: Marks = opened.marks()
-        self._code = max(warn_of_rejected(context, history), warn_of_rejected(context, self._marks))
+        self._code = max(warn_of_rejected(context, self._history), warn_of_rejected(context, self._marks))
         self._code = max(self._code, 3 if warn_of_absent(context, opened) else 0)
-        absent = remembered(opened.cache, history, opened.signers, opened.repository) if opened.cache else []
-        self._snapshots: list[Snapshot] = [*history.snapshots, *absent]
+        cache = opened.cache
+        absent = remembered(cache, self._history, opened.signers, opened.repository) if cache else []
+        self._known: list[Snapshot] = [*self._history.snapshots, *absent]
 
     def by_rules(self, sources: Sequence[str], host: str) -> int:
         """Judge the chains of a host by the config's rules, tell of each snapshot, mark what is not kept."""
         from opskit.errors import SnapshotNotFound
-        from opskit.operations.forget import judge_chains
+        from opskit.operations.forget import judge_chains, require_holds
 
+        require_holds(self._marks)
         rules = _rules(self._config)
-        chains = judge_chains(self._opened.copies, self._snapshots, self._marks, rules, now=self._now)
+        # What only an absent destination has, or none any more, must not take the place of what is at hand.
+        chains = judge_chains(self._opened.copies, self._history.snapshots, self._marks, rules, now=self._now)
         chains = [each for each in chains if each.host == host and (not sources or each.source in sources)]
         missing = set(sources) - {each.source for each in chains}
         if missing or not chains:
@@ -101,10 +105,11 @@ class _Forgetting:
     def by_name(self, texts: Sequence[str]) -> int:
         """Mark the snapshots that were named, whatever the rules say of them."""
         from opskit.operations.choosing import choose
-        from opskit.operations.forget import require_forgettable
+        from opskit.operations.forget import require_forgettable, require_holds
 
-        chosen = [choose(self._snapshots, text) for text in texts]
-        require_forgettable(self._opened.copies, self._snapshots, self._marks, chosen, now=self._now)
+        require_holds(self._marks)
+        chosen = [choose(self._known, text, self._marks.forgotten()) for text in texts]
+        require_forgettable(self._opened.copies, self._known, self._marks, chosen, now=self._now)
         if not self._dry_run:
             self._publish_forget(chosen)
         return self._end([{"id": each.id, "source": each.manifest.source, "keep": []} for each in chosen], chosen)
@@ -114,9 +119,11 @@ class _Forgetting:
         from opskit.operations.choosing import choose
         from opskit.operations.forget import remember_mark
 
-        chosen = [choose(self._snapshots, text) for text in texts]
+        chosen = [choose(self._known, text) for text in texts]
         config, opened = self._config, self._opened
         mark = remember_mark(opened.repository, config.host, self._now, self._marks, chosen)
+        for each in chosen:
+            self._require_shown(each)
         if not self._dry_run:
             self._publish(mark)
         if self._context.json:
@@ -125,6 +132,17 @@ class _Forgetting:
             for each in chosen:
                 self._say(f"snapshot {each.id[:8]} of {each.manifest.source} is forgotten no more")
         return self._judged(remembered=[each.id for each in chosen])
+
+    def _require_shown(self, snapshot: Snapshot) -> None:
+        """Raise SnapshotNotFound where nothing is left to take back; an absent destination may still have it."""
+        from opskit.errors import SnapshotNotFound
+
+        if snapshot.name in self._history.holders:
+            return
+        what = f"snapshot {snapshot.id[:8]} of {snapshot.manifest.source} is at none of the destinations at hand"
+        if not self._opened.absent:
+            raise SnapshotNotFound(f"{what}: prune has deleted it", hint="opskit snapshots --all lists what is left")
+        self._context.warning(f"{what}: it comes back if an absent one still has it")
 
     def _publish_forget(self, snapshots: Sequence[Snapshot]) -> None:
         from opskit.operations.forget import forget_mark

@@ -13,11 +13,11 @@ from datetime import datetime
 
 from opskit.errors import Damaged, SnapshotNotFound, StoreError, UsageError
 from opskit.operations.sync import lacking
-from opskit.repository import retention
+from opskit.repository import names, retention
 from opskit.repository.chains import chains_of
 from opskit.repository.copy import Copy, get_from
 from opskit.repository.manifest import Snapshot
-from opskit.repository.marks import FORGET, RELEASE, Mark, Marks
+from opskit.repository.marks import FORGET, HOLD, RELEASE, Mark, Marks
 from opskit.repository.retention import Judged, Rules
 
 
@@ -74,6 +74,18 @@ def require_forgettable(
             )
 
 
+def require_holds(marks: Marks) -> None:
+    """Raise Damaged where a mark that may hold snapshots is listed, and no copy has it whole."""
+    settled = {found.name for found in marks.marks}
+    for destination, name, reason in marks.rejected:
+        is_damaged = isinstance(reason, Damaged | StoreError)
+        if is_damaged and name not in settled and names.kind_of_mark(name) == HOLD:
+            raise Damaged(
+                f"{destination}: {name} cannot be read, and may hold snapshots: {reason}",
+                hint="bring in a destination that has it whole, then: opskit heal",
+            )
+
+
 def forget_mark(repository: str, host: str, now: datetime, snapshots: Sequence[Snapshot], reason: str) -> Mark:
     """The mark that forgets these snapshots."""
     places = {each.id: (each.manifest.host, each.manifest.source, each.manifest.sequence) for each in snapshots}
@@ -117,12 +129,12 @@ def _is_newer(one: Snapshot, other: Snapshot) -> bool:
 def _newest_whole(copies: Sequence[Copy], chain: Sequence[Snapshot]) -> Snapshot | None:
     complete = [each for each in chain if each.manifest.complete]
     for snapshot in sorted(complete, key=lambda each: each.manifest.sequence, reverse=True):
-        if any(_is_whole(copy, snapshot, lambda name: get_from(copies, name)) for copy in copies):
+        if any(is_whole(copy, snapshot, lambda name: get_from(copies, name)) for copy in copies):
             return snapshot
     return None
 
 
-def _is_whole(copy: Copy, snapshot: Snapshot, get: Callable[[str], bytes]) -> bool:
+def is_whole(copy: Copy, snapshot: Snapshot, get: Callable[[str], bytes]) -> bool:
     """Whether a copy lists all that a snapshot needs; a pack list that nobody has whole means no."""
     try:
         return snapshot.name in copy.objects and not lacking(copy, snapshot, get)

@@ -185,3 +185,44 @@ def test_only_a_maintainer(aged: Machine) -> None:
     answer = aged.run("forget")
     assert answer.code == 12 and "maintainer" in answer.err, answer
     assert everything(aged.a) == before
+
+
+def test_an_absent_disk_keeps_no_places(aged: Machine) -> None:
+    """Snapshots that only an absent destination has push out none of those at hand, for it may never come back."""
+    every = ids(aged)
+    aged.a.rename(aged.folder / "away")
+    for number in range(3):
+        (aged.source / "changing").write_bytes(os.urandom(5_000))
+        assert aged.run("backup").code == 3, number
+    aged.b.rename(aged.folder / "broken")
+    (aged.folder / "away").rename(aged.a)
+    told = aged.run("forget", "--json")
+    assert told.code == 3 and told.json["forgotten"] == every[:3]
+
+
+def test_undo_after_the_deletion(aged: Machine) -> None:
+    """What prune has deleted cannot be taken back, and is not said to be; where a disk is absent it may have it."""
+    gone = ids(aged)[0]
+    forget_long_ago(aged, 1)
+    assert aged.run("prune").code == 0
+    before = everything(aged.a)
+    late = aged.run("forget", "--undo", gone)
+    assert late.code == 10 and "prune has deleted it" in late.err and everything(aged.a) == before
+    aged.b.rename(aged.folder / "away")
+    perhaps = aged.run("forget", "--undo", gone)
+    assert perhaps.code == 3 and "comes back if" in perhaps.err
+
+
+def test_a_hold_that_cannot_be_read(aged: Machine) -> None:
+    """A mark that may hold snapshots and that no copy has whole keeps all of them: nothing is forgotten."""
+    assert aged.run("hold", ids(aged)[0], "--reason", "case 12").code == 0
+    for copy in (aged.a, aged.b):
+        for mark in (copy / "marks").iterdir():
+            mark.write_bytes(b"rotten")
+    for path in (aged.state / "cache").iterdir():
+        path.unlink()
+    before = everything(aged.a)
+    for arguments in ([], ["--snapshot", ids(aged)[1]]):
+        answer = aged.run("forget", *arguments)
+        assert answer.code == 13 and "may hold snapshots" in answer.err, answer
+    assert everything(aged.a) == before
