@@ -49,6 +49,8 @@ def forget(
     context = Context.of(typer_context)
     if sum(map(bool, (sources, snapshot, undo))) > 1:
         raise UsageError("expected sources, or --snapshot, or --undo: each names snapshots in its own way")
+    if host and (snapshot or undo):
+        raise UsageError("--host is for what the rules judge: expected none with --snapshot or --undo")
     op = "" if dry_run else "forget.undo" if undo else "forget"
     named = [*(sources or ()), *(snapshot or ()), *(undo or ())]
     with opened_for_copying(context, op, named) as (config, opened, event):

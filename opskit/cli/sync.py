@@ -38,6 +38,7 @@ def sync(
     dry_run: DryRunOption = False,
 ) -> int | None:
     """Copy to destinations what they lack, from others; needs no private key."""
+    from opskit import wiring
     from opskit.cli.auditing import judged
     from opskit.cli.copying import chosen, opened_for_copying
     from opskit.cli.reading import history_of, warn_of_absent, warn_of_rejected
@@ -46,7 +47,7 @@ def sync(
     from opskit.repository.heads import gone_back
 
     context = Context.of(typer_context)
-    wanted = [*(destinations or ()), *(destination or ())]
+    wanted, listed = [*(destinations or ()), *(destination or ())], wiring.boottime()
     with opened_for_copying(context, "" if dry_run else "sync", wanted) as (_, opened, event):
         sources = chosen(opened, source or ())
         # Whoever names the only giver does not ask whether that one lacks anything.
@@ -63,7 +64,7 @@ def sync(
         _require_all_marks(marks)
         if dry_run:
             return max(_plan(context, targets, sources, history, marks), code)
-        results = {copy.destination: _sync(context, opened, copy, sources, history, marks) for copy in targets}
+        results = {copy.destination: _sync(context, opened, copy, sources, history, marks, listed) for copy in targets}
         is_only = len(opened.copies) == 1 and not opened.absent
         states = _states(targets, sources, results, is_only=is_only)
         code = max(code, _tell(context, targets, results, states))
@@ -114,10 +115,17 @@ def _states(
 
 
 def _sync(
-    context: Context, opened: Access, target: Copy, sources: Sequence[Copy], history: History, marks: Marks
+    context: Context,
+    opened: Access,
+    target: Copy,
+    sources: Sequence[Copy],
+    history: History,
+    marks: Marks,
+    listed: float,
 ) -> Synced:
+    from opskit import wiring
     from opskit.cli.copying import counting
-    from opskit.operations.sync import sync
+    from opskit.operations.sync import LookingAgain, sync
 
     others = [copy for copy in sources if copy is not target]
     shown = {name for copy in others for name in copy.objects}
@@ -127,6 +135,7 @@ def _sync(
             target, others, snapshots,
             before=[each.name for each in marks.marks if each.name in shown],
             forgotten=marks.forgotten(), condemned=marks.condemned_by().keys(), workers=4, progress=progress,
+            look_again=LookingAgain(opened.copies, opened.marks, wiring.boottime, listed=listed),
         )  # fmt: skip
     if opened.heads is not None:
         for snapshot in snapshots:

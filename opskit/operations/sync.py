@@ -22,9 +22,11 @@ from functools import lru_cache
 
 from opskit.errors import OpskitError, StoreError
 from opskit.log import logger
+from opskit.operations.session import LISTING_IS_GOOD_FOR
 from opskit.repository.copy import Copy, get_from
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
+from opskit.repository.marks import Marks
 from opskit.repository.threads import end
 
 log = logger(__name__)
@@ -113,6 +115,28 @@ def sync(
         raise
     transfer.close(None)
     return transfer.result
+
+
+class LookingAgain:
+    """What is condemned, by a listing of the copies that is never older than an hour; for `look_again` of `sync`.
+
+    `listed` is when they were listed, by `boottime`, whose seconds go on while the machine sleeps.
+    """
+
+    def __init__(
+        self, copies: Sequence[Copy], marks: Callable[[], Marks], boottime: Callable[[], float], *, listed: float
+    ) -> None:
+        self._copies, self._marks, self._boottime, self._listed = copies, marks, boottime, listed
+        self._condemned: AbstractSet[str] = marks().condemned_by().keys()
+
+    def __call__(self) -> AbstractSet[str]:
+        """Look, if it is time; raises StoreError where a copy cannot be listed."""
+        if self._boottime() - self._listed > LISTING_IS_GOOD_FOR:
+            self._listed = self._boottime()
+            for copy in self._copies:
+                copy.refresh()
+            self._condemned = self._marks().condemned_by().keys()
+        return self._condemned
 
 
 def _is_whole(target: Copy, snapshot: Snapshot, quick: bool) -> bool:

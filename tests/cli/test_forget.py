@@ -155,6 +155,7 @@ def test_what_stays_whatever_is_asked(aged: Machine) -> None:
         (["forget", "nosuch"], 10, "no snapshot of a source"),
         (["forget", "--snapshot", "ffff"], 10, "no snapshot with an id"),
         (["forget", "data", "--undo", "ffff"], 2, "expected sources, or"),
+        (["forget", "--host", "other", "--snapshot", "latest"], 2, "expected none with --snapshot"),
         (["prune", "--max-delete", "much"], 2, "expected a size"),
         (["forget", "--host", "other"], 10, "of host 'other'"),
     ],

@@ -19,7 +19,7 @@ from opskit.operations.marking import publish
 from opskit.operations.pruning import Limits, Pruned, prune
 from opskit.operations.pruning.prune import LOOK_IS_GOOD_FOR, Look
 from opskit.operations.session import open_copies
-from opskit.operations.sync import sync
+from opskit.operations.sync import LookingAgain, sync
 from opskit.repository.copy import Copy
 from opskit.repository.history import load_history
 from opskit.repository.manifest import Snapshot
@@ -172,7 +172,9 @@ def test_a_mark_counts_from_when_a_copy_had_it(two: Lab) -> None:
     result = run(two)
     assert result.deleted["a"].objects and not result.deleted["b"].objects
     assert snapshots[0].name in everything(two, "b") and snapshots[0].name not in everything(two, "a")
-    two.minutes += 4 * DAY
+    two.minutes += DAY
+    assert not run(two).deleted["b"].objects, "by its own date the mark is old, but it is not that long at the copy"
+    two.minutes += 3 * DAY
     assert run(two).deleted["b"].objects == result.deleted["a"].objects
 
 
@@ -541,4 +543,20 @@ def test_a_sync_that_takes_long(two: Lab) -> None:
     needed = set(newest.manifest.object_names())
     result = sync(copies[2], copies[:2], [newest], look_again=lambda: needed)
     assert "condemned" in str(result.lacking[0][1]) and newest.name not in everything(two, "c")
+    known = sync(copies[2], copies[:2], [newest], condemned=needed)
+    assert "condemned" in str(known.lacking[0][1]) and newest.name not in everything(two, "c")
     assert sync(copies[2], copies[:2], [newest], look_again=set).snapshots == [newest]
+
+
+def test_looking_again_only_after_an_hour(two: Lab) -> None:
+    """A sync hears of marks that came meanwhile, and what is gone meanwhile is listed no more."""
+    copies, _ = open_copies(two.stores, REPOSITORY)
+    seconds = [0.0]
+    looking = LookingAgain(copies, lambda: marks_of(two, copies), lambda: seconds[0], listed=0.0)
+    forget(two, *two.history().snapshots[:3])
+    made = run(two).plan.condemn
+    gone = next(each for each in made if each.startswith("packs/"))
+    two.stores["a"].delete(gone)
+    assert not looking() and gone in copies[0].objects
+    seconds[0] = 3601.0
+    assert looking() == set(made) and gone not in copies[0].objects
