@@ -49,6 +49,8 @@ def snapshots(
             context.write_json([_as_json(each, history) | {"forgotten": each.id in forgotten} for each in found])
         else:
             _write_table(context, found, history, forgotten)
+            if not found and forgotten:
+                context.hint("opskit snapshots --all shows those that were forgotten and not deleted yet")
     return max(code, 3 if any_absent else 0)
 
 

@@ -201,6 +201,17 @@ def test_an_absent_disk_keeps_no_places(aged: Machine) -> None:
     assert told.code == 3 and told.json["forgotten"] == every[:3]
 
 
+def test_all_were_forgotten(aged: Machine) -> None:
+    """By marks of two machines: the last one stays when the others are deleted, is told, and can be taken back."""
+    last = ids(aged)[-1]
+    forget_long_ago(aged, 1, 2, 3, 4, 5, 6)
+    told = aged.run("prune")
+    assert told.code == 0 and f"forgotten snapshot {last[:8]} of data stays" in told.err
+    assert ids(aged) == [] and ids(aged, "--all") == [last] and "--all" in aged.run("snapshots").err
+    assert aged.run("prune", "--json").json["destinations"]["a"]["last"] == [last]
+    assert aged.run("forget", "--undo", last).code == 0 and ids(aged) == [last]
+
+
 def test_undo_after_the_deletion(aged: Machine) -> None:
     """What prune has deleted cannot be taken back, and is not said to be; where a disk is absent it may have it."""
     gone = ids(aged)[0]

@@ -23,7 +23,7 @@ from opskit.operations.sync import LookingAgain, sync
 from opskit.repository.copy import Copy
 from opskit.repository.history import load_history
 from opskit.repository.manifest import Snapshot
-from opskit.repository.marks import HOLD, Mark, Marks, load_marks
+from opskit.repository.marks import CONDEMN, HOLD, Mark, Marks, load_marks
 from opskit.repository.retention import Rules
 from opskit.sources.base import Entry, Problem
 from opskit.sources.files import FileSource
@@ -394,8 +394,9 @@ def test_a_copy_keeps_its_last_good_snapshot(two: Lab, source: Path) -> None:
     snapshots = two.history().snapshots
     (source / "changing").write_bytes(noise(9, 3000))
     two.backup(source, {"a": two.stores["a"]})
+    two.minutes += 4 * DAY  # so that all of it is old enough to be condemned
     forget(two, *snapshots)
-    run(two)
+    assert set(snapshots[-1].manifest.object_names()) & set(run(two).plan.condemn)
     two.minutes += 4 * DAY
     result = run(two, {"b": two.stores["b"]})
     assert [each.id for each in result.plan.where["b"].last] == [snapshots[-1].id]
@@ -560,3 +561,20 @@ def test_looking_again_only_after_an_hour(two: Lab) -> None:
     assert not looking() and gone in copies[0].objects
     seconds[0] = 3601.0
     assert looking() == set(made) and gone not in copies[0].objects
+
+
+def test_what_a_manifest_that_stays_names_is_not_deleted(two: Lab) -> None:
+    """Forgotten today, with objects that were condemned long ago: it can be taken back whole as long as any other."""
+    snapshots = two.history().snapshots
+    copies, _ = open_copies(two.stores, REPOSITORY)
+    objects = list(snapshots[0].manifest.object_names())
+    publish(
+        two.keys.identity(), copies,
+        Mark(CONDEMN, REPOSITORY, HOST, two.now().replace(microsecond=0), objects=objects),
+    )  # fmt: skip
+    two.minutes += 4 * DAY
+    forget(two, *snapshots)
+    before = data(two)
+    run(two)
+    assert data(two) == before
+    assert_all_restore(two)

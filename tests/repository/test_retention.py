@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from opskit.repository.cache import Cache, PackRow
 from opskit.repository.chains import chains_of, gaps_in
-from opskit.repository.locating import runs_needed
-from opskit.repository.manifest import Manifest, Snapshot
+from opskit.repository.locating import move_to_lists, packs_of, runs_needed
+from opskit.repository.manifest import Manifest, Run, Snapshot, decode_list, pack_lists
 from opskit.repository.retention import CLOCK_TOLERANCE, Judged, Rules, judge
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -169,3 +169,14 @@ def test_an_index_that_nothing_opens_is_not_named(tmp_path: Path) -> None:
     there.add(f"keys/{'b' * 64}.asc")
     assert [each.indexes for each in runs_needed(cache, {1: row}, [1], there)] == [[], ["d" * 64]]
     cache.close()
+
+
+def test_a_condemned_pack_list_is_not_named() -> None:
+    """Equal bytes would come to lie under a name that may be deleted at any moment: its packs stay in the manifest."""
+    packs = sorted(sha256(str(number).encode()).hexdigest() for number in range(2000))
+    condemned, *others = (sha256(data).hexdigest() for data in pack_lists(packs))
+    stored: dict[str, bytes] = {}
+    (run,) = move_to_lists([Run("1" * 32, "a" * 64, [], packs)], stored.__setitem__, {f"packlists/{condemned}"})
+    assert list(run.lists) == others and set(stored) == {f"packlists/{each}" for each in others}
+    assert sorted(packs_of(run, stored.__getitem__)) == packs and len(run.packs) > 0
+    assert not set(run.packs) & {each for data in stored.values() for each in decode_list(data)}
