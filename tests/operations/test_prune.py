@@ -578,3 +578,43 @@ def test_what_a_manifest_that_stays_names_is_not_deleted(two: Lab) -> None:
     run(two)
     assert data(two) == before
     assert_all_restore(two)
+
+
+def test_a_manifest_that_the_store_keeps(two: Lab) -> None:
+    """What a manifest needs that may not be deleted yet stays with it, though it was condemned long ago."""
+    forget(two, *two.history().snapshots[:3])
+    run(two)
+    two.minutes += 4 * DAY
+    inner = two.stores["a"]
+
+    class Locking:
+        location = inner.location
+        put, get, list = inner.put, inner.get, inner.list
+
+        def delete(self, name: str) -> None:
+            if name.startswith("snapshots/"):
+                raise StoreRefused("locked until next year")
+            inner.delete(name)
+
+    two.stores["a"] = Locking()
+    before = data(two)
+    result = run(two)
+    assert data(two) == before and result.deleted["a"].locked == 1 and result.deleted["b"].objects
+    assert_all_restore(two)
+
+
+def test_what_a_snapshot_at_an_absent_copy_needs(two: Lab, source: Path) -> None:
+    """Snapshots that this host remembers and no copy at hand shows count, too: nothing they need is condemned."""
+    forget(two, two.history().snapshots[0])
+    (source / "changing").write_bytes(noise(0, 3000))  # what only the first snapshot has
+    two.backup(source, {"b": two.stores["b"]})
+    away = two.history().snapshots[-1]
+    here: dict[str, Store] = {"a": two.stores["a"]}
+    needed = set(away.manifest.object_names())
+    assert needed & set(run(two, here, dry=True).plan.condemn)
+    shown = look(two, here)
+    result = prune(
+        lambda: Look(shown.copies, shown.history, shown.marks, [away]), two.keys.identity(), Limits(GRACE),
+        repository=REPOSITORY, host=HOST, now=two.now, boottime=two.boottime,
+    )  # fmt: skip
+    assert not needed & set(result.plan.condemn)
