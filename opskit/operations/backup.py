@@ -250,7 +250,8 @@ class _Run:
 
     def _require_uncondemned(self, snapshot: Snapshot) -> None:
         session = self._session
-        condemned = session.marks.condemned_by().keys() & set(objects_of(snapshot.manifest, session.get))
+        every = session.marks.condemned_by().keys()
+        condemned = every and every & set(objects_of(snapshot.manifest, session.get))
         if condemned:
             raise StoreError(
                 f"{len(condemned):,} objects that the new snapshot needs were condemned by a prune during this run",
