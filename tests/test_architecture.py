@@ -64,7 +64,14 @@ ROOMS = (
         isolated=True,
     ),
     Room("stores", ("errors", "stores.base"), "an adapter knows its own seam only", isolated=True),
-    Room("sources", ("errors", "sources.base"), "an adapter knows its own seam only", isolated=True),
+    Room(
+        "sources",
+        ("errors", "sources.base", "sources.output"),
+        "an adapter knows its own seam only, and how the output of programs is streamed",
+        isolated=True,
+    ),
+    Room("sources.base", ("errors",), "the seam stands on nothing that is behind it"),
+    Room("sources.output", ("errors", "sources.base"), "streaming serves the adapters and knows none"),
     Room(
         "repository",
         ("errors", "encoding", "gpg", "stores.base"),

@@ -139,6 +139,40 @@ def printable(path: bytes) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def parents_of(root: bytes, seen: set[bytes]) -> Iterator[Entry | Problem]:
+    """The folders above a source path, each once; links are followed, so a restore recreates real folders."""
+    parts = root.split(b"/")[:-1]
+    for depth in range(1, len(parts) + 1):
+        parent = b"/".join(parts[:depth])
+        if parent not in seen:
+            seen.add(parent)
+            try:
+                yield Entry(parent, "dir", os.stat(b"/" + parent), True)
+            except OSError as error:
+                yield problem_of(parent, error)
+
+
+def read_xattrs(file: int | bytes) -> dict[bytes, bytes]:
+    """Extended attributes of a descriptor or of a path (not following a link); one system call where there are none.
+
+    ACLs (`system.posix_acl_access`, `system.posix_acl_default`) and capabilities (`security.capability`) are extended
+    attributes and come with them, and so does `security.selinux`: a restore to a host with another policy may have to
+    leave it out, but it cannot invent it. Attributes this user may not see (`trusted.*` without root) are not listed by
+    the kernel and so not recorded. Inode flags (chattr) are not read.
+    Raises OSError; an attribute which vanishes between listing and reading is left out.
+    """
+    follow = isinstance(file, int)
+    names = os.listxattr(file, follow_symlinks=follow)
+    values: dict[bytes, bytes] = {}
+    for name in names:
+        try:
+            values[os.fsencode(name)] = os.getxattr(file, name, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise
+    return values
+
+
 def data_regions(fd: int, size: int) -> list[tuple[int, int]]:
     """The (offset, length) of each stretch of data in the first `size` bytes; the rest are holes.
 

@@ -21,9 +21,20 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opskit.errors import SourceError
-from opskit.sources.base import KINDS, Entry, Metadata, OpenFile, OwnerNames, Problem, Small, printable, problem_of
+from opskit.sources.base import (
+    KINDS,
+    Entry,
+    Metadata,
+    OpenFile,
+    OwnerNames,
+    Problem,
+    Small,
+    parents_of,
+    printable,
+    problem_of,
+    read_xattrs,
+)
 from opskit.sources.files.folders import TO_LIST, TO_PASS, FolderCursor
-from opskit.sources.files.xattrs import read_xattrs
 
 if TYPE_CHECKING:
     from opskit.sources.files.excludes import Excludes
@@ -104,7 +115,7 @@ class FileSource:
         self._walker = threading.get_ident()
         try:
             for root, root_stat in roots:
-                yield from _parents_of(root, seen)
+                yield from parents_of(root, seen)
                 yield from self._walk_root(root, root_stat, cursor)
         finally:
             self._at = _NOWHERE
@@ -368,19 +379,6 @@ def _merged(paths: list[bytes]) -> list[bytes]:
         if not roots or (roots[-1] and path != roots[-1] and not path.startswith(roots[-1] + b"/")):
             roots.append(path)
     return roots
-
-
-def _parents_of(root: bytes, seen: set[bytes]) -> Iterator[Entry | Problem]:
-    """The folders above a source path, each once; links are followed, so a restore recreates real folders."""
-    parts = root.split(b"/")[:-1]
-    for depth in range(1, len(parts) + 1):
-        parent = b"/".join(parts[:depth])
-        if parent not in seen:
-            seen.add(parent)
-            try:
-                yield Entry(parent, "dir", os.stat(b"/" + parent), True)
-            except OSError as error:
-                yield problem_of(parent, error)
 
 
 def _replaced(path: bytes, error: OSError) -> Problem:
