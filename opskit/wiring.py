@@ -338,7 +338,7 @@ def source_of(name: str, config: Config) -> Source:
             found.filename,
             clock_ns(),
             _environment(os.environ),
-            more_env=lambda: _revealed(found.env, resolver(os.environ)),
+            more_env=lambda: _revealed(found.env),
             redact=log.redact,
         )
     if isinstance(found, PathsSource):
@@ -350,6 +350,10 @@ def source_of(name: str, config: Config) -> Source:
             one_file_system=found.one_file_system,
             skip=_own_folders(config),
         )
+    if found is not None:
+        from opskit import databases  # it loads what hosts without databases should not pay for
+
+        return databases.source(found, config.state_dir, clock_ns(), _environment(os.environ), _reveal)
     raise UsageError(f"no source {name!r}; the config has {', '.join(config.sources) or 'none'}")
 
 
@@ -374,14 +378,20 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name != "GNUPGHOME" and not name.startswith("OPSKIT_")}
 
 
-def _revealed(references: Mapping[str, Reference], secrets: Resolver) -> dict[str, str]:
-    """Variables with their values, which no message shows from now on; raises UnresolvedReference."""
+def _reveal(reference: Reference) -> bytes:
+    """A secret, which no message shows from now on; raises UnresolvedReference."""
+    value = resolver(os.environ).resolve(reference).reveal_bytes()
+    log.register_secret(value)
+    return value
+
+
+def _revealed(references: Mapping[str, Reference]) -> dict[str, str]:
+    """Variables with their values; raises UnresolvedReference."""
     variables = {}
     for name, reference in references.items():
-        value = secrets.resolve(reference).reveal_bytes()
+        value = _reveal(reference)
         if b"\0" in value:
             raise UnresolvedReference(f"{reference} cannot be the variable {name}: expected text, got a NUL in it")
-        log.register_secret(value)
         variables[name] = os.fsdecode(value)
     return variables
 

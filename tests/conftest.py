@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from tests.database_servers import Server
     from tests.repositories import Keys
 
 # No deadline anywhere: a busy machine must not turn a correct property into a failure.
@@ -78,3 +79,21 @@ def _stop_agents(folder: Path) -> None:
         if any((home / trace).exists() for trace in traces):
             for act in (["--kill", "all"], ["--remove-socketdir"]):
                 subprocess.run(["gpgconf", "--homedir", str(home), *act], capture_output=True, check=False, timeout=20)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Server]:
+    """A real PostgreSQL, empty but for what earlier tests made: each makes databases of its own."""
+    from tests.database_servers import postgresql
+
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[Server]:
+    """A real MariaDB, likewise."""
+    from tests.database_servers import mariadb
+
+    with mariadb() as server:
+        yield server

@@ -85,6 +85,11 @@ ROOMS = (
         "operations see bases, never a concrete adapter; wiring hands them objects",
     ),
     Room("wiring", EVERYTHING, "the composition root builds, and the command line sits on top of it", never=("cli",)),
+    Room(
+        "databases",
+        ("errors", "config", "log", "secrets.reference", "sources"),
+        "the part of wiring that only hosts with databases load; wiring hands it the rest",
+    ),
     Room("access", EVERYTHING, "ways into a repository: over wiring, under the command line", never=("cli", *CONCRETE)),
     Room("setup", EVERYTHING, "what init does: over wiring, under the command line", never=("cli", *CONCRETE)),
     Room("cli", EVERYTHING, "adapters are made in wiring alone", never=CONCRETE),

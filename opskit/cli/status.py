@@ -127,12 +127,16 @@ def destinations_of(config: Config, seen: Seen, tried: Mapping[str, bool]) -> li
 
 def original_of(source: SourceConfig) -> Original:
     """What is there of a source now."""
-    from opskit.config.model import PathsSource
+    from opskit.config.model import CommandSource, PathsSource, SqliteSource
     from opskit.operations.status.places import original_command, original_files
 
-    if not isinstance(source, PathsSource):
+    if isinstance(source, PathsSource | SqliteSource):
+        return original_files(source.paths if isinstance(source, PathsSource) else source.sqlite)
+    if isinstance(source, CommandSource):
         return original_command(source.command)
-    return original_files(source.paths)
+    from opskit.databases import programs
+
+    return original_command(programs(source))
 
 
 def as_json(found: Sequence[SourceStatus], *, simulated: bool) -> dict[str, object]:

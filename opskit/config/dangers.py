@@ -12,7 +12,16 @@ from fnmatch import fnmatchcase
 from itertools import permutations
 from pathlib import Path
 
-from opskit.config.model import Config, LocalDestination, PathsSource, S3Bucket, S3Destination
+from opskit.config.model import (
+    Config,
+    LocalDestination,
+    MariadbSource,
+    PathsSource,
+    PostgresqlSource,
+    S3Bucket,
+    S3Destination,
+    SqliteSource,
+)
 from opskit.config.syntax import Location
 
 
@@ -24,12 +33,19 @@ def contradictions(config: Config) -> list[tuple[Location, str]]:
         *_shared_buckets(config),
         *_half_settings(config),
         *_overlapping_paths(config),
+        *_database_contradictions(config),
     ]
 
 
 def warnings(config: Config) -> list[str]:
     """Risks of a valid configuration, one sentence each, beginning with the field."""
-    return [*_key_risks(config), *_policy_risks(config), *_source_risks(config), *_bucket_risks(config)]
+    return [
+        *_key_risks(config),
+        *_policy_risks(config),
+        *_source_risks(config),
+        *_bucket_risks(config),
+        *_server_risks(config),
+    ]
 
 
 def _folders(config: Config) -> dict[str, LocalDestination]:
@@ -141,6 +157,22 @@ def _overlapping_paths(config: Config) -> Iterator[tuple[Location, str]]:
                 break
 
 
+def _database_contradictions(config: Config) -> Iterator[tuple[Location, str]]:
+    for name, source in config.sources.items():
+        where: Location = ("sources", name, getattr(source, "kind", ""))
+        if isinstance(source, PostgresqlSource) and source.postgresql.run_as and source.postgresql.password:
+            yield (*where, "run_as"), "has no use beside a password, expected one of the two"
+        if isinstance(source, MariadbSource):
+            if source.mariadb.socket and (source.mariadb.host or source.mariadb.port):
+                yield (*where, "socket"), "stands beside a host or port, expected one of the two"
+            if source.mariadb.client == "mysql" and source.mariadb.globals:
+                yield (*where, "client"), "cannot write users and grants, expected globals: false beside it"
+        if isinstance(source, SqliteSource):
+            for i, path in enumerate(source.sqlite):
+                if path in source.sqlite[:i]:
+                    yield (*where, i), "stands there twice, expected each file once"
+
+
 def _key_risks(config: Config) -> Iterator[str]:
     keys = config.keys
     if len(set(keys.recipients)) < 2:
@@ -202,3 +234,23 @@ def _bucket_risks(config: Config) -> Iterator[str]:
                 f"destinations.{name}.s3.lock_mode: GOVERNANCE: whoever may bypass it can delete before the lock ends; "
                 "COMPLIANCE locks against everybody"
             )
+
+
+def _server_risks(config: Config) -> Iterator[str]:
+    for name, source in config.sources.items():
+        if isinstance(source, PostgresqlSource):
+            server = source.postgresql
+            if _is_remote(server.host) and server.sslmode not in {"verify-ca", "verify-full"}:
+                yield (
+                    f"sources.{name}.postgresql.sslmode: without verify-full somebody between here and {server.host} "
+                    "can read what is dumped, or be the server"
+                )
+        if isinstance(source, MariadbSource) and _is_remote(source.mariadb.host) and source.mariadb.ssl_ca is None:
+            yield (
+                f"sources.{name}.mariadb.ssl_ca: without it somebody between here and {source.mariadb.host} "
+                "can read what is dumped, or be the server"
+            )
+
+
+def _is_remote(host: str | None) -> bool:
+    return host is not None and not host.startswith(("/", "127.")) and host not in {"localhost", "::1"}

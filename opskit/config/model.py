@@ -38,6 +38,10 @@ REGION_PATTERN = r"^[A-Za-z0-9-]{1,64}$"
 ACCOUNT_PATTERN = r"^[0-9]{12}$"
 STORAGE_CLASS_PATTERN = r"^[A-Z0-9_]{1,64}$"
 KMS_KEY_PATTERN = r"^[A-Za-z0-9:/_-]{1,2048}$"
+# No '@', '=' or blank: neither credentials nor a whole connection string.
+SERVER_PATTERN = r"^[A-Za-z0-9/_.:%-]{1,255}$"
+DATABASE_PATTERN = r"^[^\x00]{1,64}$"
+ACCOUNT_NAME_PATTERN = r"^[^\x00-\x1f]{1,128}$"
 # What a pattern means to a person; `judging` puts it after "expected".
 MEANINGS = {
     LABEL_PATTERN: "1 to 32 of a-z, 0-9, _ and -",
@@ -52,6 +56,9 @@ MEANINGS = {
     ACCOUNT_PATTERN: "the id of an AWS account, 12 digits",
     STORAGE_CLASS_PATTERN: "a storage class such as STANDARD_IA",
     KMS_KEY_PATTERN: "the id, alias or ARN of a key",
+    SERVER_PATTERN: "a host name, an address or the folder of a socket",
+    DATABASE_PATTERN: "the name of a database",
+    ACCOUNT_NAME_PATTERN: "the name of a user",
 }
 DURATION_PATTERN = r"^[1-9][0-9]{0,5}[mhdw]$"
 DURATION_EXAMPLE = "a duration such as 90m, 26h, 30d or 2w"
@@ -169,6 +176,79 @@ class CommandSource(_Source):
     )
 
 
+_Port = Annotated[int, Between(1, 65535)]
+_Database = Annotated[str, Matches(DATABASE_PATTERN)]
+_User = Annotated[str, Matches(ACCOUNT_NAME_PATTERN)]
+_Server = Annotated[str, Matches(SERVER_PATTERN)]
+
+
+class PostgresqlServer(Entry):
+    """A server, and what of it is dumped."""
+
+    databases: tuple[_Database, ...] = key("names of databases; default: all but templates", default=())
+    host: _Server | None = key(
+        "name or address of the server, or the folder of its socket; default: the local socket", default=None
+    )
+    port: _Port | None = key("port of the server; default: 5432", default=None)
+    user: _User | None = key("role that connects; default: the name of the user who runs the dump", default=None)
+    password: Reference | None = key("reference to the password of that role; default: none", default=None)
+    run_as: _User | None = key(
+        "user of this system who runs the dump, for servers that ask the system who connects; needs root", default=None
+    )
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = key(
+        "how the connection is protected; default: prefer, which checks nothing", default=None
+    )
+    sslrootcert: Path | None = key("certificates that verify-ca and verify-full believe", default=None)
+    globals: Literal["full", "without-passwords", "none"] = key(
+        "roles and tablespaces; full needs a superuser, for the hashes of passwords", default="full"
+    )
+    maintenance_database: _Database = key("database that is connected to, to ask for the others", default="postgres")
+
+
+class PostgresqlSource(_Source):
+    """Databases of a PostgreSQL server, each dumped as plain SQL; a dump that fails, fails the backup."""
+
+    kind: ClassVar[str] = "postgresql"
+
+    postgresql: PostgresqlServer = key("the server, and what of it is dumped")
+
+
+class MariadbServer(Entry):
+    """A server, and what of it is dumped."""
+
+    databases: tuple[_Database, ...] = key("names of databases; default: all but the server's own", default=())
+    host: _Server | None = key("name or address of the server; default: the local socket", default=None)
+    port: _Port | None = key("port of the server; default: 3306", default=None)
+    socket: Path | None = key("socket of the server, instead of a host", default=None)
+    user: _User | None = key("user who connects; default: the name of the user who runs the dump", default=None)
+    password: Reference | None = key("reference to the password of that user; default: none", default=None)
+    ssl_ca: Path | None = key(
+        "certificates that are believed; with it, the connection is encrypted and the server's name checked",
+        default=None,
+    )
+    client: Literal["mariadb", "mysql"] = key("whose client programs are called", default="mariadb")
+    globals: bool = key("users and grants; with the client of MariaDB only", default=True)
+    extended_insert: bool = key(
+        "many rows in a statement: loads several times as fast, but hardly anything deduplicates", default=False
+    )
+
+
+class MariadbSource(_Source):
+    """Databases of a MariaDB or MySQL server, each dumped as SQL; a dump that fails, fails the backup."""
+
+    kind: ClassVar[str] = "mariadb"
+
+    mariadb: MariadbServer = key("the server, and what of it is dumped")
+
+
+class SqliteSource(_Source):
+    """Files of SQLite, copied by its online backup, so that programs may write to them meanwhile."""
+
+    kind: ClassVar[str] = "sqlite"
+
+    sqlite: Annotated[tuple[Path, ...], Rule.NOT_EMPTY] = key("files of SQLite to back up")
+
+
 class LocalDestination(Entry):
     """A folder on a mounted file system."""
 
@@ -234,7 +314,7 @@ class S3Destination(Entry):
     )
 
 
-Source = PathsSource | CommandSource
+Source = PathsSource | CommandSource | PostgresqlSource | MariadbSource | SqliteSource
 Destination = LocalDestination | S3Destination
 
 _UpTo100 = Annotated[int, Between(1, 100)]

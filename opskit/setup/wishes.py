@@ -86,7 +86,7 @@ def _is_same_source(there: Source, name: str, text: str) -> bool:
 
 
 def _described(source: Source) -> str:
-    return ", ".join(map(str, source.paths)) if isinstance(source, PathsSource) else "a command"
+    return ", ".join(map(str, source.paths)) if isinstance(source, PathsSource) else f"a {source.kind} source"
 
 
 def draft_of(path: Path, wishes: Wishes, known: Config | None) -> Config:

@@ -34,6 +34,9 @@ RISKS = [
         "{s3: {bucket: far, object_lock_days: 9, lock_mode: GOVERNANCE},",
         "destinations.far.s3.lock_mode: GOVERNANCE",
     ),
+    ("{paths: [/srv]}", "{postgresql: {host: db.example.org}}", "sources.data.postgresql.sslmode: without verify-full"),
+    ("{paths: [/srv]}", "{postgresql: {host: 10.0.0.1, sslmode: require}}", "sources.data.postgresql.sslmode: without"),
+    ("{paths: [/srv]}", "{mariadb: {host: db.example.org}}", "sources.data.mariadb.ssl_ca: without it somebody"),
     ("[/srv]", "['/srv/*']", "sources.data.paths: /srv/* is taken literally"),
     ("[/srv]", "['$HOME']", "sources.data.paths: /etc/$HOME is taken literally"),
     ("[/srv]", "[/far/data]", "sources.data.paths: /far/data lies inside destination 'far'"),
@@ -43,6 +46,23 @@ RISKS = [
 def test_a_prudent_config_has_no_warning() -> None:
     """Two recipients, a maintainer elsewhere and enough copies draw no warning."""
     assert warnings(parse(PRUDENT, "c.yaml", Path("/etc"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{postgresql: {}}",
+        "{postgresql: {host: /run/postgresql}}",
+        "{postgresql: {host: localhost}}",
+        "{postgresql: {host: db, sslmode: verify-full}}",
+        "{mariadb: {socket: /run/s}}",
+        "{mariadb: {host: db, ssl_ca: /etc/ca.pem}}",
+        "{sqlite: [/a]}",
+    ],
+)
+def test_a_database_that_is_near_or_checked_has_no_warning(source: str) -> None:
+    """Only who talks to another machine without knowing which is warned."""
+    assert warnings(parse(PRUDENT.replace("{paths: [/srv]}", source), "c.yaml", Path("/etc"))) == []
 
 
 @pytest.mark.parametrize(("old", "new", "start"), RISKS, ids=[start for _, _, start in RISKS])

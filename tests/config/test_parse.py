@@ -96,17 +96,19 @@ BAD = [
         "{paths: [/srv]}",
         "{path: [/srv]}",
         "4:3: sources.data: unclear kind, expected exactly one of the keys paths, command, "
-        "got path; did you mean 'paths'?",
+        "postgresql, mariadb, sqlite, got path; did you mean 'paths'?",
     ),
     (
         "{paths: [/srv]}",
         "{paths: [/srv], command: [x]}",
-        "4:3: sources.data: unclear kind, expected exactly one of the keys paths, command, got paths and command",
+        "4:3: sources.data: unclear kind, expected exactly one of the keys paths, command, "
+        "postgresql, mariadb, sqlite, got paths and command",
     ),
     (
         "{paths: [/srv]}",
         "[/srv]",
-        "4:3: sources.data: unclear kind, expected exactly one of the keys paths, command, got a list",
+        "4:3: sources.data: unclear kind, expected exactly one of the keys paths, command, "
+        "postgresql, mariadb, sqlite, got a list",
     ),
     ("{paths: [/srv]}", "{paths: /srv}", "4:17: sources.data.paths: wrong type, expected a list, got text"),
     (
@@ -173,6 +175,64 @@ BAD = [
         "{paths: [/srv]}",
         "{command: [a], filename: ../x}",
         "4:34: sources.data.filename: malformed, expected a file name without '/', got '../x'",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{postgresql: {password: hunter2}}",
+        "4:33: sources.data.postgresql.password: inline secret; use env:/file:/cred:",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{mariadb: {user: backup, password: hunter2}}",
+        "4:44: sources.data.mariadb.password: inline secret; use env:/file:/cred:",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{postgresql: {host: 'postgres://u:p@h'}}",
+        "4:29: sources.data.postgresql.host: malformed, expected a host name, an address or the folder of a socket, "
+        "got 'postgres://u:p@h'",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{postgresql: {dbname: app}}",
+        "4:23: sources.data.postgresql.dbname: unknown key, expected one of databases, host, port, user, password, "
+        "run_as, sslmode, sslrootcert, globals, maintenance_database",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{postgresql: {databases: app}}",
+        "4:34: sources.data.postgresql.databases: wrong type, expected a list, got text",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{postgresql: {port: 70000}}",
+        "4:29: sources.data.postgresql.port: too large, expected 65535 or less, got the number 70000",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{postgresql: {run_as: postgres, password: 'env:P'}}",
+        "4:31: sources.data.postgresql.run_as: has no use beside a password, expected one of the two, got 'postgres'",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{mariadb: {socket: /run/s, host: db}}",
+        "4:28: sources.data.mariadb.socket: stands beside a host or port, expected one of the two, got '/run/s'",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{mariadb: {client: mysql}}",
+        "4:28: sources.data.mariadb.client: cannot write users and grants, expected globals: false beside it, "
+        "got 'mysql'",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{sqlite: []}",
+        "4:18: sources.data.sqlite: empty, expected at least one entry, got an empty list",
+    ),
+    (
+        "{paths: [/srv]}",
+        "{sqlite: [/a, /b, /a]}",
+        "4:27: sources.data.sqlite[2]: stands there twice, expected each file once, got '/a'",
     ),
     (
         "{paths: [/srv]}",

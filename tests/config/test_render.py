@@ -21,13 +21,18 @@ from opskit.config.model import (
     Duration,
     Keys,
     LocalDestination,
+    MariadbServer,
+    MariadbSource,
     PathsSource,
     Performance,
     Policy,
+    PostgresqlServer,
+    PostgresqlSource,
     Retention,
     S3Bucket,
     S3Destination,
     Source,
+    SqliteSource,
     Verify,
 )
 from opskit.config.render import add_entries, example, render, values
@@ -78,6 +83,35 @@ sources: st.SearchStrategy[Source] = st.builds(
     env=st.dictionaries(variables, references, max_size=3),
     verify=st.none() | verifications,
     tags=tags,
+)
+databases = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=9), max_size=2)
+sources |= (
+    st.builds(
+        PostgresqlSource,
+        postgresql=st.builds(
+            PostgresqlServer,
+            databases=databases.map(tuple),
+            host=st.sampled_from([None, "localhost", "::1", "/run/postgresql"]),
+            port=st.none() | st.integers(1, 65535),
+            user=st.sampled_from([None, "no", "a b", "1"]),
+            password=st.none() | references,
+            sslmode=st.sampled_from([None, "disable", "verify-full"]),
+            sslrootcert=st.none() | _below("/etc"),
+            globals=st.sampled_from(["full", "without-passwords", "none"]),
+        ),
+        tags=tags,
+    )
+    | st.builds(
+        MariadbSource,
+        mariadb=st.builds(
+            MariadbServer,
+            databases=databases.map(tuple),
+            socket=st.none() | _below("/run"),
+            password=st.none() | references,
+            extended_insert=st.booleans(),
+        ),
+    )
+    | st.builds(SqliteSource, sqlite=_below("/data").map(lambda path: (path,)))
 )
 buckets = st.builds(
     lambda bucket, pair: bucket.but(access_key_id=pair and pair[0], secret_access_key=pair and pair[1]),
@@ -255,6 +289,7 @@ def test_the_schema_is_json_and_describes_every_key() -> None:
 def test_rendered_configs_show_references_only() -> None:
     """A rendered config and the JSON of a config hold the reference of a secret."""
     config = load(PROJECT / "config.example.yaml")
-    assert '{PGPASSWORD: "file:///etc/opskit/pgpass"}' in render(config)
-    shown = values(config)["sources"]["app-db"]["env"]
-    assert shown == {"PGPASSWORD": "file:///etc/opskit/pgpass"}
+    assert '{REDISCLI_AUTH: "file:///etc/opskit/redis-password"}' in render(config)
+    shown = values(config)["sources"]
+    assert shown["queue"]["env"] == {"REDISCLI_AUTH": "file:///etc/opskit/redis-password"}
+    assert shown["app-db"]["postgresql"]["password"] == "file:///etc/opskit/app-db-password"

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from opskit.errors import SourceError
 from opskit.sources.base import KINDS, Entry, Metadata, OpenFile, Problem, SmallReader, Source
 from opskit.sources.command import CommandSource, StdinSource
+from opskit.sources.databases.mariadb import Mariadb
+from opskit.sources.databases.postgresql import Postgresql
+from opskit.sources.databases.sqlite import SqliteSource
 from opskit.sources.files import FileSource
+from tests.database_servers import Server
+from tests.sources.dumping import source_of
 from tests.sources.walking import content, make, open_descriptors
 
 DATA = bytes(range(256)) * 1000
@@ -23,10 +30,15 @@ NOW = 1_795_212_000_000_000_000
 
 
 class Case(NamedTuple):
-    """A source which holds DATA in one of its files, and one of the same kind which is absent as a whole."""
+    """A source which holds DATA in one of its files, and one of the same kind which is absent as a whole.
+
+    Where a source cannot hold any bytes, `name` is the file, and `holds` knows its content.
+    """
 
     present: Source
     absent: Source
+    name: bytes = b"data"
+    holds: Callable[[bytes], bool] = DATA.__eq__
 
 
 def files(folder: Path) -> Case:
@@ -51,12 +63,36 @@ def stdin(folder: Path) -> Case:
     return Case(StdinSource("data", NOW, os.open(folder / "input", os.O_RDONLY)), StdinSource("data", NOW, 987))
 
 
-@pytest.fixture(params=[files, command, stdin], ids=lambda kind: kind.__name__)
+def postgresql(server: Server) -> Case:
+    """The dumps of a server, and of one that is not there."""
+    here, gone = (Postgresql(("postgres",), host=str(place), user=server.user) for place in (server.socket, "/nowhere"))
+    return Case(source_of(here), source_of(gone), b"postgres.sql", lambda text: b"database dump complete" in text)
+
+
+def mariadb(server: Server) -> Case:
+    """The dumps of a server, and of one that is not there."""
+    server.sql("CREATE DATABASE IF NOT EXISTS contract")
+    here, gone = (Mariadb(("contract",), socket=str(each), user=server.user) for each in (server.socket, "/nowhere"))
+    return Case(source_of(here), source_of(gone), b"contract.sql", lambda text: b"Dump completed" in text)
+
+
+def sqlite(folder: Path) -> Case:
+    """A database, and one that is not there."""
+    with closing(sqlite3.connect(folder / "data")) as database:
+        database.execute("CREATE TABLE t (a)")
+    here, gone = (SqliteSource([folder / name], folder / "copies") for name in ("data", "gone"))
+    return Case(here, gone, holds=lambda copy: copy.startswith(b"SQLite format 3\0"))
+
+
+@pytest.fixture(params=[files, command, stdin, postgresql, mariadb, sqlite], ids=lambda kind: kind.__name__)
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """Each kind of source; afterwards no descriptor is open that was not open before."""
+    make_case: Callable[[Any], Case] = request.param
+    given = tmp_path
+    if make_case in (postgresql, mariadb):
+        given = request.getfixturevalue(f"{make_case.__name__}_server")
     before = open_descriptors()
-    make_case: Callable[[Path], Case] = request.param
-    made = make_case(tmp_path)
+    made = make_case(given)
     yield made
     made.present.close()
     made.present.close()
@@ -74,9 +110,9 @@ def entries(source: Source) -> list[Entry]:
     return found
 
 
-def data_entry(source: Source) -> Entry:
+def data_entry(case: Case) -> Entry:
     """The entry that holds DATA."""
-    return next(entry for entry in entries(source) if entry.path.rpartition(b"/")[2] == b"data")
+    return next(entry for entry in entries(case.present) if entry.path.rpartition(b"/")[2] == case.name)
 
 
 def test_entries_are_sorted_by_component_and_unique(case: Case) -> None:
@@ -97,15 +133,15 @@ def test_kind_and_stat_agree(case: Case) -> None:
 
 def test_content_is_complete(case: Case) -> None:
     """Reading until 0 gives all bytes, whatever the buffer, and closing twice is harmless."""
-    opened = case.present.open(data_entry(case.present))
-    assert content(opened, 1000) == DATA
+    opened = case.present.open(data_entry(case))
+    assert case.holds(content(opened, 1000))
     assert not isinstance(opened, Problem)
     opened.close()
 
 
 def test_a_descriptor_is_of_the_file_or_absent(case: Case) -> None:
     """`fd` is a regular file at its beginning, or -1."""
-    opened = case.present.open(data_entry(case.present))
+    opened = case.present.open(data_entry(case))
     assert not isinstance(opened, Problem)
     if opened.fd != -1:
         assert stat.S_ISREG(os.fstat(opened.fd).st_mode)
@@ -154,7 +190,7 @@ def test_metadata_is_complete(case: Case) -> None:
         found = case.present.metadata(entry)
         assert isinstance(found, Metadata) and found.problem is None
         assert bool(found.target) == (entry.kind == "symlink")
-    entry = data_entry(case.present)
+    entry = data_entry(case)
     opened = case.present.open(entry)
     assert not isinstance(opened, Problem)
     assert case.present.metadata(entry, opened) == case.present.metadata(entry)
@@ -172,7 +208,7 @@ def test_absence_is_known_before_the_first_entry(case: Case) -> None:
 def test_closing_half_way_frees_everything(case: Case) -> None:
     """A suspended walk with a file open in the middle can be closed; the fixture counts descriptors."""
     stream = case.present.entries()
-    entry = next(item for item in stream if isinstance(item, Entry) and item.path.endswith(b"data"))
+    entry = next(item for item in stream if isinstance(item, Entry) and item.path.endswith(case.name))
     opened = case.present.open(entry)
     assert not isinstance(opened, Problem)
     assert opened.readinto(memoryview(bytearray(10))) > 0
@@ -184,11 +220,11 @@ def test_open_works_while_the_walk_is_suspended_from_another_thread(case: Case) 
     """A reader thread may open what the walk just yielded."""
     read: list[bytes] = []
     for item in case.present.entries():
-        if isinstance(item, Entry) and item.path.endswith(b"data"):
+        if isinstance(item, Entry) and item.path.endswith(case.name):
             thread = threading.Thread(target=_read, args=(case.present, item, read))
             thread.start()
             thread.join()
-    assert read == [DATA]
+    assert len(read) >= 1 and all(map(case.holds, read[-1:]))
 
 
 def _read(source: Source, entry: Entry, into: list[bytes]) -> None:
