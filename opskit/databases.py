@@ -11,11 +11,13 @@ from pathlib import Path
 
 from opskit import log
 from opskit.config.model import MariadbServer, MariadbSource, PostgresqlServer, PostgresqlSource, SqliteSource
+from opskit.errors import UsageError
 from opskit.secrets.reference import Reference
 from opskit.sources.base import Source
-from opskit.sources.databases.dumps import Client, DumpSource, Surroundings
+from opskit.sources.databases.dumps import DumpSource, Loader, Programs, Surroundings
 from opskit.sources.databases.mariadb import Mariadb
 from opskit.sources.databases.postgresql import Postgresql
+from opskit.sources.databases.scratch import ScratchDatabase
 from opskit.sources.databases.sqlite import SqliteSource as SqliteFiles
 
 Database = PostgresqlSource | MariadbSource | SqliteSource
@@ -31,11 +33,32 @@ def source(
     """The source behind an entry of the config; `reveal` resolves a reference when a program starts."""
     if isinstance(found, SqliteSource):
         return SqliteFiles(found.sqlite, state / COPIES)
+    return DumpSource(_programs(found, now_ns, environ, reveal))
+
+
+def scratch(
+    found: object, database: str, environ: Mapping[str, str], reveal: Callable[[Reference], bytes]
+) -> ScratchDatabase:
+    """A new database of that name on the server of an entry of the config; raises UsageError where that has none."""
+    if not isinstance(found, PostgresqlSource | MariadbSource):
+        raise UsageError(
+            "no server to load into: expected a snapshot of a source that has postgresql or mariadb in the config",
+            hint="pipe the dump into the server's own program: --stdout",
+        )
+    return ScratchDatabase(_programs(found, 0, environ, reveal), database)
+
+
+def _programs(
+    found: PostgresqlSource | MariadbSource,
+    now_ns: int,
+    environ: Mapping[str, str],
+    reveal: Callable[[Reference], bytes],
+) -> Programs:
     server = found.postgresql if isinstance(found, PostgresqlSource) else found.mariadb
     password = None if server.password is None else partial(reveal, server.password)
     surroundings = Surroundings(now_ns, environ, password, log.redact, _warn)
     run_as = server.run_as if isinstance(server, PostgresqlServer) else None
-    return DumpSource(client_of(server), surroundings, run_as=run_as)
+    return Programs(client_of(server), surroundings, run_as=run_as)
 
 
 def programs(found: PostgresqlSource | MariadbSource) -> list[str]:
@@ -44,7 +67,7 @@ def programs(found: PostgresqlSource | MariadbSource) -> list[str]:
     return [*dump, asks]
 
 
-def client_of(server: PostgresqlServer | MariadbServer) -> Client:
+def client_of(server: PostgresqlServer | MariadbServer) -> Loader:
     """What a server of the config is to its source."""
     if isinstance(server, PostgresqlServer):
         return Postgresql(
@@ -62,4 +85,4 @@ def _text(path: Path | None) -> str | None:
 
 
 def _warn(text: str) -> None:
-    _log.warning("a dump succeeded, with a warning", said=text)
+    _log.warning("said of a database", text=text)

@@ -36,6 +36,7 @@ from opskit.stores.base import Store
 from opskit.stores.local import LocalStore
 
 if TYPE_CHECKING:
+    from opskit.sources.databases.scratch import ScratchDatabase
     from opskit.stores.s3 import S3Place
 
 
@@ -366,6 +367,13 @@ def hooks_of(config: Config, source: str | None = None) -> Hooks:
         found.before or (), found.after or (), found.on_error or (), found.timeout.total_seconds(),
         env=_environment(os.environ), redact=log.redact,
     )  # fmt: skip
+
+
+def scratch_database(name: str, config: Config, database: str) -> ScratchDatabase:
+    """A new database on the server that a source dumps; raises UsageError where it dumps none."""
+    from opskit import databases
+
+    return databases.scratch(config.sources.get(name), database, _environment(os.environ), _reveal)
 
 
 def stdin_source(filename: str) -> Source:

@@ -39,6 +39,17 @@ if TYPE_CHECKING:
 
 app = noun()
 
+LoadIntoOption = Annotated[
+    str | None,
+    typer.Option("--load-into", metavar="NAME", help="Load one dump into a new database on the source's server."),
+]
+OwnerByNameOption = Annotated[
+    bool, typer.Option("--owner-by-name", help="Give files to users of the same name, not number.")
+]
+OverwriteOption = Annotated[
+    str, typer.Option("--overwrite", metavar="never|if-changed|always", help="What to do with files in the target.")
+]
+
 
 @app.command()
 def restore(
@@ -49,6 +60,7 @@ def restore(
     ] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="To where it came from; needs --overwrite.")] = False,
     stdout: Annotated[bool, typer.Option("--stdout", help="Write one file to standard output.")] = False,
+    load_into: LoadIntoOption = None,
     key: KeyOption = None,
     passphrase: PassphraseOption = None,
     destination: DestinationOption = None,
@@ -59,12 +71,8 @@ def restore(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Not what matches; repeatable.")
     ] = None,
-    overwrite: Annotated[
-        str, typer.Option("--overwrite", metavar="never|if-changed|always", help="What to do with files in the target.")
-    ] = "never",
-    owner_by_name: Annotated[
-        bool, typer.Option("--owner-by-name", help="Give files to users of the same name, not number.")
-    ] = False,
+    overwrite: OverwriteOption = "never",
+    owner_by_name: OwnerByNameOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be restored.")] = False,
 ) -> int | None:
     """Restore a snapshot, a folder or a file of it."""
@@ -74,10 +82,11 @@ def restore(
     from opskit.operations.selecting import selection
 
     context = Context.of(typer_context)
-    place = _place(target, overwrite, in_place=in_place, stdout=stdout, dry_run=dry_run)
+    is_stream = _is_stream(stdout=stdout, load_into=load_into, repository=repository)
+    place = _place(target, overwrite, in_place=in_place, stream=is_stream, dry_run=dry_run)
     what, path = split_path(snapshot)
     with (
-        audited_reading(context, repository, "restore", snapshot, to=str(place), dry_run=dry_run) as event,
+        audited_reading(context, repository, "restore", snapshot, to=load_into or str(place), dry_run=dry_run) as event,
         opened_for_reading(context, repository, key, destination) as opened,
     ):
         history = history_of(opened)
@@ -93,8 +102,9 @@ def restore(
                 owner_by_name=owner_by_name,
                 workers=min(len(os.sched_getaffinity(0)), 4),
             )
-            if stdout or dry_run:
-                code = _to_stdout(context, reader, options) if stdout else plan(context, reader, chosen, place, options)
+            if is_stream or dry_run:
+                into = None if dry_run else load_into
+                code = _elsewhere(context, reader, chosen, place, options, stdout=stdout, into=into)
                 _tell_damage(context, reader, opened, is_partial=bool(destination), by_config=repository is None)
                 return judged(event, code or doubt, snapshot=chosen.id)
             restored = _restore(context, reader, chosen, place, options)
@@ -125,12 +135,21 @@ def _overwrite(text: str) -> Any:
     return text
 
 
-def _place(target: Path | None, overwrite: str, *, in_place: bool, stdout: bool, dry_run: bool) -> Path:
+def _is_stream(*, stdout: bool, load_into: str | None, repository: str | None) -> bool:
+    """Whether one file goes elsewhere than to a folder."""
+    from opskit.errors import UsageError
+
+    if load_into is not None and (stdout or repository is not None):
+        raise UsageError("--load-into goes with neither --stdout nor --repository")
+    return stdout or load_into is not None
+
+
+def _place(target: Path | None, overwrite: str, *, in_place: bool, stream: bool, dry_run: bool) -> Path:
     from opskit.errors import UsageError
 
     _overwrite(overwrite)
-    if sum((target is not None, in_place, stdout)) != 1 and not (dry_run and target is None):
-        raise UsageError("say where to: exactly one of --target DIR, --in-place, --stdout")
+    if sum((target is not None, in_place, stream)) != 1 and not (dry_run and target is None):
+        raise UsageError("say where to: exactly one of --target DIR, --in-place, --stdout, --load-into NAME")
     if in_place and overwrite == "never":
         raise UsageError(
             "--in-place writes over files in use: expected --overwrite if-changed or --overwrite always",
@@ -249,8 +268,42 @@ def _damage(reader: SnapshotReader, copies: Sequence[Copy]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def _elsewhere(
+    context: Context,
+    reader: SnapshotReader,
+    chosen: Snapshot,
+    place: Path,
+    options: RestoreOptions,
+    *,
+    stdout: bool,
+    into: str | None,
+) -> int:
+    """All ways that write no files here: one file to a stream or a database, else the plan."""
+    if stdout:
+        return _to_stdout(context, reader, options)
+    if into is not None:
+        return _into_database(context, reader, chosen, options.below, into)
+    return plan(context, reader, chosen, place, options)
+
+
 def _to_stdout(context: Context, reader: SnapshotReader, options: RestoreOptions) -> int:
     from opskit.operations.restore import write_file
 
     write_file(reader, options.below, context.binary_output())
+    return 0
+
+
+def _into_database(context: Context, reader: SnapshotReader, chosen: Snapshot, path: bytes, name: str) -> int:
+    """Load a dump; a database that exists is left alone, one that could not be loaded whole is taken away again."""
+    from opskit import wiring
+    from opskit.cli.render import printable
+    from opskit.errors import UsageError
+    from opskit.operations.restore import write_file
+
+    if not path.startswith(b"databases/"):  # the others make databases and users of their own names
+        raise UsageError("--load-into: expected SNAPSHOT:databases/NAME.sql")
+    with wiring.scratch_database(chosen.manifest.source, context.load_config(), name).filled() as stream:
+        write_file(reader, path, stream)
+    if not context.quiet:
+        context.message(f"loaded snapshot {chosen.id[:8]} into the new database {printable(name)}")
     return 0

@@ -33,7 +33,8 @@ class CommandOutput:
     """Standard output of a running command; implements OpenFile.
 
     `keep` are descriptors that the command gets under the same numbers. `identity` are the arguments of Popen that
-    say as whom, and where, it runs. `tell` gets what a command that ended well said on standard error, cleaned.
+    say as whom, and where, it runs. `tell` gets what a command that ended well said on standard error, cleaned. One
+    that `reads` has the end of a pipe as standard input, the other is `input`; else its input is empty.
     """
 
     fd = -1
@@ -48,6 +49,7 @@ class CommandOutput:
         keep: Sequence[int] = (),
         identity: Mapping[str, Any] | None = None,
         tell: Callable[[str], None] | None = None,
+        reads: bool = False,
     ) -> None:
         self._grace_seconds, self._redact, self._tell = grace_seconds, redact, tell
         self._name = os.path.basename(argv[0])
@@ -55,7 +57,7 @@ class CommandOutput:
         try:
             self._process = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=env,
@@ -69,7 +71,7 @@ class CommandOutput:
             raise cannot_start(argv[0], str(getattr(error, "strerror", None) or "bad argument").lower()) from error
         self._lifeline.tie(self._process.pid)
         assert self._process.stdout is not None and self._process.stderr is not None
-        self._stdout, self._stderr = self._process.stdout, self._process.stderr
+        self._stdout, self._stderr, self.input = self._process.stdout, self._process.stderr, self._process.stdin
         self._tail: deque[bytes] = deque()
         self._drain = threading.Thread(target=self._drain_stderr, name="opskit-stderr", daemon=True)
         self._drain.start()
@@ -88,6 +90,9 @@ class CommandOutput:
         self._lifeline.close()
         self._drain.join(self._grace_seconds)
         self._stdout.close()
+        if self.input is not None:
+            with suppress(OSError):
+                self.input.close()
         if not self._drain.is_alive():  # else a stray grandchild holds the pipe: its thread ends with the process
             self._stderr.close()
 

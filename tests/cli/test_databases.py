@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -183,3 +184,87 @@ def test_a_plaintext_password_is_refused(machine: Machine) -> None:
     answer = machine.run("config", "validate")
     assert answer.code == 2 and "sources.db.mariadb.password: inline secret" in answer.err
     assert "hunter2" not in answer.err + answer.out
+
+
+@pytest.fixture
+def dumped(machine: Machine, postgresql_server: Server) -> Iterator[Machine]:
+    """A host with one snapshot of a PostgreSQL database `shop` of 50,000 rows."""
+    rows = "SELECT n AS id, md5(n::text) AS note FROM generate_series(1, 50000) n"
+    postgresql_server.sql("CREATE DATABASE shop")
+    postgresql_server.sql(f"CREATE TABLE item AS {rows}", database="shop")
+    postgresql(machine, postgresql_server, ", databases: [shop]")
+    good(machine.run("backup", "db"))
+    yield machine
+    postgresql_server.sql("DROP DATABASE shop")
+
+
+def load(machine: Machine, name: str, path: str = "databases/shop.sql") -> Answer:
+    """Load a dump of the newest snapshot into a new database."""
+    return machine.run("restore", f"db@latest:{path}", "--load-into", name, "--key", machine.key)
+
+
+def databases(server: Server) -> list[str]:
+    """The names of all."""
+    return server.sql("SELECT datname FROM pg_database ORDER BY 1")
+
+
+@pytest.mark.parametrize("name", ["scratch", "Odd \"name' = \\"])
+def test_a_dump_is_loaded_into_a_new_database(dumped: Machine, postgresql_server: Server, name: str) -> None:
+    """`--load-into` makes the database and fills it; a second time it is refused, and nothing in it changes."""
+    server, before = postgresql_server, databases(postgresql_server)
+    good(load(dumped, name))
+    quoted = name.replace("\\", "\\\\").replace("'", "\\'")
+    assert server.sql("SELECT count(*), max(note) FROM item", database=quoted) == server.sql(
+        "SELECT count(*), max(note) FROM item", database="shop"
+    )
+    server.sql("DELETE FROM item WHERE id > 7", database=quoted)
+    again = load(dumped, name)
+    assert again.code == 4 and "already exists" in again.err
+    assert server.sql("SELECT count(*) FROM item", database=quoted) == ["7"]
+    server.sql('DROP DATABASE "' + name.replace('"', '""') + '"')
+    assert databases(server) == before
+
+
+def test_what_cannot_be_loaded_whole_is_taken_away(dumped: Machine, postgresql_server: Server) -> None:
+    """Where the snapshot is damaged, or a statement fails, the new database goes again; one that was there stays."""
+    server, before = postgresql_server, databases(postgresql_server)
+    assert load(dumped, "scratch", "databases/none.sql").code == 10
+    assert databases(server) == before
+    assert load(dumped, "scratch", "create/shop.sql").code == 2  # it would make a database of its own name
+    server.sql("CREATE ROLE passing", "GRANT ALL ON SCHEMA public TO passing", database="shop")
+    good(dumped.run("backup", "db"))
+    server.sql("DROP OWNED BY passing", "DROP ROLE passing", database="shop")
+    failing = load(dumped, "scratch")
+    assert failing.code == 4 and 'role "passing" does not exist' in failing.err
+    assert databases(server) == before
+    for copy in (dumped.a, dumped.b):
+        for pack in (copy / "packs").rglob("*"):
+            if pack.is_file() and pack.stat().st_size > 100_000:
+                data = bytearray(pack.read_bytes())
+                data[len(data) // 2] ^= 1
+                pack.chmod(0o600)
+                pack.write_bytes(data)
+    broken = load(dumped, "scratch")
+    assert broken.code == 13, broken.err
+    assert databases(server) == before
+
+
+def test_mariadb_is_loaded_likewise(machine: Machine, mariadb_server: Server) -> None:
+    """`--load-into` makes a MariaDB database and fills it; one that exists is refused."""
+    server, rows = mariadb_server, "SELECT seq AS id, md5(seq) AS note FROM mysql.seq_1_to_5000"
+    server.sql("CREATE DATABASE shop", f"CREATE TABLE shop.item {rows}")
+    add_source(machine, f"{{mariadb: {{socket: {server.socket}, user: root, databases: [shop]}}}}")
+    good(machine.run("backup", "db"))
+    good(load(machine, "scratch"))
+    sums = [line.split()[1] for line in server.sql("CHECKSUM TABLE shop.item, scratch.item")]
+    assert sums[0] == sums[1] != "0"
+    assert load(machine, "scratch").code == 4
+    server.sql("DROP DATABASE scratch", "DROP DATABASE shop")
+
+
+def test_load_into_without_a_server(used: Machine) -> None:
+    """A snapshot of files, or a lost config, has no server to load into; the pipe is hinted at."""
+    answer = used.run("restore", "latest:databases/x.sql", "--load-into", "scratch", "--key", used.key)
+    assert answer.code == 2 and "--stdout" in answer.err
+    for more in (["--stdout"], ["--repository", used.a]):
+        assert used.run("restore", "latest:/x", "--load-into", "scratch", "--key", used.key, *more).code == 2

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from opskit.sources.base import Entry, OpenFile, Problem
-from opskit.sources.databases.dumps import Client, DumpSource, Surroundings
+from opskit.sources.databases.dumps import DumpSource, Loader, Programs, Surroundings
 from tests.database_servers import PASSWORD
 from tests.sources.walking import content
 
@@ -20,7 +20,7 @@ def environment() -> dict[str, str]:
 
 
 def source_of(
-    client: Client,
+    client: Loader,
     password: str | None = PASSWORD,
     env: Mapping[str, str] | None = None,
     tell: Callable[[str], None] = lambda _text: None,
@@ -31,7 +31,7 @@ def source_of(
     around = Surroundings(
         NOW, environment() if env is None else env, None if secret is None else lambda: secret, tell=tell
     )
-    return DumpSource(client, around, run_as=run_as, grace_seconds=1)
+    return DumpSource(Programs(client, around, run_as=run_as, grace_seconds=1))
 
 
 def entries_of(source: DumpSource) -> dict[str, Entry]:

@@ -57,6 +57,21 @@ class Client(Protocol):
         """The command, reading that file if there is one; the environment may be changed."""
 
 
+class Scratch(NamedTuple):
+    """The commands that make a database, load a dump into it from standard input, and take it away."""
+
+    make: tuple[str, ...]
+    load: tuple[str, ...]
+    drop: tuple[str, ...]
+
+
+class Loader(Client, Protocol):
+    """A client that can load what it dumped."""
+
+    def scratch(self, database: str) -> Scratch:
+        """How a database of that name is made; making one that exists fails."""
+
+
 class Surroundings(NamedTuple):
     """What a source needs of the process that it works in."""
 
@@ -72,19 +87,58 @@ class Surroundings(NamedTuple):
     """Takes warnings."""
 
 
-class DumpSource:
-    """The dumps of a server; implements Source. `run_as` is a user of this system as whom the programs run."""
+class Programs:
+    """Runs the programs of a client, with its credentials; `run_as` is a user of this system as whom they run."""
 
     def __init__(
         self,
-        client: Client,
+        client: Loader,
         surroundings: Surroundings,
         *,
         run_as: str | None = None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
-        self._client, self._around, self._run_as = client, surroundings, run_as
-        self._grace_seconds = grace_seconds
+        self.client, self.around = client, surroundings
+        self._run_as, self._grace_seconds = run_as, grace_seconds
+
+    def require(self) -> None:
+        """Raises SourceError where one is missing."""
+        path = self.around.env.get("PATH", os.defpath)
+        for program, package in self.client.programs().items():
+            if shutil.which(program, path=path) is None:
+                raise cannot_start(program, "not found", f"Debian, Ubuntu: apt-get install {package}")
+
+    def ask(self, argv: Sequence[str]) -> bytes:
+        """All that one writes; raises SourceError."""
+        return whole(self.start(argv), MAX_ANSWER)
+
+    def start(
+        self, argv: Sequence[str], tell: Callable[[str], None] | None = None, *, reads: bool = False
+    ) -> CommandOutput:
+        """Start one, which gets standard input if it `reads`; raises SourceError, and what the password's source
+        raises."""
+        identity, env = _identity(self._run_as), dict(self.around.env)
+        if "user" in identity:
+            account = pwd.getpwuid(identity["user"])
+            env.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
+        password = self.around.password
+        file = None if password is None else _private_file(self.client.credentials(password()))
+        try:
+            command = self.client.admit(argv, env, None if file is None else f"/proc/self/fd/{file}")
+            return CommandOutput(
+                command, env, self._grace_seconds, self.around.redact,
+                keep=() if file is None else (file,), identity=identity, tell=tell, reads=reads,
+            )  # fmt: skip
+        finally:
+            if file is not None:
+                os.close(file)
+
+
+class DumpSource:
+    """The dumps of a server; implements Source."""
+
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
         self._argv: dict[bytes, tuple[str, ...]] = {}
         self._running: list[CommandOutput] = []
 
@@ -93,21 +147,21 @@ class DumpSource:
 
         Raises SourceError where a program is missing, the server does not answer, or a database is not there.
         """
-        self._require_programs()
-        dumps = self._client.dumps(self._ask, self._around.tell)
-        self._argv = {dump.path: dump.argv for dump in dumps}
-        paths = sorted(tuple(dump.path.split(b"/")) for dump in dumps)
+        programs, around = self._programs, self._programs.around
+        programs.require()
+        self._argv = {dump.path: dump.argv for dump in programs.client.dumps(programs.ask, around.tell)}
+        paths = sorted(tuple(path.split(b"/")) for path in self._argv)
         folders = {path[:depth] for path in paths for depth in range(1, len(path))}
         try:
             for path in sorted([*paths, *folders]):
-                yield virtual_entry(b"/".join(path), self._around.now_ns, "dir" if path in folders else "file")
+                yield virtual_entry(b"/".join(path), around.now_ns, "dir" if path in folders else "file")
         except GeneratorExit:
             self.close()
             raise
 
     def open(self, entry: Entry) -> OpenFile | Problem:
         """Start the dump; raises SourceError where it does not start, and what the password's source raises."""
-        output = self._start(self._argv[entry.path], self._around.tell)
+        output = self._programs.start(self._argv[entry.path], self._programs.around.tell)
         self._running.append(output)
         return output
 
@@ -119,32 +173,6 @@ class DumpSource:
         """End every program of this source that still runs."""
         while self._running:
             self._running.pop().close()
-
-    def _ask(self, argv: Sequence[str]) -> bytes:
-        return whole(self._start(argv, None), MAX_ANSWER)
-
-    def _start(self, argv: Sequence[str], tell: Callable[[str], None] | None) -> CommandOutput:
-        identity, env = _identity(self._run_as), dict(self._around.env)
-        if "user" in identity:
-            account = pwd.getpwuid(identity["user"])
-            env.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
-        password = self._around.password
-        file = None if password is None else _private_file(self._client.credentials(password()))
-        try:
-            command = self._client.admit(argv, env, None if file is None else f"/proc/self/fd/{file}")
-            return CommandOutput(
-                command, env, self._grace_seconds, self._around.redact,
-                keep=() if file is None else (file,), identity=identity, tell=tell,
-            )  # fmt: skip
-        finally:
-            if file is not None:
-                os.close(file)
-
-    def _require_programs(self) -> None:
-        path = self._around.env.get("PATH", os.defpath)
-        for program, package in self._client.programs().items():
-            if shutil.which(program, path=path) is None:
-                raise cannot_start(program, "not found", f"Debian, Ubuntu: apt-get install {package}")
 
 
 def file_name(database: str) -> bytes:

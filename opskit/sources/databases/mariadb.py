@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from opskit.errors import SourceError
-from opskit.sources.databases.dumps import Ask, Dump, chosen, file_name
+from opskit.sources.databases.dumps import Ask, Dump, Scratch, chosen, file_name
 
 _OF_THE_SERVER = "('information_schema', 'performance_schema', 'mysql', 'sys')"
 # In hexadecimal: a name may hold line ends.
@@ -77,6 +77,14 @@ class Mariadb(NamedTuple):
         env.pop("MYSQL_PWD", None)
         env["HOME"] = "/nonexistent"
         return [argv[0], f"--defaults-extra-file={credentials}", *argv[1:]]
+
+    def scratch(self, database: str) -> Scratch:
+        """An empty database. The first error ends the loading."""
+        quoted = "`" + database.replace("`", "``") + "`"
+        asked = (self.client, *self._where(), "--batch")
+        load = (*asked, "--default-character-set=utf8mb4", "--max-allowed-packet=1G", "--", database)
+        make = f"--execute=CREATE DATABASE {quoted} CHARACTER SET utf8mb4"
+        return Scratch((*asked, make), load, (*asked, f"--execute=DROP DATABASE {quoted}"))
 
     def _listed(self, ask: Ask, query: str) -> list[str]:
         answer = ask((self.client, *self._where(), "--batch", "--skip-column-names", f"--execute={query}"))

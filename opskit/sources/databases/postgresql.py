@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from opskit.errors import SourceError
-from opskit.sources.databases.dumps import Ask, Dump, chosen, file_name
+from opskit.sources.databases.dumps import Ask, Dump, Scratch, chosen, file_name
 
 Globals = Literal["full", "without-passwords", "none"]
 
@@ -74,6 +74,21 @@ class Postgresql(NamedTuple):
             env.pop("PGPASSWORD", None)
             env["PGPASSFILE"] = credentials
         return list(argv)
+
+    def scratch(self, database: str) -> Scratch:
+        """An empty database without what template1 may hold here. The first error ends the loading."""
+        quoted = '"' + database.replace('"', '""') + '"'
+        asked = (*self._program("psql", self.maintenance_database), "--no-psqlrc", "--quiet")
+        load = (
+            *self._program("psql", database),
+            "--no-psqlrc",
+            "--quiet",
+            "--output=/dev/null",
+            "--set=ON_ERROR_STOP=1",
+        )
+        make = f"--command=CREATE DATABASE {quoted} TEMPLATE template0"
+        drop = f"--command=DROP DATABASE {quoted} WITH (FORCE)"  # the session of a killed psql lives on for a moment
+        return Scratch((*asked, make), load, (*asked, drop))
 
     def _dumps_of(self, name: str) -> list[Dump]:
         dump = self._program("pg_dump", name)

@@ -1,0 +1,59 @@
+"""A dump loaded into a new database on a server, to look at it: the way back of `dumps`.
+
+Invariants: no database that exists is ever written to, as the server itself refuses to make it a second time; a
+database that could not be loaded whole, because the dump broke off or a statement failed, is dropped again. The end of
+what is written counts as the end of the dump only where the block ended well: a pipe cannot tell the two apart.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO, cast
+
+from opskit.errors import SourceError
+from opskit.sources.databases.dumps import MAX_ANSWER, Programs
+from opskit.sources.output import CommandOutput, whole
+
+
+class ScratchDatabase:
+    """The database `name`, which is not there yet."""
+
+    def __init__(self, programs: Programs, name: str) -> None:
+        self._programs = programs
+        self._commands = programs.client.scratch(name)
+
+    @contextmanager
+    def filled(self) -> Iterator[BinaryIO]:
+        """Make it, and load what is written to the stream; raises SourceError where either fails."""
+        self._programs.require()
+        self._programs.ask(self._commands.make)
+        try:
+            program = self._programs.start(self._commands.load, self._programs.around.tell, reads=True)
+            try:
+                with suppress(BrokenPipeError):  # it ended before the dump did, and its status says why
+                    yield from _written(program)
+                whole(program, MAX_ANSWER)
+            finally:
+                program.close()
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        try:
+            self._programs.ask(self._commands.drop)
+        except SourceError as error:  # what went wrong before matters more
+            self._programs.around.tell(f"the database that was not loaded whole could not be dropped: {error}")
+
+
+def _written(program: CommandOutput) -> Iterator[BinaryIO]:
+    """A stream into a program, whose end is told where the block ends well."""
+    stream = io.BufferedWriter(cast(io.RawIOBase, program.input))  # a raw pipe may take less than it is given
+    try:
+        yield stream
+        stream.flush()
+    finally:
+        with suppress(OSError):
+            stream.close()
