@@ -85,4 +85,4 @@ def _text(path: Path | None) -> str | None:
 
 
 def _warn(text: str) -> None:
-    _log.warning("said of a database", text=text)
+    _log.warning("database warning", text=text)

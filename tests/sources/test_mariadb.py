@@ -222,7 +222,7 @@ def test_a_dump_that_is_killed_is_no_content(mariadb_server: Server, database: s
 def test_a_server_that_goes_in_the_middle_is_no_content(mariadb_server: Server, database: str) -> None:
     """When the connection ends while rows flow, the last read says why."""
     server = mariadb_server
-    grow(server, database, 300_000)
+    grow(server, database, 100_000)
     output = opened(source_of(client(server, database)), f"databases/{database}.sql")
     output.readinto(memoryview(bytearray(100)))
     (connection,) = server.sql("SELECT id FROM information_schema.processlist WHERE user = 'backup'")

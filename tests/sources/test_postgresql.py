@@ -260,6 +260,20 @@ def test_a_whole_dump_with_a_bad_status_is_no_content(postgresql_server: Server,
         dumped(source_of(client(postgresql_server, "postgres"), env=env), "databases/postgres.sql")
 
 
+def test_the_documented_rights_suffice(postgresql_server: Server, database: str) -> None:
+    """A role that may read all data dumps whole databases, and the globals without passwords."""
+    server, role = postgresql_server, f"r_{uuid.uuid4().hex[:8]}"
+    if int(server.sql("SHOW server_version_num")[0]) < 140000:
+        pytest.skip("pg_read_all_data needs PostgreSQL 14")
+    server.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'", f"GRANT pg_read_all_data TO {role}")
+    try:
+        source = source_of(client(server, database, user=role, globals="without-passwords"), "secret")
+        for path, entry in entries_of(source).items():
+            assert entry.kind == "dir" or "complete" in dumped(source, path)
+    finally:
+        server.sql(f"DROP ROLE {role}")
+
+
 def test_globals_with_and_without_hashes_of_passwords(postgresql_server: Server) -> None:
     """Roles are in globals.sql; without superuser, only the variant without passwords can be had."""
     server = postgresql_server

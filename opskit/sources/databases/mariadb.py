@@ -29,6 +29,8 @@ _WITHOUT_TRANSACTIONS = (
     "SELECT DISTINCT HEX(CONVERT(table_schema USING utf8mb4)) FROM information_schema.tables"
     f" WHERE table_schema NOT IN {_OF_THE_SERVER} AND engine IN ('MyISAM', 'Aria', 'CSV', 'ARCHIVE', 'MRG_MyISAM')"
 )
+_PATIENCE = ("--connect-timeout=60",)
+"""Seconds; mariadb-dump has no such option."""
 MAX_PASSWORD = 1000
 """Bytes; lines of an option file are cut at 4096."""
 _ESCAPES = {b"\\": b"\\\\", b'"': b'\\"', b"\n": b"\\n", b"\r": b"\\r", b"\t": b"\\t"}
@@ -87,7 +89,7 @@ class Mariadb(NamedTuple):
         return Scratch((*asked, make), load, (*asked, f"--execute=DROP DATABASE {quoted}"))
 
     def _listed(self, ask: Ask, query: str) -> list[str]:
-        answer = ask((self.client, *self._where(), "--batch", "--skip-column-names", f"--execute={query}"))
+        answer = ask((self.client, *self._where(), "--batch", "--skip-column-names", *_PATIENCE, f"--execute={query}"))
         return [bytes.fromhex(line).decode("utf-8", "surrogateescape") for line in answer.decode("ascii").split()]
 
     def _dumps_of(self, name: str) -> list[Dump]:

@@ -19,6 +19,9 @@ from opskit.sources.databases.dumps import Ask, Dump, Scratch, chosen, file_name
 
 Globals = Literal["full", "without-passwords", "none"]
 
+_PATIENCE = {"connect_timeout": "60", "keepalives_idle": "60", "keepalives_interval": "20", "keepalives_count": "6"}
+"""Seconds: a server that is not there any more is noticed after three minutes, not after the system's two hours."""
+
 _ALL = (
     "SELECT datname FROM pg_catalog.pg_database"
     # -2: what an interrupted DROP DATABASE left, which nobody can connect to.
@@ -106,7 +109,7 @@ class Postgresql(NamedTuple):
     def _program(self, name: str, database: str, *more: str) -> tuple[str, ...]:
         """A program with the options that say where it connects. The name of a database is quoted: bare, one that
         holds "=" or begins with "postgresql://" would be taken for a whole connection string."""
-        where = {"sslmode": self.sslmode, "sslrootcert": self.sslrootcert}
+        where = {"sslmode": self.sslmode, "sslrootcert": self.sslrootcert, **_PATIENCE}
         words = [
             f"dbname='{_quoted(database)}'",
             *(f"{key}='{_quoted(value)}'" for key, value in where.items() if value),
