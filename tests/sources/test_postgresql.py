@@ -166,19 +166,24 @@ def test_what_the_environment_says_does_not_count(postgresql_server: Server) -> 
 
 
 @needs_root
-def test_another_user_runs_the_dump(postgresql_server: Server, tmp_path: Path) -> None:
-    """With `run_as` the system vouches for that user, no password is needed, and HOME is theirs."""
+def test_another_user_runs_the_dump(postgresql_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `run_as` the system vouches for that user, no password is needed, and HOME and the folder are theirs."""
     said = tmp_path / "said"
     said.mkdir()
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
     said.chmod(0o777)
     tmp_path.chmod(0o755)
-    env = program_in_the_way(said, "pg_dump", f'id -un >{said}/who; echo "$HOME" >>{said}/who; exec $real "$@"')
+    env = program_in_the_way(
+        said, "pg_dump", f'id -un >{said}/who; echo "$HOME" >>{said}/who; pwd >>{said}/who; exec $real "$@"'
+    )
     reachable = {**env, "PATH": f"{said}:{os.environ['PATH']}"}
     for parent in said.parents[:-2]:
         parent.chmod(parent.stat().st_mode | 0o011)
+    monkeypatch.chdir(closed)
     of_nobody = client(postgresql_server, "postgres", user=UNPRIVILEGED)
     assert "complete" in dumped(source_of(of_nobody, None, reachable, run_as=UNPRIVILEGED), "databases/postgres.sql")
-    assert (said / "who").read_text().split() == [UNPRIVILEGED, "/nonexistent"]
+    assert (said / "who").read_text().split() == [UNPRIVILEGED, "/nonexistent", "/"]
     with pytest.raises(SourceError, match="Peer authentication failed"):
         entries_of(source_of(of_nobody, None))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -73,13 +74,17 @@ def test_a_closed_database_is_copied_and_left_as_it_was(tmp_path: Path, folder: 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_copy_is_one_state_while_others_write(tmp_path: Path, folder: Path, mode: str) -> None:
-    """While another connection moves amounts, every copy has a sum of 0 and is intact."""
+def test_a_copy_is_one_state_while_others_write(
+    tmp_path: Path, folder: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another connection moves amounts, every copy has a sum of 0, is intact, and comes to its end."""
+    monkeypatch.setattr("opskit.sources.databases.sqlite.PAGES_A_STEP", 1)  # as many steps as a large one would have
     path, halt = make(tmp_path / "app.db", mode, rows=3000), threading.Event()
 
     def write() -> None:
         with closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as database:
-            while not halt.wait(0.003):
+            database.execute("PRAGMA synchronous = OFF")
+            while not halt.wait(0.003 if mode == "delete" else 0):
                 database.execute("BEGIN IMMEDIATE")
                 database.execute("UPDATE account SET amount = amount + 1 WHERE id = abs(random()) % 1500 + 1")
                 database.execute("UPDATE account SET amount = amount - 1 WHERE id = abs(random()) % 1500 + 1501")
@@ -127,6 +132,23 @@ def test_equal_databases_have_equal_copies(tmp_path: Path, folder: Path) -> None
     second = copied(source, path)
     pages = [(first[at : at + 4096], second[at : at + 4096]) for at in range(0, len(first), 4096)]
     assert len(first) == len(second) and 1 <= sum(one != two for one, two in pages) <= 2
+
+
+def test_a_database_that_is_opened_while_it_is_copied(tmp_path: Path, folder: Path) -> None:
+    """Of a database at rest that somebody opens, fills and closes again meanwhile, no mixture is kept."""
+    path, calls = make(tmp_path / "app.db"), list[int]()
+
+    def fill(place: Path) -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            with closing(sqlite3.connect(path)) as database:
+                database.executemany("INSERT INTO account (note) VALUES (?)", [("y" * 500,)] * 1000)
+                database.commit()
+        return shutil.disk_usage(place).free
+
+    with restored(copied(SqliteSource([path], folder, free_bytes=fill), path), tmp_path) as database:
+        assert database.execute("SELECT count(*) FROM account").fetchone() == (1100,)
+    assert len(calls) == 2
 
 
 def test_an_empty_database(tmp_path: Path, folder: Path) -> None:
