@@ -6,9 +6,8 @@ The only module that knows concrete stores and sources, and the one that asks th
 from __future__ import annotations
 
 import os
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +24,6 @@ from opskit.locations import bucket_at, is_bucket
 from opskit.operations.session import Host
 from opskit.repository.durable import write_durably
 from opskit.repository.identity import Identity, read_repository_id
-from opskit.repository.names import digest_in
 from opskit.secrets.reference import Reference, Resolver
 from opskit.secrets.stores.environment import EnvironmentScheme
 from opskit.secrets.stores.files import CredentialScheme, FileScheme
@@ -37,7 +35,6 @@ from opskit.stores.local import LocalStore
 
 if TYPE_CHECKING:
     from opskit.sources.databases.scratch import ScratchDatabase
-    from opskit.stores.s3 import S3Place
 
 
 def now() -> datetime:
@@ -82,55 +79,21 @@ def bucket_store(
     download_limit: int | None = None,
 ) -> Store:
     """A store in a bucket, within limits in KiB a second, that reads again what broke off."""
-    from opskit.stores import s3  # it loads botocore, which only those who use a bucket should pay
-    from opskit.stores.wrappers.limits import Limited
-    from opskit.stores.wrappers.retry import Retrying
+    from opskit import buckets  # it loads botocore, which only those who use a bucket should pay
 
-    connection = s3.Connection(_s3_place(bucket), _s3_credentials(bucket))
-    store: Store = s3.S3Store(connection, now, conditional=conditional, checksums=checksums, digest_in=digest_in)
-    if upload_limit or download_limit:
-        up, down = (limit and limit * 1024 for limit in (upload_limit, download_limit))
-        store = Limited(store, upload_rate=up, download_rate=down, clock=time.monotonic, sleep=time.sleep)
-    return Retrying(store, s3.is_passing, sleep=time.sleep, chance=random.random)
-
-
-def _s3_place(bucket: S3Bucket) -> S3Place:
-    from opskit.stores.s3 import S3Place
-
-    return S3Place(
-        bucket.bucket,
-        bucket.prefix or "",
-        region=bucket.region,
-        endpoint=bucket.endpoint,
-        owner=bucket.owner,
-        storage_class=bucket.storage_class,
-        sse=bucket.sse,
-        kms_key=bucket.kms_key,
-        object_lock_days=bucket.object_lock_days,
-        lock_mode=bucket.lock_mode,
-    )
-
-
-def _s3_credentials(bucket: S3Bucket) -> Callable[[], tuple[str, str]] | None:
-    """Resolves the references to an access key, when it is needed; None: the usual AWS chain."""
-    key, secret = bucket.access_key_id, bucket.secret_access_key
-    if key is None or secret is None:
-        return None
-
-    def resolved() -> tuple[str, str]:
-        secrets = resolver(os.environ)
-        found = secrets.resolve(secret)
-        log.register_secret(found.reveal_bytes())
-        return secrets.resolve(key).reveal(), found.reveal()
-
-    return resolved
+    return buckets.bucket_store(
+        bucket, lambda reference: resolver(os.environ).resolve(reference), now,
+        conditional=conditional, checksums=checksums, upload_limit=upload_limit, download_limit=download_limit,
+    )  # fmt: skip
 
 
 def location_of(destination: Destination) -> str:
     """What a person would type to name the place of a destination; what is kept there is not looked at."""
     if isinstance(destination, LocalDestination):
         return str(destination.path)
-    return _s3_place(destination.s3).location
+    from opskit import buckets
+
+    return buckets.place_of(destination.s3).location
 
 
 def store_at(option: str, location: str) -> Store:

@@ -90,6 +90,11 @@ ROOMS = (
         ("errors", "config", "log", "secrets.reference", "sources"),
         "the part of wiring that only hosts with databases load; wiring hands it the rest",
     ),
+    Room(
+        "buckets",
+        ("errors", "config", "log", "repository.names", "secrets.reference", "stores"),
+        "the part of wiring that only hosts with a bucket load; wiring hands it the rest",
+    ),
     Room("access", EVERYTHING, "ways into a repository: over wiring, under the command line", never=("cli", *CONCRETE)),
     Room("setup", EVERYTHING, "what init does: over wiring, under the command line", never=("cli", *CONCRETE)),
     Room("cli", EVERYTHING, "adapters are made in wiring alone", never=CONCRETE),

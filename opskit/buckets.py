@@ -1,0 +1,70 @@
+"""Stores in buckets, from what the config says of them: the part of wiring that only hosts with a bucket load."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from opskit import log
+from opskit.config.model import S3Bucket
+from opskit.repository.names import digest_in
+from opskit.secrets.reference import Reference, Secret
+from opskit.stores import s3
+from opskit.stores.base import Store
+from opskit.stores.s3 import S3Place
+from opskit.stores.wrappers.limits import Limited
+from opskit.stores.wrappers.retry import Retrying
+
+Resolve = Callable[[Reference], Secret]
+"""What a reference stands for; raises UnresolvedReference."""
+
+
+def bucket_store(
+    bucket: S3Bucket,
+    resolve: Resolve,
+    now: Callable[[], datetime],
+    *,
+    conditional: bool,
+    checksums: bool,
+    upload_limit: int | None,
+    download_limit: int | None,
+) -> Store:
+    """A store in a bucket, within limits in KiB a second, that reads again what broke off."""
+    connection = s3.Connection(place_of(bucket), _credentials(bucket, resolve))
+    store: Store = s3.S3Store(connection, now, conditional=conditional, checksums=checksums, digest_in=digest_in)
+    if upload_limit or download_limit:
+        up, down = (limit and limit * 1024 for limit in (upload_limit, download_limit))
+        store = Limited(store, upload_rate=up, download_rate=down, clock=time.monotonic, sleep=time.sleep)
+    return Retrying(store, s3.is_passing, sleep=time.sleep, chance=random.random)
+
+
+def place_of(bucket: S3Bucket) -> S3Place:
+    """What the store has to know of a bucket."""
+    return S3Place(
+        bucket.bucket,
+        bucket.prefix or "",
+        region=bucket.region,
+        endpoint=bucket.endpoint,
+        owner=bucket.owner,
+        storage_class=bucket.storage_class,
+        sse=bucket.sse,
+        kms_key=bucket.kms_key,
+        object_lock_days=bucket.object_lock_days,
+        lock_mode=bucket.lock_mode,
+    )
+
+
+def _credentials(bucket: S3Bucket, resolve: Resolve) -> Callable[[], tuple[str, str]] | None:
+    """Resolves the references to an access key, when it is needed; None: the usual AWS chain."""
+    key, secret = bucket.access_key_id, bucket.secret_access_key
+    if key is None or secret is None:
+        return None
+
+    def resolved() -> tuple[str, str]:
+        found = resolve(secret)
+        log.register_secret(found.reveal_bytes())
+        return resolve(key).reveal(), found.reveal()
+
+    return resolved
