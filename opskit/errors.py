@@ -22,6 +22,7 @@ unreadable file) is a result, reported with exit code 3. The tree:
     │   ├── ObjectExists            20   a put found the name taken
     │   ├── StoreFull               21   the destination has no space left
     │   ├── StoreRefused            22   permission denied or read-only
+    │   │   └── ClocksApart         22   this host's clock and the destination's are too far apart
     │   └── NotMounted              23   the medium is not mounted
     ├── UnresolvedReference         30   a secret reference cannot be resolved
     ├── CacheError                   1   the disposable cache is unusable (callers rebuild it)
