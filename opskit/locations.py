@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from opskit.config.model import (
+from opskit.config.model import Destination, LocalDestination, S3Bucket
+from opskit.config.terms import (
     ACCOUNT_PATTERN,
     BUCKET_PATTERN,
     ENDPOINT_PATTERN,
     MEANINGS,
     PREFIX_PATTERN,
     REGION_PATTERN,
-    Destination,
-    LocalDestination,
-    S3Bucket,
 )
 from opskit.errors import UsageError
 

@@ -117,7 +117,7 @@ def _judge(tags: list[str]) -> None:
     """Refuse tags that the config would refuse: they are signed, and shown on terminals later."""
     import re
 
-    from opskit.config.model import MEANINGS, TAG_PATTERN
+    from opskit.config.terms import MEANINGS, TAG_PATTERN
     from opskit.errors import UsageError
 
     for tag in tags:

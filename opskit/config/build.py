@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from opskit.config.entry import Entry
-from opskit.config.model import Config, Duration, Values
+from opskit.config.model import Config, Values
+from opskit.config.terms import Duration
 from opskit.secrets.reference import Reference
 
 

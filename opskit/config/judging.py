@@ -17,9 +17,10 @@ from pydantic_core import ErrorDetails
 from opskit.config.build import build
 from opskit.config.dangers import contradictions
 from opskit.config.entry import Entry
-from opskit.config.model import MEANINGS, Config
+from opskit.config.model import Config
 from opskit.config.schema import judged
 from opskit.config.syntax import Document, Location, Position, Problem, read
+from opskit.config.terms import MEANINGS
 from opskit.errors import ConfigError
 
 MAX_PROBLEMS = 100

@@ -39,20 +39,17 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError
 
 from opskit.config.entry import NOTHING, Entry, Key
-from opskit.config.model import (
+from opskit.config.model import Config, Keys, Retention, Values
+from opskit.config.terms import (
     DURATION_EXAMPLE,
     DURATION_PATTERN,
     FINGERPRINT_PATTERN,
     MEANINGS,
     VARIABLE_PATTERN,
     Between,
-    Config,
     Duration,
-    Keys,
     Matches,
-    Retention,
     Rule,
-    Values,
 )
 from opskit.errors import UnresolvedReference
 from opskit.secrets.reference import BUILT_IN_SCHEMES, Reference

@@ -15,7 +15,8 @@ from typing import Any
 
 from opskit import wiring
 from opskit.config import load as configs
-from opskit.config.model import LABEL_PATTERN, MEANINGS, Config, PathsSource, Source
+from opskit.config.model import Config, PathsSource, Source
+from opskit.config.terms import LABEL_PATTERN, MEANINGS
 from opskit.errors import ConfigError, NoKey, UsageError
 from opskit.locations import destination_at, is_same_place, place
 from opskit.operations.initialise import LOST_STATE_HINT

@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opskit.config.load import parse
-from opskit.config.model import CommandSource, Config, Duration, PathsSource
+from opskit.config.model import CommandSource, Config, PathsSource
 from opskit.config.syntax import MAX_DEPTH, MAX_VALUES
+from opskit.config.terms import Duration
 from opskit.errors import ConfigError
 
 KEY_A, KEY_B = "A" * 40, "B" * 40

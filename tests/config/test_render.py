@@ -18,7 +18,6 @@ from opskit.config.model import (
     CommandSource,
     Config,
     Destination,
-    Duration,
     Keys,
     LocalDestination,
     MariadbServer,
@@ -37,6 +36,7 @@ from opskit.config.model import (
 )
 from opskit.config.render import add_entries, example, render, values
 from opskit.config.schema import json_schema
+from opskit.config.terms import Duration
 from opskit.errors import ConfigError
 from opskit.secrets.reference import Reference
 
