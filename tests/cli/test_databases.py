@@ -219,7 +219,7 @@ def test_a_dump_is_loaded_into_a_new_database(dumped: Machine, postgresql_server
     )
     server.sql("DELETE FROM item WHERE id > 7", database=quoted)
     again = load(dumped, name)
-    assert again.code == 4 and "already exists" in again.err
+    assert again.code == 4 and "already exists" in again.err and "not taken" in again.err
     assert server.sql("SELECT count(*) FROM item", database=quoted) == ["7"]
     server.sql('DROP DATABASE "' + name.replace('"', '""') + '"')
     assert databases(server) == before

@@ -28,13 +28,17 @@ class ScratchDatabase:
     def filled(self) -> Iterator[BinaryIO]:
         """Make it, and load what is written to the stream; raises SourceError where either fails."""
         self._programs.require()
-        self._programs.ask(self._commands.make)
+        with _hinted("give a name that is not taken, and a user who may make databases"):
+            self._programs.ask(self._commands.make)
         try:
             program = self._programs.start(self._commands.load, self._programs.around.tell, reads=True)
             try:
                 with suppress(BrokenPipeError):  # it ended before the dump did, and its status says why
                     yield from _written(program)
-                whole(program, MAX_ANSWER)
+                with _hinted(
+                    "the new database was dropped again; what a dump needs, roles for instance, must be there"
+                ):
+                    whole(program, MAX_ANSWER)
             finally:
                 program.close()
         except BaseException:
@@ -46,6 +50,15 @@ class ScratchDatabase:
             self._programs.ask(self._commands.drop)
         except SourceError as error:  # what went wrong before matters more
             self._programs.around.tell(f"the database that was not loaded whole could not be dropped: {error}")
+
+
+@contextmanager
+def _hinted(hint: str) -> Iterator[None]:
+    try:
+        yield
+    except SourceError as error:
+        error.hint = hint  # that of a backup does not fit
+        raise
 
 
 def _written(program: CommandOutput) -> Iterator[BinaryIO]:
