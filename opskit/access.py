@@ -24,6 +24,7 @@ from opskit.repository import names
 from opskit.repository.believing import Rejected
 from opskit.repository.cache import Cache, open_or_replace
 from opskit.repository.copy import Copy
+from opskit.repository.evidence import Ledger, load_evidence
 from opskit.repository.heads import Heads
 from opskit.repository.history import History, load_history
 from opskit.repository.marks import Marks, load_marks
@@ -91,6 +92,16 @@ class Access:
             return self._marks(self.cache, torn)
         except CacheError:
             return self._marks(None, torn)
+
+    def evidence(self) -> Ledger:
+        """All evidence the copies show; without the cache while a backup on this host holds it."""
+        try:
+            return self._evidence(self.cache)
+        except CacheError:
+            return self._evidence(None)
+
+    def _evidence(self, cache: Cache | None) -> Ledger:
+        return load_evidence(self.copies, self.verify, signers=self.signers, repository=self.repository, cache=cache)
 
     def _marks(self, cache: Cache | None, torn: Sequence[Rejected]) -> Marks:
         return load_marks(

@@ -65,6 +65,15 @@ def load_history(
     return history
 
 
+def load_snapshot(copy: Copy, name: str, verify: Verify, *, signers: Iterable[str], repository: str) -> Snapshot:
+    """Read and verify one manifest from one copy, without any cache; raises Forged, StoreError."""
+    judge, rejected = Judge(verify, frozenset(signers), repository), list[Rejected]()
+    found = judge.believed(name, [copy], partial(_snapshot, judge), rejected)
+    if found is None:
+        raise rejected[0][2]
+    return found
+
+
 def remembered(cache: Cache, history: History, signers: Iterable[str], repository: str) -> list[Snapshot]:
     """Snapshots that this host once saw and no copy at hand shows: absent ones may have them, or they are gone."""
     judge = Judge(_never, frozenset(signers), repository)

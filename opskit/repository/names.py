@@ -73,6 +73,11 @@ def mark(time: datetime, kind: str, digest: str) -> str:
     return f"marks/{utc(time)}-{kind}-{digest}.gpg"
 
 
+def evidence(time: datetime, kind: str, digest: str) -> str:
+    """What a host found out about copies."""
+    return f"evidence/{utc(time)}-{kind}-{digest}.gpg"
+
+
 def digest_in(name: str) -> str | None:
     """The SHA-256 an object's name promises; None for fixed names and strangers."""
     match = _HASHED.fullmatch(name)
