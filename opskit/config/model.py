@@ -58,12 +58,13 @@ VariableName = Annotated[str, Matches(VARIABLE_PATTERN)]
 
 
 class Verify(Entry):
-    """Commands that judge restored data. They run in drills and after restores; exit 0 means good."""
+    """Commands that judge restored data. They run in drills; exit 0 means good."""
 
     each: Annotated[Argv | None, Rule.PASSES_FILE] = key(
         "argv run once for each restored file; {file} is its path", default=None
     )
     all: Argv | None = key("argv run once in the restored folder", default=None)
+    timeout: Duration = key("how long one of them may run", default=Duration.parse("10m"))
 
 
 class Hooks(Entry):
@@ -295,6 +296,15 @@ class Alarms(Entry):
     fail: bool = key("a backup with an alarm ends with exit 3", default=False)
 
 
+class Drills(Entry):
+    """How `opskit drill` restores, and what it holds the times against."""
+
+    scratch: Path | None = key("folder to restore into, wiped after each drill; default: below state_dir", default=None)
+    objective_rto: Duration | None = key("a whole restore takes no longer than this", default=None)
+    objective_rpo: Duration | None = key("the newest snapshot of the copy is no older than this", default=None)
+    window: Duration = key("the snapshot is chosen among those of this time", default=Duration.parse("90d"))
+
+
 class Keys(Entry):
     """OpenPGP keys by full fingerprint. Signers and maintainers default to the host's own key."""
 
@@ -338,6 +348,7 @@ class Config(Entry):
     retention: Retention = key("which snapshots `opskit forget` keeps", default_factory=Retention)
     alarms: Alarms = key("what is odd about a backup", default_factory=Alarms)
     hooks: Hooks = key("commands around each `opskit backup`", default_factory=Hooks)
+    drills: Drills = key("how `opskit drill` restores", default_factory=Drills)
     keys: Keys = key("OpenPGP keys, by full fingerprint")
     performance: Performance = key("how much of the machine a backup takes", default_factory=Performance)
     given: Values = key("", default_factory=dict)

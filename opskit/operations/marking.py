@@ -27,12 +27,18 @@ def publish(identity: Identity, copies: Sequence[Copy], mark: Mark) -> tuple[str
         )
     data = identity.keyring.sign(marks.encode(mark), identity.host_key)
     name = names.mark(mark.created, mark.kind, names.sha256(data))
+    failures = put_to_all(copies, name, data)
+    if len(failures) == len(copies):
+        raise next(iter(failures.values()))
+    return name, failures
+
+
+def put_to_all(copies: Sequence[Copy], name: str, data: bytes) -> dict[str, OpskitError]:
+    """Put one object to every copy; returns the destinations that did not take it, with reasons."""
     failures: dict[str, OpskitError] = {}
     for copy in copies:
         try:
             copy.put(name, data)
         except OpskitError as error:
             failures[copy.destination] = error
-    if len(failures) == len(copies):
-        raise next(iter(failures.values()))
-    return name, failures
+    return failures
