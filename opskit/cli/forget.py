@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from opskit.audit.event import Event
     from opskit.config.model import Config
     from opskit.operations.forget import JudgedChain
+    from opskit.repository.evidence import Ledger
     from opskit.repository.history import History
     from opskit.repository.manifest import Snapshot
     from opskit.repository.marks import Mark, Marks
@@ -76,7 +77,9 @@ class _Forgetting:
         self._reason, self._dry_run, self._now = reason, dry_run, wiring.now()
         self._history: History = history_of(opened)
         self._marks: Marks = opened.marks()
-        self._code = max(warn_of_rejected(context, self._history), warn_of_rejected(context, self._marks))
+        self._ledger: Ledger = opened.evidence()
+        found = (self._history, self._marks, self._ledger)
+        self._code = max(warn_of_rejected(context, each) for each in found)
         self._code = max(self._code, 3 if warn_of_absent(context, opened) else 0)
         cache = opened.cache
         absent = remembered(cache, self._history, opened.signers, opened.repository) if cache else []
@@ -85,12 +88,14 @@ class _Forgetting:
     def by_rules(self, sources: Sequence[str], host: str) -> int:
         """Judge the chains of a host by the config's rules, tell of each snapshot, mark what is not kept."""
         from opskit.errors import SnapshotNotFound
-        from opskit.operations.forget import judge_chains, require_holds
+        from opskit.operations.forget import judge_chains, proved_by, require_holds
 
         require_holds(self._marks)
-        rules = _rules(self._config)
+        rules, standing = _rules(self._config), self._marks.forgotten()
         # What only an absent destination has, or none any more, must not take the place of what is at hand.
-        chains = judge_chains(self._opened.copies, self._history.snapshots, self._marks, rules, now=self._now)
+        shown = self._history.snapshots
+        proved = proved_by(self._ledger.drills(), [each for each in shown if each.id not in standing])
+        chains = judge_chains(self._opened.copies, shown, self._marks, rules, now=self._now, proved=proved)
         chains = [each for each in chains if each.host == host and (not sources or each.source in sources)]
         missing = set(sources) - {each.source for each in chains}
         if missing or not chains:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from opskit.cli.render import cell_width, counted, printable, table
-from opskit.operations.status.rules import ORIGINAL, length
+from opskit.operations.status.rules import ORIGINAL, is_drill_due, length
 
 if TYPE_CHECKING:
     from opskit.cli.context import Context
@@ -50,7 +50,7 @@ def show(
 def _source(context: Context, found: SourceStatus, now: datetime, *, simulated: bool) -> None:
     style = "green" if found.is_ok else "red" if not found.is_met else "yellow"
     context.write(context.styled(f"{printable(found.source)}  {_verdict(found, simulated=simulated)}", style))
-    rows = [_original(found), *(_copy(each, now) for each in found.copies)]
+    rows = [_original(found), *(_copy(each, found.policy.drill_every, now) for each in found.copies)]
     names = ["copy", *(row[1] for row in rows)]
     lines = table([_short(row) for row in rows], HEADER, ALIGN)
     for name, line in zip(names, lines, strict=True):
@@ -64,6 +64,9 @@ def _source(context: Context, found: SourceStatus, now: datetime, *, simulated: 
         context.write(f"     {line}")
     for problem in found.problems:
         for line in _told(problem):
+            context.write(line)
+    for advice in found.advice:
+        for line in _told(advice, mark=GOOD):
             context.write(line)
 
 
@@ -86,7 +89,7 @@ def _original(found: SourceStatus) -> tuple[str, ...]:
     return (GOOD, ORIGINAL, "live") if found.original.is_live else (BAD, ORIGINAL, "GONE")
 
 
-def _copy(copy: CopyState, now: datetime) -> tuple[str, ...]:
+def _copy(copy: CopyState, every: timedelta, now: datetime) -> tuple[str, ...]:
     state = f"behind {len(copy.lacks):,}" if copy.state == "behind" else copy.state
     return (
         GOOD if copy.state == "current" else BAD,
@@ -95,8 +98,14 @@ def _copy(copy: CopyState, now: datetime) -> tuple[str, ...]:
         moment(copy.newest.time, now) if copy.newest else "-",
         "?" if copy.state == "absent" else f"{copy.snapshots:,}",
         day(copy.verified.ended, now) if copy.verified else "never",
-        "never",
+        _drilled(copy, every, now),
     )
+
+
+def _drilled(copy: CopyState, every: timedelta, now: datetime) -> str:
+    """When it was last drilled well, and a mark where that is too long ago or the latest drill failed."""
+    is_bad = copy.failed_drill is not None or is_drill_due(copy, every, now)
+    return f"{day(copy.drilled.ended, now) if copy.drilled else 'never'}{' !' if is_bad else ''}"
 
 
 def _short(row: tuple[str, ...]) -> tuple[str, ...]:
@@ -115,9 +124,9 @@ def _summary(found: SourceStatus, now: datetime) -> Iterator[str]:
     yield from textwrap.wrap(f"{' · '.join(facts)} · errors: {found.errors:,}", WIDTH - 5)
 
 
-def _told(problem: Problem) -> Iterator[str]:
+def _told(problem: Problem, mark: str = BAD) -> Iterator[str]:
     """The sentence, then what to type on a line that can be copied whole."""
-    yield from textwrap.wrap(printable(problem.text), WIDTH, initial_indent="  !  ", subsequent_indent="     ")
+    yield from textwrap.wrap(printable(problem.text), WIDTH, initial_indent=f"  {mark}  ", subsequent_indent="     ")
     yield f"     next: {printable(problem.command)}"
 
 

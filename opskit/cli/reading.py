@@ -19,6 +19,8 @@ from opskit.cli.context import Context
 if TYPE_CHECKING:
     from opskit.access import Access, Ask
     from opskit.errors import NoKey
+    from opskit.repository.believing import Rejected
+    from opskit.repository.evidence import Ledger
     from opskit.repository.history import History
     from opskit.repository.manifest import Snapshot
     from opskit.repository.marks import Marks
@@ -204,13 +206,17 @@ def warn_of_absent(context: Context, opened: Access) -> bool:
     return bool(opened.absent)
 
 
-def warn_of_rejected(context: Context, history: History | Marks) -> int:
-    """Name each manifest (or mark) that was not believed; 13 when one looks forged, 3 when one is damaged, else 0."""
+def warn_of_rejected(context: Context, found: History | Marks | Ledger | Sequence[Rejected]) -> int:
+    """Name each manifest, mark or piece of evidence that was not believed.
+
+    13 when one looks forged, 3 when one is damaged, else 0.
+    """
     from opskit.cli.render import printable
     from opskit.errors import Damaged, StoreError
 
     code = 0
-    ordered = sorted(history.rejected, key=lambda each: isinstance(each[2], Damaged | StoreError))
+    rejected = found if isinstance(found, Sequence) else found.rejected
+    ordered = sorted(rejected, key=lambda each: isinstance(each[2], Damaged | StoreError))
     for number, (destination, name, reason) in enumerate(ordered):
         is_damage = isinstance(reason, Damaged | StoreError)
         code = max(code, 3 if is_damage else 13)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from opskit.operations.status.places import Original
     from opskit.operations.status.rules import SourceStatus
     from opskit.operations.status.states import CopyState, Destination, Point, Seen
+    from opskit.repository.evidence import Drilled
 
 app = noun()
 
@@ -46,6 +47,7 @@ def status(
     for note in seen.notes:
         context.warning(printable(note))
     code = max(warn_of_rejected(context, seen.history), 3 if seen.heads is None or seen.heads.lost else 0)
+    code = max(code, warn_of_rejected(context, seen.rejected_evidence))
     now, places = _now(), destinations_of(config, seen, _lock_trials(config))
     found = [_judged(config, seen, name, places, now) for name in wanted]
     if context.json:
@@ -92,7 +94,7 @@ def _judged(
     from opskit.operations.status.states import gaps_of, states_of
 
     given = config.policy
-    policy = Policy(given.copies, given.media, given.offsite, given.max_age, given.verify_every)
+    policy = Policy(given.copies, given.media, given.offsite, given.max_age, given.verify_every, given.drill_every)
     original = original_of(config.sources[source])
     copies, gaps = states_of(seen, source, config.host, destinations), gaps_of(seen, source, config.host)
     return judge(source, original, copies, policy, now, gaps)
@@ -166,6 +168,7 @@ def _source_json(found: SourceStatus) -> dict[str, object]:
         "newest_verified": _time(found.newest_verified),
         "rpo_seconds": None if found.recovery_age is None else int(found.recovery_age.total_seconds()),
         "problems": [str(each) for each in found.problems],
+        "advice": [str(each) for each in found.advice],
         "original": {
             "state": "live" if found.original.is_live else "gone",
             "observed": sorted(found.original.places),
@@ -182,7 +185,8 @@ def _copy_json(copy: CopyState) -> dict[str, object]:
         "snapshots": copy.snapshots,
         "newest": _time(copy.newest),
         "last_verified": f"{copy.verified.ended:%Y-%m-%dT%H:%M:%SZ}" if copy.verified else None,
-        "last_drilled": None,  # drills are recorded by nobody yet
+        "last_drilled": _ended(copy.drilled),
+        "failed_drill": _ended(copy.failed_drill),
         "counts": copy.counts,
         "lacks": [each.id for each in copy.lacks],
         "declared": {
@@ -195,6 +199,10 @@ def _copy_json(copy: CopyState) -> dict[str, object]:
         "locked_until": f"{destination.locked_until:%Y-%m-%dT%H:%M:%SZ}" if destination.locked_until else None,
         "error": str(copy.error) if copy.error else None,
     }
+
+
+def _ended(drilled: Drilled | None) -> str | None:
+    return f"{drilled.ended:%Y-%m-%dT%H:%M:%SZ}" if drilled else None
 
 
 def _time(point: Point | None) -> str | None:

@@ -53,18 +53,22 @@ def sync(
         # Whoever names the only giver does not ask whether that one lacks anything.
         targets = [each for each in chosen(opened, wanted) if wanted or not source or [each] != sources]
         torn = drop_torn(opened.copies)
-        history, marks = history_of(opened), opened.marks(torn)
+        history, marks, ledger = history_of(opened), opened.marks(torn), opened.evidence()
         lost = {(place, name) for place, name, _ in torn}
         back = gone_back(opened.copies, opened.heads, forgotten=marks.forgotten(), torn=lost)
-        event.note(**rolled_back(back), **rejected([*history.rejected, *marks.rejected]))
-        code = max(warn_of_rejected(context, history), warn_of_rejected(context, marks))
+        event.note(**rolled_back(back), **rejected([*history.rejected, *marks.rejected, *ledger.rejected]))
+        code = max(warn_of_rejected(context, each) for each in (history, marks, ledger))
         code = max(code, 3 if _warn(context, opened.copies, torn, back) or opened.lost_heads else 0)
         if not wanted and warn_of_absent(context, opened):
             code = max(code, 3)
         _require_all_marks(marks)
         if dry_run:
             return max(_plan(context, targets, sources, history, marks), code)
-        results = {copy.destination: _sync(context, opened, copy, sources, history, marks, listed) for copy in targets}
+        evidence = [each.name for each in ledger.kept]
+        results = {
+            copy.destination: _sync(context, opened, copy, sources, history, marks, evidence, listed)
+            for copy in targets
+        }
         is_only = len(opened.copies) == 1 and not opened.absent
         states = _states(targets, sources, results, is_only=is_only)
         code = max(code, _tell(context, targets, results, states))
@@ -121,6 +125,7 @@ def _sync(
     sources: Sequence[Copy],
     history: History,
     marks: Marks,
+    evidence: Sequence[str],
     listed: float,
 ) -> Synced:
     from opskit import wiring
@@ -134,6 +139,7 @@ def _sync(
         result = sync(
             target, others, snapshots,
             before=[each.name for each in marks.marks if each.name in shown],
+            after=[name for name in evidence if name in shown],
             forgotten=marks.forgotten(), condemned=marks.condemned_by().keys(), workers=4, progress=progress,
             look_again=LookingAgain(opened.copies, opened.marks, wiring.boottime, listed=listed),
         )  # fmt: skip

@@ -2,12 +2,13 @@
 
 Invariants: nothing is deleted here; `prune` does that, after the grace, and until then a release takes it back. In each
 chain the newest complete snapshot that a copy at hand holds whole is kept, and where none is whole, all are. Held
-snapshots are kept. Judged are snapshots that were seen: one that only an absent copy has is not forgotten.
+snapshots are kept, and of each chain the newest that a drill restored well. Judged are snapshots that were seen: one
+that only an absent copy has is not forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +17,7 @@ from opskit.operations.sync import lacking
 from opskit.repository import names, retention
 from opskit.repository.chains import chains_of
 from opskit.repository.copy import Copy, get_from
+from opskit.repository.evidence import Drilled
 from opskit.repository.manifest import Snapshot
 from opskit.repository.marks import FORGET, HOLD, RELEASE, Mark, Marks
 from opskit.repository.retention import Judged, Rules
@@ -42,15 +44,27 @@ def judge_chains(
     rules: Rules,
     *,
     now: datetime,
+    proved: Mapping[str, str] | None = None,
 ) -> list[JudgedChain]:
-    """Judge every chain by the rules and the holds."""
-    forgotten, protected = marks.forgotten(), _held(marks, now)
+    """Judge every chain by the rules, the holds, and what drills proved (reasons by snapshot id)."""
+    forgotten, protected = marks.forgotten(), {**(proved or {}), **_held(marks, now)}
     found = []
     for (host, source), chain in chains_of(each for each in snapshots if each.id not in forgotten).items():
         members = [each for twins in chain.values() for each in twins]
         more = protected | _whole(copies, members)
         found.append(JudgedChain(host, source, retention.judge(members, rules, now=now, protected=more)))
     return found
+
+
+def proved_by(drills: Iterable[Drilled], snapshots: Iterable[Snapshot]) -> dict[str, str]:
+    """Of each chain the newest snapshot that a drill restored wholly and well, with the reason to keep it."""
+    good = {each.drill.snapshot: each for each in drills if each.drill.is_whole}
+    newest: dict[tuple[str, str], Snapshot] = {}
+    for each in snapshots:
+        chain = each.manifest.host, each.manifest.source
+        if each.id in good and (chain not in newest or newest[chain].manifest.sequence < each.manifest.sequence):
+            newest[chain] = each
+    return {each.id: f"restored well in a drill on {good[each.id].ended:%Y-%m-%d}" for each in newest.values()}
 
 
 def require_forgettable(

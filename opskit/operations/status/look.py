@@ -1,11 +1,10 @@
 """Looks at every destination of one host and gathers what the rules judge.
 
-Invariants: nothing is changed at any copy. What is read are manifests, marks, the two fixed objects, and objects on
-whose size copies disagree: one of them is torn, and the bytes tell which. Where the config asks for object locks the
-endpoint is asked about each newest manifest and the pack with its root: what ignores locks must not be shown as
-locked. State of this host that cannot be read or
-written costs what it would have told, and is noted; it never hides the copies. A destination that cannot be opened is
-part of the answer, also when it is the only one.
+Invariants: nothing is changed at any copy. What is read are manifests, marks, evidence, the two fixed objects, and
+objects on whose size copies disagree: one of them is torn, and the bytes tell which. Where the config asks for object
+locks the endpoint is asked about each newest manifest and the pack with its root: what ignores locks must not be shown
+as locked. State of this host that cannot be read or written costs what it would have told, and is noted; it never hides
+the copies. A destination that cannot be opened is part of the answer, also when it is the only one.
 """
 
 from __future__ import annotations
@@ -18,12 +17,14 @@ from typing import Protocol, cast
 from opskit.errors import CacheError, OpskitError
 from opskit.operations import verified as memory
 from opskit.operations.session import Host, cache_file, open_copies
+from opskit.operations.status.rules import CLOCKS_APART
 from opskit.operations.status.states import Seen
 from opskit.operations.torn import drop_torn
 from opskit.operations.verified import Verified
 from opskit.repository import names
 from opskit.repository.cache import Cache, open_or_replace
 from opskit.repository.copy import Copy
+from opskit.repository.evidence import Ledger, load_evidence
 from opskit.repository.heads import Heads
 from opskit.repository.history import History, load_history
 from opskit.repository.marks import Marks, load_marks
@@ -38,7 +39,7 @@ def look(host: Host, stores: Mapping[str, Store], sources: Collection[str], main
     notes: list[str] = []
     heads = _heads(host, notes)  # before the listings: what a backup acknowledges meanwhile is not in them
     copies, absent = open_copies(stores, host.repository)
-    history, marks = _load(host, copies, maintainers, notes)
+    history, marks, ledger = _load(host, copies, maintainers, notes)
     torn = frozenset((destination, name) for destination, name, _ in drop_torn(copies))
     seen = Seen(
         copies,
@@ -51,6 +52,8 @@ def look(host: Host, stores: Mapping[str, Store], sources: Collection[str], main
         torn,
         notes,
     )
+    seen.drills = [each for each in ledger.drills() if each.ended <= host.now() + CLOCKS_APART]
+    seen.rejected_evidence = ledger.rejected
     seen.locked = {copy.destination: until for copy in copies if (until := _locked_until(host, seen, copy, sources))}
     if seen.verified is not None:
         try:
@@ -60,8 +63,11 @@ def look(host: Host, stores: Mapping[str, Store], sources: Collection[str], main
     return seen
 
 
-def _load(host: Host, copies: Sequence[Copy], maintainers: Sequence[str], notes: list[str]) -> tuple[History, Marks]:
-    """Manifests and marks, by way of the cache where it can be had: a backup may hold it, a disk may be read-only."""
+_Loaded = tuple[History, Marks, Ledger]
+
+
+def _load(host: Host, copies: Sequence[Copy], maintainers: Sequence[str], notes: list[str]) -> _Loaded:
+    """Manifests, marks and evidence, by way of the cache where it can be had: a backup may hold it."""
     cache: Cache | None = None
     try:
         cache = open_or_replace(cache_file(host), host.repository)
@@ -76,10 +82,14 @@ def _load(host: Host, copies: Sequence[Copy], maintainers: Sequence[str], notes:
     return _read(host, copies, maintainers, None)
 
 
-def _read(host: Host, copies: Sequence[Copy], maintainers: Sequence[str], cache: Cache | None) -> tuple[History, Marks]:
+def _read(host: Host, copies: Sequence[Copy], maintainers: Sequence[str], cache: Cache | None) -> _Loaded:
     identity, repository = host.identity, host.repository
-    history = load_history(copies, identity.verify, signers=identity.signers, repository=repository, cache=cache)
-    return history, load_marks(copies, identity.verify, maintainers=maintainers, repository=repository, cache=cache)
+    verify, signers = identity.verify, identity.signers
+    return (
+        load_history(copies, verify, signers=signers, repository=repository, cache=cache),
+        load_marks(copies, verify, maintainers=maintainers, repository=repository, cache=cache),
+        load_evidence(copies, verify, signers=signers, repository=repository, cache=cache),
+    )
 
 
 class _TellsLocks(Protocol):

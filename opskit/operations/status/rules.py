@@ -32,6 +32,7 @@ class Policy:
     offsite: int = 1
     max_age: timedelta = timedelta(hours=26)
     verify_every: timedelta = timedelta(days=30)
+    drill_every: timedelta = timedelta(days=92)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class SourceStatus:
     newest_verified: Point | None
     recovery_age: timedelta | None
     problems: Sequence[Problem]
+    advice: Sequence[Problem] = ()
+    """Drills that are due where none was ever made: who began to drill is held to it, who did not is told."""
 
     @property
     def is_met(self) -> bool:
@@ -120,6 +123,8 @@ def judge(
         *(problem for each in copies for problem in _of_copy(each, newest, policy, now)),
         *_of_counts(original, copies, policy),
     ]
+    is_drilled = any(each.drilled or each.failed_drill for each in copies)
+    drills = [problem for each in copies for problem in _of_drills(source, each, policy, now)]
     return SourceStatus(
         source,
         original,
@@ -130,7 +135,8 @@ def judge(
         now - newest.time if newest else None,
         verified,
         now - verified.time if verified else None,
-        problems,
+        [*problems, *(drills if is_drilled else ())],
+        () if is_drilled else drills,
     )
 
 
@@ -239,6 +245,26 @@ def _of_copy(copy: CopyState, newest: Point | None, policy: Policy, now: datetim
         when = f"{length(now - since)} ago" if verified else "never"
         text = f"{name} was last read back {when}, the policy wants it every {policy.verify_every}"
         yield Problem(text, f"opskit verify --destination {name}")
+
+
+def is_drill_due(copy: CopyState, every: timedelta, now: datetime) -> bool:
+    """Whether a copy was not drilled well for too long; one that never was has that time from its oldest snapshot on.
+
+    So a new copy is not red on its first day, and none stays undrilled for good.
+    """
+    since = copy.drilled.ended if copy.drilled else copy.oldest
+    return since is not None and now - since > every
+
+
+def _of_drills(source: str, copy: CopyState, policy: Policy, now: datetime) -> Iterator[Problem]:
+    name = copy.destination.name
+    drill, failed = f"opskit drill run {source} --from {name}", copy.failed_drill
+    if failed is not None:
+        text = f"the drill of {name} on {failed.ended:%d %b %Y} failed: it did not restore as it should"
+        yield Problem(text, f"opskit drill report {failed.id[:8]}, then {drill}")
+    elif is_drill_due(copy, policy.drill_every, now):
+        when = f"{length(now - copy.drilled.ended)} ago" if copy.drilled else "never"
+        yield Problem(f"{name} was last drilled {when}, the policy wants it every {policy.drill_every}", drill)
 
 
 def _of_state(copy: CopyState, newest: Point | None) -> Iterator[Problem]:

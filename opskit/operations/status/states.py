@@ -16,8 +16,10 @@ from typing import Literal
 from opskit.errors import OpskitError, RepositoryNotFound
 from opskit.operations.verified import Verification, Verified
 from opskit.repository import names
+from opskit.repository.believing import Rejected
 from opskit.repository.chains import Gap, chains_of, gaps_in, is_fork
 from opskit.repository.copy import Copy
+from opskit.repository.evidence import Drilled
 from opskit.repository.heads import Head, Heads
 from opskit.repository.history import History
 from opskit.repository.manifest import Snapshot
@@ -88,6 +90,10 @@ class CopyState:
     verified: Verification | None = None
     newest_verified: Point | None = None
     error: OpskitError | None = None
+    drilled: Drilled | None = None
+    """The latest drill of this source from this copy that passed."""
+    failed_drill: Drilled | None = None
+    """The latest drill, where it failed."""
 
     @property
     def counts(self) -> bool:
@@ -117,6 +123,9 @@ class Seen:
     """What this host's state could not tell."""
     locked: Mapping[str, datetime] = field(default_factory=dict)
     """Until when the newest snapshots were seen to be locked, by destination."""
+    drills: Sequence[Drilled] = ()
+    """What evidence tells of restore drills, oldest first; none that is dated in the future."""
+    rejected_evidence: Sequence[Rejected] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +194,7 @@ def _present(seen: Seen, copy: Copy, destination: Destination, chain: _Chain) ->
     newest_verified = _newest_verified(verified, chain)
     lost, objects_missing = _lost(seen, copy, chain), {name for each in missing.values() for name in each}
     objects_lost = {name for name in objects_missing if not any(name in each.objects for each in seen.copies)}
+    drilled, failed = _drilled(seen, copy.id, chain)
     restorable = [point_of(each) for each in shown if objects_lost.isdisjoint(missing[each.name])]
     state: State = "current"
     if any(each.name in chain.forked for each in shown):
@@ -212,6 +222,8 @@ def _present(seen: Seen, copy: Copy, destination: Destination, chain: _Chain) ->
         untrusted=sum(where == copy.destination for where, _, _ in seen.history.rejected),
         verified=verified,
         newest_verified=newest_verified if newest_verified and newest_verified.id in held else None,
+        drilled=drilled,
+        failed_drill=failed,
     )
 
 
@@ -233,6 +245,7 @@ def _absent(seen: Seen, destination: Destination, chain: _Chain) -> CopyState:
     head = seen.heads.get(copy_id, chain.host, chain.source) if seen.heads and copy_id else None
     verified = seen.verified.get(copy_id) if seen.verified else None
     error = seen.absent.get(destination.name)
+    drilled, failed = _drilled(seen, copy_id, chain)
     return CopyState(
         destination,
         "empty" if isinstance(error, RepositoryNotFound) else "absent",
@@ -241,7 +254,18 @@ def _absent(seen: Seen, destination: Destination, chain: _Chain) -> CopyState:
         verified=verified,
         newest_verified=_newest_verified(verified, chain),
         error=error,
+        drilled=drilled,
+        failed_drill=failed,
     )
+
+
+def _drilled(seen: Seen, copy_id: str | None, chain: _Chain) -> tuple[Drilled | None, Drilled | None]:
+    """The latest drill of a chain from a copy that passed, and the latest of all if it did not."""
+    own = [each for each in seen.drills if copy_id and each.drill.copy == copy_id]
+    own = [each for each in own if each.drill.chain == (chain.host, chain.source)]
+    passed = [each for each in own if each.drill.passed]
+    failed = own[-1] if own and not own[-1].drill.passed else None
+    return passed[-1] if passed else None, failed
 
 
 def _newest_verified(verified: Verification | None, chain: _Chain) -> Point | None:
