@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "heal": ("heal", "Replace what is damaged or missing at destinations from others; needs no private key."),
     "forget": ("forget", "Mark snapshots that retention does not keep; prune deletes them after a grace."),
     "prune": ("prune", "Delete what no snapshot needs, after a grace; needs no private key but a maintainer's."),
+    "drill": ("drill", "Prove that copies restore: drills, their list and their reports."),
     "hold": ("hold", "Keep a snapshot from retention, or list what is held."),
     "diff": ("diff", "Show what differs between two snapshots."),
     "stats": ("stats", "Show what fills the copies, and how much of it the snapshots need."),
