@@ -72,7 +72,7 @@ COPIES: dict[str, dict[str, object]] = {
 
 
 def tell_story(stage: Stage) -> int:
-    """Back up, damage a copy and heal it, lose another and fill it again, restore, compare; returns how many files."""
+    """Back up, damage a copy and heal it, lose another, fill it again and drill it, restore; returns how many files."""
     folder, key = stage.folder, "recovery-key.asc"
     (folder / "copies").mkdir()
     stage.tell("Three copies, encrypted to a key that this host does not keep.")
@@ -84,7 +84,7 @@ def tell_story(stage: Stage) -> int:
     _simulate(folder / "opskit.yaml")
     stage.run("backup")
     _rot(stage)
-    _lose(stage)
+    _lose(stage, key)
     stage.tell("What was done, in a log that shows when it was tampered with:")
     stage.run("audit", "tail")
     stage.tell("The way back, with the key from the safe:")
@@ -101,7 +101,7 @@ def _rot(stage: Stage) -> None:
     stage.run("heal", "--destination", "disk")
 
 
-def _lose(stage: Stage) -> None:
+def _lose(stage: Stage, key: str) -> None:
     stage.tell(
         "One copy is lost, the only one elsewhere: two disks in one house are no 3-2-1. An empty one replaces it."
     )
@@ -111,6 +111,8 @@ def _lose(stage: Stage) -> None:
     stage.run("--quiet", "init", "--destination", "far=copies/far")
     stage.run("sync", "far")
     stage.run("--quiet", "verify")
+    stage.tell("Whether the new copy restores, it has to show: from it alone, into a folder that is wiped afterwards.")
+    stage.run("drill", "run", "--from", "far", "--key", key)
     stage.run("status")
 
 

@@ -14,6 +14,7 @@ from opskit.operations.status.places import Original
 from opskit.operations.status.rules import Counts, Policy, SourceStatus, count, judge, length
 from opskit.operations.status.states import CopyState, Destination, Point
 from opskit.operations.verified import Verification
+from opskit.repository.evidence import Drill, Drilled
 
 NOW = datetime(2026, 11, 21, 7, tzinfo=UTC)
 NEWEST = Point(7, NOW - timedelta(hours=5), "7" * 64)
@@ -194,6 +195,48 @@ def test_the_newest_snapshot_may_be_as_old_as_the_policy_says(seconds: int, is_o
     status = judged(Original(), [replace(good("a"), newest=point), absent])
     assert ["old" in each.text for each in status.problems] == ([True] if is_old else []) + [False]
     assert status.age == timedelta(hours=26, seconds=seconds)
+
+
+def drill(days: int, *, passed: bool = True) -> Drilled:
+    """A drill that ended so many days ago."""
+    made = Drill(
+        "tokens", "web1", "a", "id of a", "5" * 64, OLDER.time, "latest", 1, 1, "opskit", "", passed,
+        1, 1, 1, 1, 1, 1, 1, None, None, [], {}, "opskit",
+    )  # fmt: skip
+    return Drilled("evidence/x", "e" * 64, "web1", NOW - timedelta(days=days), made)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "told"),
+    [
+        (drill(91), drill(91), []),
+        (drill(93), drill(91), ["a was last drilled 93 d ago"]),
+        (drill(91), None, ["b was last drilled never"]),
+    ],
+)
+def test_who_drills_is_held_to_it(a: Drilled, b: Drilled | None, told: list[str]) -> None:
+    """From the first drill of a source on, every overdue copy of it is a problem with the command to type."""
+    copies = [
+        replace(good(name), oldest=NOW - timedelta(days=300), drilled=each) for name, each in (("a", a), ("b", b))
+    ]
+    found = judged(Original(), copies)
+    assert [each.text.partition(",")[0] for each in found.problems] == told and not found.advice
+    assert all(each.command.startswith("opskit drill run data --from ") for each in found.problems)
+
+
+def test_who_never_drilled_is_told() -> None:
+    """Where no copy of a source was ever drilled the command is told and nothing is red; a young copy is left alone."""
+    old, young = replace(good("a"), oldest=NOW - timedelta(days=93)), good("b")
+    found = judged(Original(), [old, young])
+    assert [each.command for each in found.advice] == ["opskit drill run data --from a"]
+    assert not found.problems and found.is_ok
+
+
+def test_a_failed_drill_is_a_problem() -> None:
+    """A copy whose latest drill failed is a problem however new the drill before it."""
+    copy = replace(good("a"), drilled=drill(2), failed_drill=drill(1, passed=False))
+    (problem,) = judged(Original(), [copy]).problems
+    assert "the drill of a on 20 Nov 2026 failed" in problem.text and "opskit drill report eeeeeeee" in problem.command
 
 
 @pytest.mark.parametrize(("verified", "told"), [(29, None), (31, "31 d ago"), (None, "never")])

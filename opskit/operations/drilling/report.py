@@ -115,7 +115,7 @@ def as_markdown(report: Report, now: datetime) -> str:
     if drill.elsewhere:
         lines += ["", "## The other copies", ""]
         lines += [f"- {_md(name)}: {_md(text)}" for name, text in drill.elsewhere.items()]
-    lines += ["", *(f"{text}  " for text in _closing(report, now))]
+    lines += ["", *(f"{_md(text)}  " for text in _closing(report, now))]
     return "\n".join(lines) + "\n"
 
 

@@ -29,6 +29,7 @@ _KINDS = {
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LARGEST_CHUNK = 8 * 1024 * 1024
+_DIFFERS = "its content differs from what was backed up"
 
 
 class Reread:
@@ -117,15 +118,30 @@ class Reread:
                     self._wrong(path, f"expected {about[5]:,} bytes, found {found.st_size:,}")
                     return
                 self._look_metadata(path, about, found, b"/proc/self/fd/%d" % descriptor)
-                self._look_magic(path, descriptor, found.st_size)
             if isinstance(content, bytes):
-                content = [(content, [(0, found.st_size)])]
+                self._look_small(path, descriptor, found.st_size, content)
+                return
+            if about is not None:
+                self._look_magic(path, os.pread(descriptor, len(MAGIC), 0))
             if not all(self._is_right(descriptor, *each) for each in content):
-                self._wrong(path, "its content differs from what was backed up")
+                self._wrong(path, _DIFFERS)
             elif not all(_is_empty(descriptor, *hole) for hole in holes or ()):
                 self._wrong(path, "there are bytes where a hole was")
         finally:
             os.close(descriptor)
+
+    def _look_small(self, path: bytes, descriptor: int, size: int, chunk_id: bytes) -> None:
+        """A file of one chunk, which nearly all are: read once."""
+        read = self._buffer[:size]
+        if (
+            size > _LARGEST_CHUNK
+            or os.preadv(descriptor, [read], 0) != size
+            or hashlib.sha256(read).digest() != chunk_id
+        ):
+            self._wrong(path, _DIFFERS)
+        else:
+            self.bytes += size
+            self._look_magic(path, read[: len(MAGIC)])
 
     def _is_right(self, descriptor: int, chunk_id: bytes, places: list[tuple[int, int]]) -> bool:
         digest = hashlib.sha256()
@@ -139,8 +155,8 @@ class Reread:
                 self.bytes += count
         return digest.digest() == chunk_id
 
-    def _look_magic(self, path: bytes, descriptor: int, size: int) -> None:
-        if size >= 512 and os.pread(descriptor, len(MAGIC), 0) == MAGIC:
+    def _look_magic(self, path: bytes, start: bytes | memoryview) -> None:
+        if start == MAGIC:
             self.databases.append(path)
 
     def _look_metadata(self, path: bytes, about: Any, found: os.stat_result, place: bytes) -> None:

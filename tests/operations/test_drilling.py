@@ -1,0 +1,476 @@
+"""The parts of a drill: what it chooses, what it takes down and finds again, where it restores, what it tells."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opskit.errors import Damaged, StoreFull, StoreRefused, UsageError
+from opskit.operations.drilling import report as reports
+from opskit.operations.drilling import scratch as scratches
+from opskit.operations.drilling.checks import Commands, Runner, judge_all, judge_each
+from opskit.operations.drilling.choose import Pair, choose_pair, choose_snapshot, pairs
+from opskit.operations.drilling.comparing import Compared, compare
+from opskit.operations.drilling.expected import Expected
+from opskit.operations.drilling.records import Details, outstanding
+from opskit.operations.drilling.report import Report
+from opskit.operations.drilling.sampling import sample_of, wish_of
+from opskit.operations.drilling.scratch import Scratch, require_apart, scratch_in
+from opskit.operations.restore import RestoreOptions, restore
+from opskit.repository import evidence as forms
+from opskit.repository import names
+from opskit.repository.copy import open_copy
+from opskit.repository.evidence import Check, Drill, Drilled, Evidence
+from opskit.repository.manifest import Manifest, Snapshot
+from opskit.repository.tree import Node
+from opskit.sources.files import FileSource
+from tests.fakes import Crash, FaultyStore, When
+from tests.operations.judging import found, is_root, run
+from tests.repositories import Lab, make_source, memory_copy, noise, restored_below
+
+NOW = datetime(2026, 11, 21, 7, tzinfo=UTC)
+DRILL = Drill(
+    "tokens", "web1", "usb", "c" * 32, "5" * 64, NOW - timedelta(days=9), "seeded", 7, 14, "opskit", "", True,
+    10, 1000, 10, 1000, 192_400, 5_000, 3600, 14_400, None,
+    [Check("hashes", 12, 12), Check("counts", 1, 1)], {}, "opskit",
+)  # fmt: skip
+
+
+# What is restored is found again, and every change of it is seen.
+
+
+@pytest.fixture
+def restored(lab: Lab, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Expected, Path, Path]:
+    """A folder with one of everything, restored while it was taken down: what is expected, the target, the copy."""
+    make_source(source)
+    monkeypatch.setattr("opskit.operations.drilling.expected._SHARE_BYTES", 1_500_000)
+    (source / "huge").write_bytes(noise(9, 5_000_000))
+    os.setxattr(source / "empty", "user.note", b"kept")
+    result = run(lab, FileSource([source]))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    expected = Expected(scratch, 2)
+    target = scratch / "restored"
+    options = RestoreOptions(wanted=expected.takes(lambda node: True), workers=2)
+    done = restore(lab.reader(found(lab, result)), target, options)
+    assert not done.problems
+    manifest = found(lab, result).manifest
+    counts = expected.counts
+    assert (counts.entries, counts.files, counts.bytes) == (manifest.entries, manifest.files, manifest.bytes)
+    return expected, target, restored_below(target, source)
+
+
+def test_a_true_restore_is_found_true(restored: tuple[Expected, Path, Path], tmp_path: Path) -> None:
+    """Of everything that was restored nothing differs, and every byte that is no hole was hashed."""
+    expected, target, _ = restored
+    compared = compare(expected, target, tmp_path)
+    assert (compared.contents, compared.metadata) == ([], [])
+    assert compared.entries == expected.counts.entries and compared.hashed > 8_000_000
+    expected.close()
+
+
+def _flip(path: Path, position: int) -> None:
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _relink(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a bit of a small file": lambda root: _flip(root / "docs" / "note-05.txt", 17),
+    "a bit at the end of a large one": lambda root: _flip(root / "huge", 4_999_999),
+    "a bit in the middle of one": lambda root: _flip(root / "huge", 2_500_000),
+    "a bit after a hole": lambda root: _flip(root / "sparse", 700_002),
+    "a byte in a hole": lambda root: _flip(root / "sparse", 600_000),
+    "a file that is gone": lambda root: (root / "docs" / "note-01.txt").unlink(),
+    "a file that grew": lambda root: os.truncate(root / "docs" / "note-02.txt", 9999),
+    "a file that is a folder": lambda root: ((root / "empty").unlink(), (root / "empty").mkdir()),
+    "a file behind a link": lambda root: (
+        (root / "same.bin").rename(root / "other"), (root / "same.bin").symlink_to("other")
+    ),
+    "a folder behind a link": lambda root: (
+        (root / "docs").rename(root / "elsewhere"), (root / "docs").symlink_to("elsewhere")
+    ),
+    "a link that leads elsewhere": lambda root: _relink(root / "link", "docs/note-02.txt"),
+    "a hard link that is a copy": lambda root: (
+        shutil.copy2(root / "same.bin", root / "x"), (root / "x").replace(root / "docs" / "hard")
+    ),
+    "a folder that is gone": lambda root: (root / "nothing").rmdir(),
+    "a pipe that is gone": lambda root: (root / "pipe").unlink(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_no_change_of_contents_escapes(restored: tuple[Expected, Path, Path], tmp_path: Path, what: str) -> None:
+    """A restored folder that differs in one thing is not taken for right."""
+    expected, target, root = restored
+    CHANGES[what](root)
+    assert compare(expected, target, tmp_path).contents
+    expected.close()
+
+
+METADATA: dict[str, Callable[[Path], object]] = {
+    "mode": lambda root: (root / "empty").chmod(0o755),
+    "mode of a folder": lambda root: (root / "nothing").chmod(0o711),
+    "time": lambda root: os.utime(root / "empty", ns=(1, 1)),
+    "time of a link": lambda root: os.utime(root / "link", ns=(1, 1), follow_symlinks=False),
+    "attribute": lambda root: os.setxattr(root / "empty", "user.note", b"changed"),
+    "attribute that is gone": lambda root: os.removexattr(root / "empty", "user.note"),
+    "owner": lambda root: os.chown(root / "empty", 1, 1),
+}
+
+
+@pytest.mark.parametrize("what", METADATA)
+def test_no_change_of_metadata_escapes(restored: tuple[Expected, Path, Path], tmp_path: Path, what: str) -> None:
+    """Another mode, time, owner or attribute is seen, and is not called another content."""
+    if what == "owner" and not is_root():
+        pytest.skip("only root gives files away")
+    expected, target, root = restored
+    METADATA[what](root)
+    compared = compare(expected, target, tmp_path)
+    assert len(compared.metadata) == 1 and not compared.contents
+    expected.close()
+
+
+# The choice.
+
+
+def snapshots(count: int, source: str = "tokens", host: str = "web1", spacing: int = 1) -> list[Snapshot]:
+    """Snapshots of one chain, one each `spacing` days up to now."""
+    made = []
+    for number in range(1, count + 1):
+        time = NOW - timedelta(days=spacing * (count - number))
+        manifest = Manifest("r", host, source, number, None, time, time, (), "0" * 64, 0, (), {}, 1, 1, 1, 0, True, "x")
+        digest = sha256(f"{host}{source}{number}".encode()).hexdigest()
+        made.append(Snapshot(names.snapshot(time, source, digest), digest, "F" * 40, manifest))
+    return made
+
+
+def drilled(pair: Pair, when: datetime, *, passed: bool = True) -> Drilled:
+    drill = replace(
+        DRILL, source=pair.source, origin=pair.origin, destination=pair.destination, copy=pair.copy, passed=passed
+    )
+    return Drilled(f"evidence/{when:%s}", f"{when:%s}", "drills", when, drill)
+
+
+@given(st.integers(0, 2**63), st.integers(1, 40), st.integers(1, 200), st.randoms())
+def test_a_choice_can_be_repeated(seed: int, count: int, window: int, chance: object) -> None:
+    """The same seed gives the same snapshot, in whatever order they come, always within the window if one is there."""
+    chain = snapshots(count, spacing=7)
+    copies = {"usb": "u" * 32}
+    (pair,) = pairs(chain, {each.name: ["usb"] for each in chain}, copies, (), NOW)
+    chosen = choose_snapshot(pair, seed, NOW, timedelta(days=window))
+    again = replace(pair, snapshots=[*reversed(chain[:-1]), chain[-1]])
+    assert choose_snapshot(again, seed, NOW, timedelta(days=window)).snapshot is chosen.snapshot
+    recent = [each for each in chain if each.manifest.started >= NOW - timedelta(days=window)]
+    assert chosen.snapshot in recent and chosen.candidates == len(recent)
+    lots = {each.id: sha256(f"{seed}:{each.id}".encode()).hexdigest() for each in recent}
+    assert min(lots, key=lots.__getitem__) == chosen.snapshot.id, "as anybody would repeat it with sha256sum"
+
+
+def test_every_snapshot_has_its_chance() -> None:
+    """Over many seeds every snapshot of the window is chosen about as often as any other."""
+    chain = snapshots(10)
+    (pair,) = pairs(chain, {each.name: ["usb"] for each in chain}, {"usb": "u"}, (), NOW)
+    counts = dict.fromkeys((each.id for each in chain), 0)
+    for seed in range(3000):
+        counts[choose_snapshot(pair, seed, NOW, timedelta(days=90)).snapshot.id] += 1
+    assert all(200 < count < 400 for count in counts.values()), counts
+
+
+def test_an_old_chain_is_drilled_by_its_newest() -> None:
+    """Where the window is empty the newest snapshot is taken: a source that is backed up no more still counts."""
+    chain = [replace(each, manifest=each.manifest) for each in snapshots(5, spacing=400)][:-1]
+    (pair,) = pairs(chain, {each.name: ["usb"] for each in chain}, {"usb": "u"}, (), NOW)
+    assert choose_snapshot(pair, 1, NOW, timedelta(days=90)).snapshot is chain[-1]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["tokens", "db", "mail", "www"]), st.sets(st.sampled_from("abcd"), min_size=1), min_size=1
+    ),
+    st.lists(st.tuples(st.integers(0, 2**32), st.booleans()), min_size=16, max_size=16),
+)
+def test_turns_cover_every_source_at_every_copy(held: dict[str, set[str]], runs: list[tuple[int, bool]]) -> None:
+    """Whatever the seeds and whatever fails: as many drills as there are pairs have covered each pair once."""
+    chains = {source: snapshots(2, source) for source in held}
+    everything = [each for chain in chains.values() for each in chain]
+    holders = {each.name: held[source] for source, chain in chains.items() for each in chain}
+    done: list[Drilled] = []
+    count = sum(map(len, held.values()))
+    for number in range(count):
+        seed, passed = runs[number]
+        now = NOW + timedelta(days=number)
+        at_hand = pairs(everything, holders, {name: name * 32 for name in "abcd"}, done, now)
+        assert len(at_hand) == count
+        done.append(drilled(choose_pair(at_hand, seed), now, passed=passed))
+    assert len({(each.drill.source, each.drill.copy) for each in done}) == count
+
+
+def test_a_drill_from_the_future_counts_for_nothing() -> None:
+    """Nobody silences a copy for years by one drill that is dated ahead; another copy at its place is not meant."""
+    chain = snapshots(1)
+    holders = {chain[0].name: ["usb"]}
+    (pair,) = pairs(chain, holders, {"usb": "u"}, (), NOW)
+    ahead = drilled(pair, NOW + timedelta(days=1))
+    assert pairs(chain, holders, {"usb": "u"}, [ahead], NOW)[0].last is None
+    today = drilled(pair, NOW)
+    assert pairs(chain, holders, {"usb": "u"}, [today], NOW)[0].last == today
+    assert pairs(chain, holders, {"usb": "v"}, [today], NOW)[0].last is None
+
+
+# Samples.
+
+NODES = [Node(b"srv/%d" % number, "file", 0o644, 0, 0, mtime=1, size=number * 10) for number in range(2000)]
+
+
+def test_samples_are_what_they_say() -> None:
+    """5 % are about 5 % of the files; a budget is never exceeded and well used; the seed decides which."""
+    five = sample_of(wish_of("5%", None), NODES, 1, None)  # type: ignore[arg-type]
+    assert 60 < five.files < 140 and five.files == sum(five.takes(node) for node in NODES)
+    budget = sample_of(wish_of(None, "10MB"), NODES, 1, None)  # type: ignore[arg-type]
+    taken = [node for node in NODES if budget.takes(node)]
+    assert (len(taken), sum(node.size for node in taken)) == (budget.files, budget.bytes)
+    assert 9_900_000 < budget.bytes <= 10_000_000
+    whole = sample_of(wish_of(None, "1TB"), NODES, 1, None)  # type: ignore[arg-type]
+    assert whole.files == len(NODES) and all(map(whole.takes, NODES))
+    timed = sample_of(wish_of(None, "2s"), NODES, 1, 1_000_000)  # type: ignore[arg-type]
+    assert 1_900_000 < timed.bytes <= 2_000_000, "by the rate of the drill before"
+    other = sample_of(wish_of("5%", None), NODES, 2, None)  # type: ignore[arg-type]
+    assert [node.path for node in NODES if other.takes(node)] != [node.path for node in NODES if five.takes(node)]
+
+
+@pytest.mark.parametrize(
+    ("sample", "budget"),
+    [("0%", None), ("101%", None), ("5", None), ("-1%", None), (None, "10"), (None, "5%"), ("5%", "1GB")],
+)
+def test_nonsense_is_refused(sample: str | None, budget: str | None) -> None:
+    """What is no share, no size and no time is refused, and so are two wishes at once."""
+    with pytest.raises(UsageError):
+        wish_of(sample, budget)
+    with pytest.raises(UsageError, match="no file of this snapshot"):
+        sample_of(wish_of(None, "1kB"), [Node(b"x", "file", 0, 0, 0, size=2000)], 1, None)  # type: ignore[arg-type]
+
+
+# The scratch.
+
+
+def test_the_scratch_goes_whatever_happens(tmp_path: Path) -> None:
+    """It is private, and gone after an error, with folders that nobody may write to, and after an interruption."""
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), scratch_in(tmp_path) as made:
+            assert stat.S_IMODE(made.folder.stat().st_mode) == 0o700
+            (made.restored / "closed").mkdir(parents=True)
+            (made.restored / "closed" / "file").write_text("plain text")
+            (made.restored / "out").symlink_to(tmp_path.parent)
+            (made.restored / "closed").chmod(0)
+            raise error
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_wipe_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the scratch is wiped does not leave it behind."""
+    wipe, calls = scratches._wipe, []
+
+    def interrupted(folder: Path) -> None:
+        calls.append(folder)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        wipe(folder)
+
+    monkeypatch.setattr(scratches, "_wipe", interrupted)
+    with pytest.raises(KeyboardInterrupt), scratch_in(tmp_path):
+        pass
+    assert len(calls) == 2 and not list(tmp_path.iterdir())
+
+
+def test_a_living_drill_is_left_alone(tmp_path: Path) -> None:
+    """The next drill removes what a killed one left, and nothing of one that goes on."""
+    with scratch_in(tmp_path) as one, scratch_in(tmp_path) as two:
+        assert one.folder.is_dir() and two.folder.is_dir()
+        dead = tmp_path / "opskit-drill-00000000000a"
+        dead.mkdir()
+        (dead / "opskit-drill.marker").write_text("")
+        (dead / "restored").mkdir()
+        empty = tmp_path / "opskit-drill-00000000000b"
+        empty.mkdir()
+        foreign = tmp_path / "opskit-drill-00000000000c"
+        foreign.mkdir()
+        (foreign / "opskit-drill.marker").symlink_to(tmp_path)
+        link = tmp_path / "opskit-drill-00000000000d"
+        link.symlink_to(one.folder)
+        assert scratches.sweep(tmp_path) == [dead, empty]
+        assert foreign.is_dir() and link.is_symlink() and one.folder.is_dir() and two.folder.is_dir()
+
+
+def test_room(tmp_path: Path) -> None:
+    """Less room than the files take, their blocks included, is StoreFull before anything is written."""
+    scratch = Scratch(tmp_path)
+    scratch.require_room(1, 1)
+    with pytest.raises(StoreFull) as caught:
+        scratch.require_room(0, scratch.room() + 10**9)
+    assert caught.value.exit_code == 21 and "--sample" in str(caught.value.hint)
+    with pytest.raises(StoreFull):
+        scratch.require_room(scratch.room(), 0)
+
+
+def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
+    """A scratch below a file is refused in words."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreRefused), scratch_in(tmp_path / "file" / "scratch"):
+        pass
+
+
+def test_apart_by_inode(tmp_path: Path) -> None:
+    """A place inside a source is found through links too; the state folder is apart wherever it lies."""
+    source, state = tmp_path / "srv", tmp_path / "srv" / "state"
+    state.mkdir(parents=True)
+    (tmp_path / "alias").symlink_to(source)
+    require_apart(tmp_path / "scratch", {"source srv": source}, state)
+    require_apart(state / "scratch", {"source srv": source}, state)
+    for place in (source, source / "a" / "b", tmp_path / "alias" / "a"):
+        with pytest.raises(UsageError, match="lies inside source srv"):
+            require_apart(place, {"source srv": source}, state)
+
+
+# Commands.
+
+
+def test_commands_end_in_time(tmp_path: Path) -> None:
+    """A command that takes too long is killed and is a failure; so is one that does not exist; secrets are cleaned."""
+    runner = Runner(
+        tmp_path, os.environ["PATH"], lambda text: text.replace("hunter2", "[secret]"), {"OPSKIT_DRILL": "1"}
+    )
+    folder = os.fsencode(tmp_path)
+    slow = Commands(all=["sleep", "600"], limit=timedelta(milliseconds=50))
+    assert "longer than" in judge_all(runner, slow, folder)[0][1]
+    assert "cannot be run" in judge_all(runner, Commands(all=["/no/such/program"]), folder)[0][1]
+    said = judge_all(
+        runner, Commands(all=["sh", "-c", "env | grep -c ^USER=; echo hunter2; exit 7"], redact=str), folder
+    )[0][1]
+    assert said == "exit status 7: 0 [secret]", "cleaned, and without a variable of ours"
+    odd = tmp_path / os.fsdecode(b"latin-\xe9 $(touch x)")
+    odd.write_text("")
+    each = Commands(each=["test", "-f", "{file}"])
+    assert judge_each(runner, each, tmp_path, [os.fsencode(odd.name), b"absent"], folder, 2) == (
+        2,
+        [(b"absent", "exit status 1")],
+    )
+    assert not (tmp_path / "x").exists()
+
+
+# Evidence.
+
+
+def _evidence(drill: Drill = DRILL) -> Evidence:
+    return Evidence("drill", "r" * 32, "drills", NOW, drill)
+
+
+def test_evidence_round_trip() -> None:
+    """What is written is read again as it was; a kind of later days is believed and means nothing."""
+    assert forms.decode(forms.encode(_evidence())) == _evidence()
+    later = forms.encode(_evidence()).replace(b'"evidence":"drill"', b'"evidence":"checkpoint"')
+    assert forms.decode(later).drill is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"format":1', b'"format":2'),
+        (b'"kind":"evidence"', b'"kind":"mark"'),
+        (b'"passed":true', b'"passed":1'),
+        (b'"files":10', b'"files":-1'),
+        (b'"files":10', b'"files":true'),
+        (b'"files":10', b'"files":1.5'),
+        (b'"source":"tokens"', b'"source":"<script>"'),
+        (b'"chosen":"seeded"', b'"chosen":["seeded"]'),
+        (b'"snapshot":"5', b'"snapshot":"x'),
+        (b'["hashes",12,12,""]', b'["hashes",12]'),
+        (b'"checks":[', b'"checks":{"a":['),
+        (b'"elsewhere":{}', b'"elsewhere":{"a":5}'),
+        (b'"taken":"2026-11-12T07:00:00Z"', b'"taken":"yesterday"'),
+        (b'"writer":"opskit"', b'"writer":"' + b"x" * 501 + b'"'),
+    ],
+)
+def test_evidence_is_read_strictly(old: bytes, new: bytes) -> None:
+    """What no opskit writes is damage, whoever signed it."""
+    data = forms.encode(_evidence())
+    assert old in data
+    with pytest.raises(Damaged):
+        forms.decode(data.replace(old, new))
+
+
+@pytest.mark.parametrize("when", ["before", "after", "torn"])
+@pytest.mark.parametrize("stops_at", range(3))
+def test_evidence_survives_a_crash_at_any_put(lab: Lab, tmp_path: Path, stops_at: int, when: When) -> None:
+    """Wherever a run dies while it puts its evidence, the next one leaves it whole at some copy, for sync to spread."""
+    data = forms.encode(_evidence())
+    name = names.evidence(NOW, "drill", names.sha256(data))
+    (tmp_path / "drills").mkdir()
+    (tmp_path / "drills" / name.rpartition("/")[2]).write_bytes(data)
+    stores = [memory_copy(next(iter(lab.stores.values()))) for _ in range(3)]
+    dying = [open_copy(str(number), store) for number, store in enumerate(stores)]
+    dying[stops_at].store = FaultyStore(stores[stops_at], crash_at=1, when=when)
+    with pytest.raises(Crash):
+        outstanding(tmp_path, dying)
+    assert not any(outstanding(tmp_path, [open_copy("x", store) for store in stores]).values())
+    whole = [store for store in stores if any(info.name == name for info in store.list()) and store.get(name) == data]
+    assert whole
+
+
+# Reports.
+
+
+def test_reports_cannot_be_steered() -> None:
+    """Names of files and texts of programs are text in every form: no markup, no script, no line of their own."""
+    evil = "<script>alert(1)</script>\n# heading | [x](http://evil) `code`"
+    drill = replace(DRILL, passed=False, checks=[Check("hashes", 1, 2, evil)], elsewhere={"disk": evil}, writer=evil)
+    report = Report(Drilled("evidence/x", "a" * 64, "drills", NOW, drill), Details([(evil, evil)], {}), "F" * 40)
+    page, text = reports.as_html(report, NOW), reports.as_markdown(report, NOW)
+    assert "<script" not in page and page.count("&lt;script&gt;") >= 4 and "default-src 'none'" in page
+    assert "\n# heading" not in text and "[x](" not in text and "\\<script\\>" in text
+    assert "http" not in page.replace("http-equiv", "").replace("http://evil", ""), "nothing is loaded from anywhere"
+
+
+@pytest.mark.parametrize("sample", ["", "5%"])
+def test_a_missed_objective_is_told(sample: str) -> None:
+    """A restore that took longer than the objective passed and missed; of a sample the time says nothing."""
+    slow = replace(DRILL, restore_ms=14_400_001, objective_recovery=3599, sample=sample)
+    report = Report(Drilled("evidence/x", "a" * 64, "drills", NOW, slow), None)
+    assert report.verdict == ("PASSED, RPO MISSED" if sample else "PASSED, RTO and RPO MISSED")
+    assert "MISSED" in reports.as_html(report, NOW) and reports.as_json(report)["missed"]
+    kept = replace(DRILL, restore_ms=14_400_000, objective_recovery=3600)
+    assert Report(Drilled("evidence/x", "a" * 64, "drills", NOW, kept), None).verdict == "PASSED"
+
+
+def test_long_lists_are_cut_in_pages_alone() -> None:
+    """Pages name twenty failures and count the rest; JSON has all."""
+    failed = replace(DRILL, passed=False)
+    details = Details([(f"/srv/{number}", "lost") for number in range(50)], {})
+    report = Report(Drilled("evidence/x", "a" * 64, "drills", NOW, failed), details)
+    assert len(reports.as_json(report)["failures"]) == 50
+    for text in (reports.as_html(report, NOW), reports.as_markdown(report, NOW)):
+        assert "/srv/19" in text and "/srv/20" not in text and "and 30 more" in text
+
+
+def test_nothing_compared_is_nothing_found() -> None:
+    """A comparison that looked at nothing has found nothing wrong, and says that it looked at nothing."""
+    assert Compared().wrong == set() and Compared().entries == 0
