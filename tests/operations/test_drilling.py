@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import Damaged, StoreFull, StoreRefused, UsageError
+from opskit.gpg import verify
 from opskit.operations.drilling import report as reports
 from opskit.operations.drilling import scratch as scratches
 from opskit.operations.drilling.checks import Commands, Runner, judge_all, judge_each
@@ -314,7 +315,8 @@ def test_a_living_drill_is_left_alone(tmp_path: Path) -> None:
         empty.mkdir()
         foreign = tmp_path / "opskit-drill-00000000000c"
         foreign.mkdir()
-        (foreign / "opskit-drill.marker").symlink_to(tmp_path)
+        (foreign / "opskit-drill.marker").symlink_to(tmp_path / "file")
+        (tmp_path / "file").write_text("a file, to which the marker leads")
         link = tmp_path / "opskit-drill-00000000000d"
         link.symlink_to(one.folder)
         assert scratches.sweep(tmp_path) == [dead, empty]
@@ -434,6 +436,25 @@ def test_evidence_survives_a_crash_at_any_put(lab: Lab, tmp_path: Path, stops_at
     assert not any(outstanding(tmp_path, [open_copy("x", store) for store in stores]).values())
     whole = [store for store in stores if any(info.name == name for info in store.list()) and store.get(name) == data]
     assert whole
+
+
+def test_evidence_of_elsewhere_is_not_believed(lab: Lab) -> None:
+    """Good signatures on evidence of another repository, or under a name that says otherwise, count for nothing."""
+    (store,) = lab.stores.values()
+    here = replace(_evidence(), repository=lab.repository)
+    true, stray = (lab.keys.host.sign(forms.encode(each), lab.keys.host_key) for each in (here, _evidence()))
+    store.put(names.evidence(NOW, "drill", names.sha256(true)), true)
+    store.put(names.evidence(NOW, "drill", names.sha256(stray)), stray)
+    renamed = lab.keys.host.sign(forms.encode(here) + b"\n", lab.keys.host_key)
+    store.put(names.evidence(NOW + timedelta(days=300), "drill", names.sha256(renamed)), renamed)
+    ledger = forms.load_evidence(
+        [open_copy("a", store)],
+        lambda data: verify(data, lab.keys.trusted),
+        signers=[lab.keys.host_key],
+        repository=lab.repository,
+    )
+    assert [each.id for each in ledger.drills()] == [names.sha256(true)]
+    assert sorted("another name" in str(reason) for _, _, reason in ledger.rejected) == [False, True]
 
 
 # Reports.
