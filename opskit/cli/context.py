@@ -204,7 +204,7 @@ class Context:
         try:
             self.stderr.write(text + "\n")
             self.stderr.flush()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: Python has closed it
             pass
 
 

@@ -12,7 +12,7 @@ from opskit import encoding
 from opskit.gpg import bulk
 from opskit.gpg.verify import LARGEST_PAYLOAD
 from opskit.operations import contents
-from opskit.repository import chunker, index, manifest, marks, names, pack, tree
+from opskit.repository import chunker, evidence, index, manifest, marks, names, pack, tree
 from opskit.repository.recovery import keyfile
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -75,6 +75,7 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
     "index": check_index,
     "manifest": again(manifest.decode, manifest.encode),  # type: ignore[arg-type]
     "mark": again(marks.decode, marks.encode),  # type: ignore[arg-type]
+    "evidence": again(evidence.decode, evidence.encode),  # type: ignore[arg-type]
     "key file": check_key_file,
 }
 

@@ -24,7 +24,15 @@ from botocore.loaders import create_loader
 from botocore.utils import parse_timestamp
 from urllib3 import HTTPResponse
 
-from opskit.errors import ObjectExists, ObjectNotFound, StoreError, StoreFull, StoreRefused, UnresolvedReference
+from opskit.errors import (
+    ClocksApart,
+    ObjectExists,
+    ObjectNotFound,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+    UnresolvedReference,
+)
 from opskit.stores.s3 import Connection, Honours, S3Place, S3Store, iam_policy, probe
 from opskit.stores.s3.connection import _timestamp
 from opskit.stores.s3.model import Model
@@ -74,7 +82,7 @@ ANSWERS = [
     (failure("400 Bad Request", "ExpiredToken"), StoreRefused, ["a session that has expired", "log in again"]),
     (failure("403 Forbidden", "QuotaExceeded"), StoreFull, ["expected space, got QuotaExceeded"]),
     (failure("507 Insufficient Storage", "XMinioStorageFull"), StoreFull, ["expected space"]),
-    (SKEWED, StoreRefused, ["1200 s behind", "expected 2026-11-22T05:20:00Z, got 2026-11-22T05:00:00Z", "clock"]),
+    (SKEWED, ClocksApart, ["1200 s behind", "expected 2026-11-22T05:20:00Z, got 2026-11-22T05:00:00Z", "clock"]),
     (failure("503 Slow Down", "SlowDown"), StoreError, ["overloaded or throttles"]),
     (failure("403 Forbidden", "InvalidObjectState"), StoreRefused, ["Glacier", "restore it first"]),
     (failure("400 Bad Request", "KMS.DisabledException"), StoreRefused, ["the encryption key cannot be used"]),
