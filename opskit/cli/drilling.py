@@ -16,14 +16,14 @@ from opskit import __version__, access, gpg, log, wiring
 from opskit.cli.auditing import audited, judged
 from opskit.cli.copying import chosen
 from opskit.cli.reading import decrypting, history_of, warn_of_absent, warn_of_rejected
-from opskit.cli.render import counted, human_bytes, human_duration, printable
+from opskit.cli.render import counted, human_bytes, printable
 from opskit.config.model import LocalDestination, PathsSource
 from opskit.errors import SnapshotNotFound, UsageError
 from opskit.operations.choosing import choose
 from opskit.operations.drilling import records
 from opskit.operations.drilling.checks import Commands
 from opskit.operations.drilling.choose import Choice, Pair, choose_pair, choose_snapshot, pairs
-from opskit.operations.drilling.report import Report, as_json, seconds
+from opskit.operations.drilling.report import Report, as_json, seconds, span
 from opskit.operations.drilling.run import Means, Order, Outcome, elsewhere, run_drill
 from opskit.operations.drilling.sampling import wish_of
 from opskit.operations.drilling.scratch import require_apart, scratch_in
@@ -252,8 +252,7 @@ class Drilling:
             tools = " by recover.py" if drill.method == "stock" else ""
             context.write(
                 f"restored {drill.files:,}{of} files, {human_bytes(drill.bytes)}{tools} in "
-                f"{human_duration(drill.restore_ms / 1000)}{objective}"
-                + (f", a sample of {drill.sample}" if drill.sample else "")
+                f"{span(drill.restore_ms)}{objective}" + (f", a sample of {drill.sample}" if drill.sample else "")
             )
             told = [f"{each.name} {each.passed:,} of {each.total:,}" for each in drill.checks if each.total]
             context.write(" · ".join([*told, "scratch wiped"]))

@@ -129,7 +129,7 @@ def as_html(report: Report, now: datetime) -> str:
         f"<h1>{escape(title)}</h1>",
         f'<p class="verdict {color}">{escape(report.verdict)}</p>',
         f"<p>{escape(_lead(report))}</p>",
-        "<h2>What was done and measured</h2><table>",
+        "<h2>What was done and measured</h2><table class='facts'>",
         *(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts(drill)),
         "</table><h2>What was checked</h2><table>",
         *(_check_row(each) for each in drill.checks),
@@ -200,7 +200,9 @@ def seconds(number: int) -> str:
 
 
 def span(milliseconds: int) -> str:
-    """A measured time: with tenths where it is short."""
+    """A measured time: exact where it is short."""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
     return f"{milliseconds / 1000:.1f} s" if milliseconds < 120_000 else seconds(milliseconds // 1000)
 
 
@@ -232,7 +234,8 @@ h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid #ddd;
   overflow-wrap: anywhere }
-th { font-weight: 400; width: 55% } td { font-weight: 600 } .number { text-align: right; white-space: nowrap }
+th { font-weight: 400; width: 60% } .facts th { width: 30% }
+td { font-weight: 600 } .number { text-align: right; white-space: nowrap }
 code { font-size: .9em; overflow-wrap: anywhere } footer { margin-top: 2rem; color: #444; font-size: .85rem;
   overflow-wrap: anywhere }
 @media print { body { margin: 0; max-width: none } h2 { break-after: avoid } tr, li { break-inside: avoid } }

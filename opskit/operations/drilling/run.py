@@ -183,7 +183,9 @@ class _Run:
         self._add("hashes", counts.entries - len(wrong), counts.entries, [
             (path, self._lost.get(path, what)) for path, what in compared.contents
         ])  # fmt: skip
-        self._add("metadata", counts.entries - len(compared.metadata), counts.entries, compared.metadata)
+        there = counts.entries - len(wrong)
+        seen = [each for each in compared.metadata if each[0] not in wrong]
+        self._add("metadata", there - len(seen), there, seen)
         if self._sample is None:
             self._check_counts()
         self._check_commands(wrong)
@@ -244,6 +246,12 @@ class _Run:
         except OpskitError as error:  # a pack list: then what it names is not known
             self._failures.append((b"", str(error)))
 
+    def _right_bytes(self, compared: Compared | None) -> int:
+        """How much came back; about, where not all did, as recover.py does not say how much its holes are."""
+        if compared is None:
+            return 0
+        return max(compared.hashed, self._restored.total_bytes) if compared.contents else self.expected.counts.bytes
+
     def _drill(self, copy: Copy, compared: Compared | None, check_seconds: float) -> Drill:
         order, sample, counts = self._order, self._sample, self.expected.counts
         pair, snapshot = order.choice.pair, order.choice.snapshot
@@ -263,7 +271,7 @@ class _Run:
             sample=sample.text if sample else "",
             passed=not self._failures and all(each.is_good for each in self._checks),
             files=max(right, 0),
-            bytes=0 if compared is None else counts.bytes if not compared.contents else compared.hashed,
+            bytes=self._right_bytes(compared),
             planned_files=sample.files if sample else manifest.files - counts.unread_files,
             planned_bytes=sample.bytes if sample else manifest.bytes,
             restore_ms=round(self._restore_seconds * 1000),
