@@ -114,17 +114,23 @@ RULES = st.builds(
     Rules, last=st.integers(0, 4), hourly=st.integers(0, 4), daily=st.integers(0, 4), weekly=st.integers(0, 3),
     monthly=st.integers(0, 3), yearly=st.integers(0, 2), within=st.timedeltas(timedelta(0), 3 * DAY),
 )  # fmt: skip
-GOOD = st.lists(st.tuples(st.integers(0, 400), st.booleans()), min_size=1, max_size=40).map(
-    lambda drawn: [
+Drawn = list[tuple[int, bool]]
+DRAWN = st.lists(st.tuples(st.integers(0, 400), st.booleans()), min_size=1, max_size=40)
+"""Hours before noon, and whether complete: drawn is little, for hypothesis writes it out."""
+
+
+def chain_of(drawn: Drawn) -> list[Snapshot]:
+    """Snapshots whose dates fit their numbers."""
+    return [
         snapshot(number + 1, NOON - hours * HOUR, complete=complete)
         for number, (hours, complete) in enumerate(sorted(drawn, reverse=True))
     ]
-)
 
 
-@given(RULES, GOOD, st.data())
-def test_no_date_pushes_good_snapshots_out(rules: Rules, good: list[Snapshot], data: st.DataObject) -> None:
+@given(RULES, DRAWN, st.data())
+def test_no_date_pushes_good_snapshots_out(rules: Rules, drawn: Drawn, data: st.DataObject) -> None:
     """Snapshots that are appended with dates before the chain's end or in the future change nothing for the others."""
+    good = chain_of(drawn)
     before = numbers(judge(good, rules, now=NOON, protected={}, zone=UTC))
     newest = good[-1].manifest.started
     bad = data.draw(st.lists(st.one_of(st.integers(-5000, -1), st.integers(500, 5000)), max_size=30))
@@ -136,9 +142,10 @@ def test_no_date_pushes_good_snapshots_out(rules: Rules, good: list[Snapshot], d
     assert numbers(judged) == [*before, *(each.manifest.sequence for each in added)]
 
 
-@given(RULES, GOOD)
-def test_keeping_is_stable(rules: Rules, good: list[Snapshot]) -> None:
+@given(RULES, DRAWN)
+def test_keeping_is_stable(rules: Rules, drawn: Drawn) -> None:
     """The newest complete one is kept; judging what was kept drops nothing more; more is kept by greater numbers."""
+    good = chain_of(drawn)
     judged = judge(good, rules, now=NOON, protected={}, zone=UTC)
     first = [each.snapshot for each in judged if each.reasons]
     complete = [each for each in good if each.manifest.complete]
