@@ -121,6 +121,11 @@ class Failures:
             raise self._answered(error, _ACTS[operation], name) from error
         except (BotoCoreError, ResponseParserError, ValueError) as error:
             raise self._unanswered(error, self._cannot(_ACTS[operation], name)) from error
+        except HTTPError as error:  # of an answer that says no botocore reads the body itself, and lets this through
+            raise BrokenOff(
+                f"{self._cannot(_ACTS[operation], name)}: the endpoint's answer broke off: {_reason(error)}",
+                hint="try again; if it goes on, look at the network between here and the endpoint",
+            ) from error
 
     @contextmanager
     def unbroken(self, name: str) -> Iterator[None]:
