@@ -59,6 +59,19 @@ def forked(lab: Lab) -> Lab:
     return twin
 
 
+class Locking:
+    """A store that does not let objects of one kind be deleted."""
+
+    def __init__(self, inner: Store, prefix: str) -> None:
+        self.location, self._inner, self._prefix = inner.location, inner, prefix
+        self.put, self.get, self.list = inner.put, inner.get, inner.list
+
+    def delete(self, name: str) -> None:
+        if name.startswith(self._prefix):
+            raise StoreRefused("locked until next year")
+        self._inner.delete(name)
+
+
 def look(lab: Lab, stores: dict[str, Store] | None = None) -> Look:
     """What the copies show, without any memory of this host."""
     copies, absent = open_copies(lab.stores if stores is None else stores, REPOSITORY)
@@ -321,17 +334,7 @@ def test_objects_that_the_store_keeps(two: Lab) -> None:
     run(two)
     two.minutes += 4 * DAY
     inner = two.stores["a"]
-
-    class Locking:
-        location = inner.location
-        put, get, list = inner.put, inner.get, inner.list
-
-        def delete(self, name: str) -> None:
-            if name.startswith("packs/"):
-                raise StoreRefused("locked until next year")
-            inner.delete(name)
-
-    two.stores["a"] = Locking()
+    two.stores["a"] = Locking(inner, "packs/")
     result = run(two)
     assert result.deleted["a"].locked and result.deleted["a"].objects and result.deleted["a"].failure is None
     two.stores["a"] = inner
@@ -586,17 +589,7 @@ def test_a_manifest_that_the_store_keeps(two: Lab) -> None:
     run(two)
     two.minutes += 4 * DAY
     inner = two.stores["a"]
-
-    class Locking:
-        location = inner.location
-        put, get, list = inner.put, inner.get, inner.list
-
-        def delete(self, name: str) -> None:
-            if name.startswith("snapshots/"):
-                raise StoreRefused("locked until next year")
-            inner.delete(name)
-
-    two.stores["a"] = Locking()
+    two.stores["a"] = Locking(inner, "snapshots/")
     before = data(two)
     result = run(two)
     assert data(two) == before and result.deleted["a"].locked == 1 and result.deleted["b"].objects
