@@ -28,9 +28,9 @@ from opskit.repository.evidence import Ledger, load_evidence
 from opskit.repository.heads import Heads
 from opskit.repository.history import History, load_history
 from opskit.repository.marks import Marks, load_marks
-from opskit.repository.reader import Decrypt
 from opskit.repository.recovery import keyfile
 from opskit.repository.recovery.keyfile import KeyFile
+from opskit.repository.unlocking import Decrypt
 from opskit.stores.base import Store
 from opskit.wiring import host_of, read_only, store_at, stores_of
 

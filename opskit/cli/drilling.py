@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from opskit.cli.progress import ProgressSample
     from opskit.config.model import Config
     from opskit.repository.copy import Copy
-    from opskit.repository.reader import Decrypt
+    from opskit.repository.unlocking import Decrypt
 
 SHOWN = 20
 """Failures that are named; --json names all."""

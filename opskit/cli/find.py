@@ -15,8 +15,8 @@ from opskit.cli.reading import DestinationOption, KeyOption, PassphraseOption, R
 if TYPE_CHECKING:
     from opskit.access import Access
     from opskit.repository.manifest import Snapshot
-    from opskit.repository.reader import Decrypt
     from opskit.repository.tree import Node
+    from opskit.repository.unlocking import Decrypt
 
 app = noun()
 

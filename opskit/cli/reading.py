@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from opskit.repository.history import History
     from opskit.repository.manifest import Snapshot
     from opskit.repository.marks import Marks
-    from opskit.repository.reader import Decrypt, SnapshotReader
+    from opskit.repository.reader import SnapshotReader
+    from opskit.repository.unlocking import Decrypt
 
 SHOWN = 10
 """Snapshots that are not believed, told one by one."""

@@ -26,8 +26,9 @@ from opskit.repository.copy import Copy
 from opskit.repository.heads import Heads
 from opskit.repository.history import History
 from opskit.repository.manifest import Manifest, Snapshot
-from opskit.repository.reader import Decrypt, SnapshotReader, unlock
+from opskit.repository.reader import SnapshotReader
 from opskit.repository.tree import Root
+from opskit.repository.unlocking import Decrypt, unlock
 from opskit.sources.base import Problem
 
 log = logger(__name__)
@@ -71,7 +72,7 @@ def learn(
     for snapshot in reversed(snapshots):
         wanted = [run for run in snapshot.manifest.runs if set(run.indexes) - seen]
         if wanted:
-            keys = unlock(snapshot.manifest, get, decrypt, [])
+            keys = unlock(snapshot.manifest, get, decrypt, {})
             for run in wanted:
                 for digest in sorted(set(run.indexes) - seen):
                     seen.add(digest)

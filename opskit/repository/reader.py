@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from opskit import encoding, gpg
+from opskit import gpg
 from opskit.errors import Damaged, Forged, NoKey, ObjectNotFound, OpskitError, StoreError
 from opskit.repository import decoding, names, pack, tree
 from opskit.repository import index as indexes
@@ -23,10 +23,8 @@ from opskit.repository.locating import packs_of
 from opskit.repository.manifest import Manifest, Run
 from opskit.repository.pack import Unpacker
 from opskit.repository.tree import Node, Root, TreeChunk
+from opskit.repository.unlocking import Decrypt, unlock
 from opskit.stores.base import at_once
-
-Decrypt = Callable[[bytes], bytes]
-"""Opens a message with a private key; raises NoKey, Damaged."""
 
 _TREE_CACHE_BYTES = 64 * 1024 * 1024
 
@@ -45,8 +43,10 @@ class SnapshotReader:
         self._tars: OrderedDict[str, tuple[memoryview, dict[bytes, memoryview]]] = OrderedDict()
         self._tar_bytes = 0
 
-    def _key_objects(self) -> list[str]:
-        return sorted({name for copy in self._copies for name in copy.objects if name.startswith("keys/")})
+    def _key_objects(self) -> dict[str, int]:
+        """Those at hand, with their sizes."""
+        objects = (each for copy in self._copies for each in copy.objects.items())
+        return {name: size for name, size in objects if name.startswith("keys/")}
 
     def _get(self, name: str) -> bytes:
         """An object from the first copy that holds it intact; notes each copy's damage."""
@@ -170,31 +170,6 @@ class SnapshotReader:
                 self.damage.setdefault(names.pack(digest), error)
             return
         yield IndexedPack(digest, self.pack_runs[digest], "", 0, len(tar), ids)
-
-
-def unlock(
-    manifest: Manifest, get: Callable[[str], bytes], decrypt: Decrypt, candidates: Sequence[str]
-) -> dict[str, bytes]:
-    """The run keys a snapshot needs: from the key objects the manifest hints at, else from any other.
-
-    Raises NoKey when no private key at hand opens them.
-    """
-    keys: dict[str, bytes] = {}
-    failure: OpskitError | None = None
-    hinted = dict.fromkeys(names.key(run.key) for run in manifest.runs)
-    for name in [*hinted, *(each for each in candidates if each not in hinted)]:
-        if all(run.id in keys for run in manifest.runs):
-            break
-        try:
-            value = encoding.decode_object(decrypt(get(name)), what="key object")
-        except (NoKey, Damaged, StoreError) as error:
-            failure = error if failure is None or isinstance(error, NoKey) else failure
-            continue
-        keys.update({str(run): str(key).encode() for run, key in value.items()})
-    missing = [run.id for run in manifest.runs if run.id not in keys]
-    if missing:
-        raise failure or NoKey(f"no key object holds the key of run {missing[0]}")
-    return keys
 
 
 def _chunks_for(chunks: Sequence[TreeChunk], below: bytes) -> Sequence[TreeChunk]:

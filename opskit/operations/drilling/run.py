@@ -31,8 +31,9 @@ from opskit.repository.evidence import Check, Drill
 from opskit.repository.history import load_snapshot
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
-from opskit.repository.reader import Decrypt, SnapshotReader
+from opskit.repository.reader import SnapshotReader
 from opskit.repository.tree import Node
+from opskit.repository.unlocking import Decrypt
 
 ASKED_ELSEWHERE = 100
 """Failing objects for which the other copies are asked, at most."""
