@@ -21,10 +21,10 @@ from opskit import __version__
 from opskit.errors import Damaged, OpskitError, Skipped, SourceError, StoreError, UnresolvedReference, together
 from opskit.log import logger
 from opskit.operations import alarms
-from opskit.operations import session as sessions
 from opskit.operations.locking import extend_lock
 from opskit.operations.outcome import Result
 from opskit.operations.reading import Reading, SourceReader
+from opskit.operations.retiring import retire
 from opskit.operations.session import Session
 from opskit.operations.storing import Storing, digest_of
 from opskit.operations.sync import Synced, lacking, sync
@@ -151,7 +151,7 @@ class _Run:
         ]
         snapshots = history.of(source, self._host.label)
         if snapshots:
-            sessions.retire_small_packs(session, snapshots[-1].manifest)
+            retire(session, snapshots[-1].manifest)
         return snapshots
 
     def _read(self, job: Job, new_last: lasttree.Writer, expected_bytes: int | None) -> Reading:
@@ -186,6 +186,8 @@ class _Run:
         reading.packs.add(place[0])
         if writer.started or any(number in reading.packs for number in session.unindexed):
             self._storing.finish()
+        if writer.started:
+            self._storing.merge_indexes(reading.packs)
         return place, {"root": digest, "pack": place[0], "member": place[1]}
 
     def _manifest(

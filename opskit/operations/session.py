@@ -25,8 +25,7 @@ from opskit.repository.cache import FOREIGN, Cache, PackRow, open_or_replace, re
 from opskit.repository.copy import Copy, get_from, open_copy
 from opskit.repository.heads import GoneBack, Heads, gone_back
 from opskit.repository.identity import Identity
-from opskit.repository.locating import is_usable, packs_of
-from opskit.repository.manifest import Manifest
+from opskit.repository.locating import is_usable
 from opskit.repository.marks import Marks, load_marks
 from opskit.repository.threads import end
 from opskit.stores.base import Store, at_once
@@ -35,8 +34,6 @@ log = logger(__name__)
 
 LISTING_IS_GOOD_FOR = 3600.0
 """Seconds: far below the shortest grace (24 h), so that nothing is deleted between a listing and a commit."""
-SMALL_PACK = 8 * 1024 * 1024
-MANY_SMALL_PACKS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,19 +238,3 @@ def _find_live(session: Session) -> None:
                 continue  # nothing tells what is in it: its chunks are stored again
             session.unindexed.append(row.no)
         session.live[row.no] = row
-
-
-def retire_small_packs(session: Session, newest: Manifest) -> None:
-    """Treat the small packs of a snapshot as absent when they are many, so this run stores their chunks together.
-
-    Packs that still want an index object stay: this run describes them. A pack list nobody has is no reason to stop.
-    """
-    wanted: set[str] = set()
-    for run in newest.runs:
-        with contextlib.suppress(Damaged, StoreError):
-            wanted.update(packs_of(run, session.get))
-    wanted.difference_update(session.live[number].name for number in session.unindexed)
-    small = [no for no, row in session.live.items() if row.name in wanted and row.content < SMALL_PACK]
-    if len(small) > MANY_SMALL_PACKS:
-        for number in small:
-            del session.live[number]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection, Sequence
 
 from opskit import encoding
-from opskit.errors import NoKey
+from opskit.errors import Damaged, Forged, NoKey, StoreError
 from opskit.gpg import usable_recipients
 from opskit.log import logger
 from opskit.operations.reading import Reading, root_of
@@ -19,9 +20,13 @@ from opskit.operations.session import Session
 from opskit.repository import index, names, tree
 from opskit.repository.fanout import Fanout
 from opskit.repository.index import Index, IndexedPack
+from opskit.repository.locating import indexes_needed
 from opskit.repository.writer import ChunkWriter, OpenRun
 
 log = logger(__name__)
+
+SMALL_INDEX, MANY_SMALL_INDEXES = 1024 * 1024, 16
+"""Bytes below which an index object counts, and how many such objects a snapshot may need."""
 
 
 class Storing:
@@ -64,6 +69,39 @@ class Storing:
         self.writer.finish(self._session.unindexed)
         self._session.unindexed = []
 
+    def merge_indexes(self, packs: Collection[int]) -> None:
+        """Describe these packs in few index objects: small ones are merged into one when they are many.
+
+        For runs that store something; a restore opens each index object that a manifest names.
+        """
+        session = self._session
+        needed = indexes_needed(session.cache, packs, session.present())
+        small = [each for each in needed if self._size(names.index(each[0])) < SMALL_INDEX]
+        if len(small) <= MANY_SMALL_INDEXES:
+            return
+        wanted = {session.live[number].name: number for each in small for number in needed[each]}
+        described = {}
+        for name, _ in small:
+            described.update({each.pack: each for each in self._packs_in(name) if each.pack in wanted})
+        if described:
+            self._put_index(self.writer.run, list(described.values()), [wanted[name] for name in described])
+            self._fanout.wait()
+
+    def _size(self, name: str) -> int:
+        return max((copy.objects.get(name, 0) for copy in self._session.copies), default=0)
+
+    def _packs_in(self, digest: str) -> Sequence[IndexedPack]:
+        """What an index object of this host says; nothing where it cannot be read, and then it stays in use."""
+        session = self._session
+        try:
+            opened = self._host.identity.keyring.decrypt(session.get(names.index(digest)))
+            if opened.signer not in self._host.identity.signers:
+                return ()
+            return index.decode(opened.payload, repository=self._host.repository).packs
+        except (Damaged, Forged, NoKey, StoreError) as error:
+            log.info("index not merged", index=digest, reason=str(error))
+            return ()
+
     def _start_run(self) -> OpenRun:
         run = OpenRun(os.urandom(16).hex(), os.urandom(32).hex().encode())
         message = self._host.identity.keyring.encrypt(encoding.encode({run.id: run.key.decode()}), self._recipients)
@@ -75,7 +113,7 @@ class Storing:
 
     def _write_index(self, run: OpenRun, packs: list[int]) -> None:
         """Describe packs in an index object, noted in the cache before it is put."""
-        session, cache, identity = self._session, self._session.cache, self._host.identity
+        session, cache = self._session, self._session.cache
         runs = cache.runs()
         described = []
         for number in packs:
@@ -83,15 +121,19 @@ class Storing:
             if ids is not None:
                 packed_by = runs[row.run]
                 described.append(IndexedPack(row.name, packed_by.id, packed_by.key, row.stored, row.content, ids))
+        self._put_index(run, described, packs)
+        self._fanout.wait()
+        cache.forget_unindexed(packs)
+
+    def _put_index(self, run: OpenRun, described: Sequence[IndexedPack], packs: Sequence[int]) -> None:
+        identity = self._host.identity
         payload = index.encode(self._host.repository, Index(run.id, run.key_object, described))
         data = identity.keyring.sign_and_encrypt(
             payload, signer=identity.host_key, recipient=identity.host_key, run_key=run.key
         )
         digest = names.sha256(data)
-        cache.add_index(digest, run.row, packs)
+        self._session.cache.add_index(digest, run.row, packs)
         self.put(names.index(digest), data)
-        self._fanout.wait()
-        cache.forget_unindexed(packs)
         log.debug("index stored", index=digest, packs=len(packs), bytes=len(data))
 
 

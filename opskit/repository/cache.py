@@ -21,6 +21,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from opskit import encoding
 from opskit.errors import CacheError
 from opskit.repository.filter import Filter
 from opskit.repository.index import Index, IndexedPack
@@ -48,6 +49,11 @@ INSERT OR REPLACE INTO chunks SELECT substr(:joined, no * 36 + 1, 32), :pack, su
 """
 """From one value that joins ids and check sums: a call for each row would hand over the interpreter lock each time."""
 
+
+_SHARING = """
+SELECT DISTINCT other.pack FROM chunks one JOIN chunks other USING (id)
+WHERE one.pack IN (SELECT value FROM json_each(?))
+"""
 
 FOREIGN = -1
 """Stands for the packs of an index object that this host's key does not open."""
@@ -110,12 +116,12 @@ class Cache:
         return token
 
     def find(self, chunk_id: bytes, live: Container[int]) -> int | None:
-        """The number of a live pack said to hold a chunk, or None."""
+        """The number of the newest live pack said to hold a chunk, or None; in older ones it is less gathered."""
         if self._filter is not None and chunk_id not in self._filter:
             return None
         try:  # not the context manager: this runs once a chunk
             rows = self._find.execute("SELECT pack, check_sum FROM chunks WHERE id = ?", (chunk_id,)).fetchall()
-            for pack, check_sum in rows:
+            for pack, check_sum in reversed(rows):
                 if pack in live and check_sum == _chunk_sum(chunk_id, pack):
                     return int(pack)
         except (sqlite3.Error, TypeError) as error:
@@ -192,6 +198,12 @@ class Cache:
             row = PackRow(*values)
             if check_sum == _row_sum(row):
                 yield row
+
+    def packs_sharing(self, packs: Iterable[int]) -> set[int]:
+        """The packs that hold a chunk of one of these, themselves included."""
+        numbers = encoding.encode(sorted(packs)).decode()
+        with _translated():
+            return {int(pack) for (pack,) in self._db.execute(_SHARING, (numbers,))}
 
     def indexes(self) -> dict[int, list[tuple[str, int]]]:
         """Pack number → (index object, number of the run that wrote it)."""

@@ -11,22 +11,38 @@ from opskit.repository.manifest import MAX_INLINE_PACKS, Manifest, Run
 
 
 def runs_needed(cache: Cache, live: Mapping[int, PackRow], packs: Iterable[int], there: set[str]) -> list[Run]:
-    """The runs of a manifest that needs these packs, oldest first, with the index objects that describe them.
+    """The runs of a manifest that needs these packs, oldest first, with index objects that describe them.
 
     Index objects are named only where they are among the objects `there`, with the key object that opens them.
     """
-    described = cache.indexes()
     rows, packs_by_run, indexes_by_run = cache.runs(), dict[int, list[str]](), dict[int, set[str]]()
-    for number in packs:
-        row = live[number]
-        packs_by_run.setdefault(row.run, []).append(row.name)
-        for name, writer in described.get(number, ()):
-            if is_usable(name, rows.get(writer), there):
-                indexes_by_run.setdefault(writer, set()).add(name)
+    numbers = set(packs)
+    for number in numbers:
+        packs_by_run.setdefault(live[number].run, []).append(live[number].name)
+    for name, writer in indexes_needed(cache, numbers, there):
+        indexes_by_run.setdefault(writer, set()).add(name)
     return [
         Run(rows[no].id, rows[no].key, sorted(indexes_by_run.get(no, ())), sorted(packs_by_run.get(no, ())))
         for no in sorted(packs_by_run.keys() | indexes_by_run.keys())
     ]
+
+
+def indexes_needed(cache: Cache, packs: Collection[int], there: Collection[str]) -> dict[tuple[str, int], set[int]]:
+    """Index objects, each with the run that wrote it, that describe these packs, and which of them each does.
+
+    Those that describe most come first, and what they describe needs no other: so a merged one stands for its parts.
+    """
+    rows, describing = cache.runs(), dict[tuple[str, int], set[int]]()
+    for number, found in cache.indexes().items():
+        if number in packs:
+            for each in found:
+                describing.setdefault(each, set()).add(number)
+    chosen, left = dict[tuple[str, int], set[int]](), set(packs)
+    for (name, writer), described in sorted(describing.items(), key=lambda each: (-len(each[1]), each[0])):
+        if not left.isdisjoint(described) and is_usable(name, rows.get(writer), there):
+            chosen[name, writer] = described
+            left -= described
+    return chosen
 
 
 def is_usable(index: str, writer: RunRow | None, there: Collection[str]) -> bool:

@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from opskit.operations import session as sessions
+from opskit.operations import retiring
 from opskit.repository import locating, names
 from opskit.stores.base import Store
 from tests.fakes import Crash, FaultyStore, When
@@ -194,5 +194,5 @@ def test_crash_while_gathering(
     later: Scene, inspector: PackInspector, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same of a run that stores the chunks of many small packs together."""
-    monkeypatch.setattr(sessions, "MANY_SMALL_PACKS", 1)
+    monkeypatch.setattr(retiring, "MANY_SMALL_PACKS", 1)
     _campaign(later, "the first of two copies", inspector, capsys, is_gathering=True)

@@ -14,7 +14,7 @@ import pytest
 from opskit.errors import NoKey, SourceError, StoreError, StoreFull
 from opskit.gpg import Keyring
 from opskit.operations.backup import Job, Options, backup
-from opskit.operations.session import SMALL_PACK
+from opskit.operations.retiring import SMALL_PACK
 from opskit.repository import pack
 from opskit.repository.writer import FIRST_PACK
 from opskit.sources.base import Entry, Metadata, OpenFile, Problem, Small

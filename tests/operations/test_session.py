@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 
 from opskit.errors import Damaged, NotMounted, RepositoryNotFound, StoreError
-from opskit.operations.session import open_copies, open_session, retire_small_packs
+from opskit.operations.retiring import retire
+from opskit.operations.session import open_copies, open_session
 from opskit.repository import copy as copies
-from opskit.repository import threads
+from opskit.repository import names, threads
 from opskit.repository.copy import get_from
 from opskit.repository.locating import packs_of
 from opskit.sources.files import FileSource
 from opskit.stores.base import Store
 from tests.fakes import Fault, FaultyStore
 from tests.operations.judging import found, lab_in, restored, run
-from tests.repositories import REPOSITORY, Keys, Lab, memory_store, noise
+from tests.repositories import REPOSITORY, Keys, Lab, memory_copy, memory_store, noise
 
 
 def test_what_cannot_be_opened_is_told(lab: Lab) -> None:
@@ -124,7 +125,7 @@ def test_many_small_packs_are_stored_together(
     throwaway_keys: Keys, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a source's small packs are many, the next run stores their chunks again, in few packs."""
-    monkeypatch.setattr("opskit.operations.session.MANY_SMALL_PACKS", 5)
+    monkeypatch.setattr("opskit.operations.retiring.MANY_SMALL_PACKS", 5)
     lab = lab_in(throwaway_keys, tmp_path)
     results = []
     for number in range(7):
@@ -137,11 +138,60 @@ def test_many_small_packs_are_stored_together(
         assert restored(lab, result, tmp_path / str(number)).problems == []
 
 
+def test_small_packs_stay_few_however_many_older_snapshots_have_the_same_chunks(
+    lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was gathered is not taken from the older packs again in which it lay before, run after run."""
+    monkeypatch.setattr("opskit.operations.retiring.MANY_TINY_PACKS", 6)
+    counts = []
+    for number in range(16):
+        (source / f"file-{number}").write_bytes(noise(number, 5000))
+        run(lab, FileSource([source]))
+        counts.append(sum(len(each.packs) for each in lab.history().snapshots[-1].manifest.runs))
+    assert max(counts) <= 6 + 2 and counts.count(2) >= 3, counts
+
+
+def test_small_index_objects_are_merged(
+    lab: Lab, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest names few index objects that describe all its packs, though each run writes one of its own."""
+    monkeypatch.setattr("opskit.operations.storing.MANY_SMALL_INDEXES", 3)
+    monkeypatch.setattr("opskit.operations.retiring.MANY_TINY_PACKS", 1000)
+    monkeypatch.setattr("opskit.operations.retiring.MANY_SMALL_PACKS", 1000)
+    for number in range(9):
+        (source / f"file-{number}").write_bytes(noise(number, 5000))
+        result = run(lab, FileSource([source]))
+        snapshot = lab.history().snapshots[-1]
+        assert sum(len(each.indexes) for each in snapshot.manifest.runs) <= 3 + 1
+        without_packs = memory_copy(lab.stores["a"], lambda name, data: None if names.is_pack(name) else data)
+        reader = lab.reader(snapshot, {"a": without_packs})
+        assert {each.pack for each in reader.indexed_packs()} == set(reader.pack_runs) and not reader.damage
+    assert len(snapshot.manifest.runs) == 9
+    assert restored(lab, result, tmp_path / "target").problems == []
+
+
+def test_an_index_object_that_cannot_be_read_is_not_merged(
+    lab: Lab, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays named beside the merged one, so that its packs are described as soon as it is healed."""
+    monkeypatch.setattr("opskit.operations.storing.MANY_SMALL_INDEXES", 2)
+    for number in range(2):
+        (source / f"file-{number}").write_bytes(noise(number, 5000))
+        run(lab, FileSource([source]))
+    broken = next(lab.stores["a"].list("index"))
+    lab.stores["a"].put(broken.name, bytes(broken.size), replace=True)
+    (source / "last").write_bytes(noise(7, 5000))
+    result = run(lab, FileSource([source]))
+    named = {names.index(digest) for each in lab.history().snapshots[-1].manifest.runs for digest in each.indexes}
+    assert broken.name in named and len(named) == 2
+    assert restored(lab, result, tmp_path / "target").problems == []
+
+
 def test_small_packs_behind_pack_lists_are_gathered_too(
     lab: Lab, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many small packs are stored together also where only pack lists name them."""
-    monkeypatch.setattr("opskit.operations.session.MANY_SMALL_PACKS", 5)
+    monkeypatch.setattr("opskit.operations.retiring.MANY_SMALL_PACKS", 5)
     monkeypatch.setattr("opskit.repository.locating.MAX_INLINE_PACKS", 1)
     counts = []
     for number in range(7):
@@ -158,12 +208,12 @@ def test_small_packs_without_an_index_are_described_not_dropped(
     """Packs whose index a crash kept from the copy are adopted by the next run, however many small ones there are."""
     (source / "file").write_bytes(noise(1, 20_000))
     run(lab, FileSource([source]))
-    monkeypatch.setattr("opskit.operations.session.MANY_SMALL_PACKS", 0)
+    monkeypatch.setattr("opskit.operations.retiring.MANY_SMALL_PACKS", 0)
     with lab.session() as session:
         newest = lab.history().snapshots[-1].manifest
         session.unindexed = list(session.live)
-        retire_small_packs(session, newest)
+        retire(session, newest)
         assert session.unindexed and all(number in session.live for number in session.unindexed)
         session.unindexed = []
-        retire_small_packs(session, newest)
+        retire(session, newest)
         assert not session.live
