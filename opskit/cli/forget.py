@@ -105,9 +105,26 @@ class _Forgetting:
             for chain in chains:
                 self._tell_chain(chain)
         for chain in chains:
+            self._warn_of_incomplete(chain)
             if chain.forgotten and not self._dry_run:
                 self._publish_forget(chain.forgotten)
         return self._end([_as_json(chain) for chain in chains], [each for chain in chains for each in chain.forgotten])
+
+    def _warn_of_incomplete(self, chain: JudgedChain) -> None:
+        """Tell of a source that has not been complete for long: its snapshots are judged as if they were."""
+        from opskit.cli.render import counted, printable
+        from opskit.repository.retention import PATIENCE
+
+        if chain.stand_in is None:
+            return
+        complete = [each.snapshot.manifest for each in chain.judged if each.snapshot.manifest.complete]
+        since = f"since {complete[-1].started:%Y-%m-%d}" if complete else "at all"
+        missing = counted(chain.stand_in.manifest.unreadable, "file")
+        self._context.warning(
+            f"{printable(chain.source)} has no complete snapshot {since}: {missing} could not be read for "
+            f"{PATIENCE.days} days and more, so its snapshots are judged as if they were complete"
+        )
+        self._context.hint("opskit backup names the files: make them readable, or exclude them")
 
     def by_name(self, texts: Sequence[str]) -> int:
         """Mark the snapshots that were named, whatever the rules say of them."""

@@ -94,6 +94,7 @@ def _look(config: Config, opened: Access) -> Look:
 
 def _tell(context: Context, result: Pruned, *, dry_run: bool) -> None:
     from opskit.cli.render import counted, human_bytes, printable, table
+    from opskit.operations.pruning.plan import ASIDE
 
     made = result.plan
     rows = [_row(name, where, result.deleted.get(name), dry_run=dry_run) for name, where in made.where.items()]
@@ -109,6 +110,10 @@ def _tell(context: Context, result: Pruned, *, dry_run: bool) -> None:
             context.write(f"{what} more are needed by no snapshot, and too young to be condemned: they are left alone")
         if made.pardon:
             context.write(f"{counted(len(made.pardon), 'object')} {would}pardoned: a snapshot needs them again")
+        for name, where in made.where.items():
+            if where.aside:
+                what = f"{counted(len(where.aside), 'object')}, {human_bytes(sum(where.aside.values()))}"
+                context.write(f"{printable(name)}: {what} in quarantine: wrong bytes, deleted after {ASIDE.days} days")
     for name, where in made.where.items():
         for snapshot in where.last:
             what = f"forgotten snapshot {snapshot.id[:8]} of {printable(snapshot.manifest.source)}"
@@ -168,6 +173,8 @@ def _of_copy(where: Where, deleted: Deleted | None) -> dict[str, object]:
         "waiting": len(where.waiting),
         "waiting_bytes": where.waiting_bytes,
         "last": [each.id for each in where.last],
+        "quarantine": len(where.aside),
+        "quarantine_bytes": sum(where.aside.values()),
         "next_due": f"{where.next_due:%Y-%m-%dT%H:%M:%SZ}" if where.next_due else None,
         "deleted": deleted.objects if deleted else 0,
         "deleted_bytes": deleted.total_bytes if deleted else 0,

@@ -1,7 +1,8 @@
 """Forget: say by a maintainer's mark which snapshots nobody needs any more.
 
 Invariants: nothing is deleted here; `prune` does that, after the grace, and until then a release takes it back. In each
-chain the newest complete snapshot that a copy at hand holds whole is kept, and where none is whole, all are. Held
+chain the newest complete snapshot that a copy at hand holds whole is kept, and so is the newest whole one that stands
+for a complete one (`retention.settled`); where none is whole, all are kept. Held
 snapshots are kept, and of each chain the newest that a drill restored well. Judged are snapshots that were seen: one
 that only an absent copy has is not forgotten.
 """
@@ -35,6 +36,12 @@ class JudgedChain:
     def forgotten(self) -> list[Snapshot]:
         """Those that no reason keeps."""
         return [each.snapshot for each in self.judged if not each.reasons]
+
+    @property
+    def stand_in(self) -> Snapshot | None:
+        """The newest of those that stand for complete ones, where no complete one is newer."""
+        newest = next((each.snapshot for each in reversed(self.judged) if each.is_settled), None)
+        return newest if newest is not None and not newest.manifest.complete else None
 
 
 def judge_chains(
@@ -81,7 +88,8 @@ def require_forgettable(
     for (host, source), chain in chains_of(snapshots).items():
         members = [each for twins in chain.values() for each in twins]
         staying = [each for each in members if each.id not in going]
-        if len(staying) < len(members) and not _newest_whole(copies, staying):
+        enough = retention.settled(members)
+        if len(staying) < len(members) and not _newest_whole(copies, (each for each in staying if each.id in enough)):
             raise UsageError(
                 f"{source} of {host} would be left without a complete snapshot that a copy at hand holds whole",
                 hint="make a new backup first, or bring in the destination that has one",
@@ -128,21 +136,26 @@ def _held(marks: Marks, now: datetime) -> dict[str, str]:
 
 def _whole(copies: Sequence[Copy], chain: Sequence[Snapshot]) -> dict[str, str]:
     """What must stay because a copy has it whole; everything, where no complete snapshot is whole."""
-    newest = _newest_whole(copies, chain)
-    if newest is not None and not any(_is_newer(each, newest) for each in chain):
-        return {}  # the rules keep it anyway
+    enough = retention.settled(chain)
+    newest = _newest_whole(copies, [each for each in chain if each.id in enough])
     if newest is None:
         return {each.id: "no complete snapshot is whole at the copies at hand" for each in chain}
-    return {newest.id: "newest complete that is whole"}
+    found = {}
+    if any(each.id in enough and _is_newer(each, newest) for each in chain):  # else the rules keep it anyway
+        found[newest.id] = "newest that counts as complete and is whole"
+    complete = [each for each in chain if each.manifest.complete]
+    best = newest if newest in complete else _newest_whole(copies, complete)
+    if best is not None and any(_is_newer(each, best) for each in complete):
+        found[best.id] = "newest complete that is whole"
+    return found
 
 
 def _is_newer(one: Snapshot, other: Snapshot) -> bool:
-    return one.manifest.complete and one.manifest.sequence > other.manifest.sequence
+    return one.manifest.sequence > other.manifest.sequence
 
 
-def _newest_whole(copies: Sequence[Copy], chain: Sequence[Snapshot]) -> Snapshot | None:
-    complete = [each for each in chain if each.manifest.complete]
-    for snapshot in sorted(complete, key=lambda each: each.manifest.sequence, reverse=True):
+def _newest_whole(copies: Sequence[Copy], candidates: Iterable[Snapshot]) -> Snapshot | None:
+    for snapshot in sorted(candidates, key=lambda each: each.manifest.sequence, reverse=True):
         if any(is_whole(copy, snapshot, lambda name: get_from(copies, name)) for copy in copies):
             return snapshot
     return None

@@ -24,6 +24,7 @@ _HASHED = re.compile(
     rf"|(?:snapshots|marks|evidence)/[0-9]{{8}}T[0-9]{{6}}Z-[a-z0-9_-]{{1,32}}-({_HASH})\.gpg"
 )
 
+_QUARANTINED = re.compile(rf"quarantine/{_HASH}")
 _MARK = re.compile(rf"marks/[0-9]{{8}}T[0-9]{{6}}Z-([a-z0-9_-]{{1,32}})-{_HASH}\.gpg")
 
 
@@ -88,6 +89,11 @@ def digest_in(name: str) -> str | None:
 def quarantine(digest: str) -> str:
     """Where the wrong bytes of a replaced object are kept; `digest` is of those bytes."""
     return f"quarantine/{digest}"
+
+
+def is_quarantined(name: str) -> bool:
+    """Whether wrong bytes are kept under this name; what people put beside them is not meant."""
+    return _QUARANTINED.fullmatch(name) is not None
 
 
 def utc(time: datetime) -> str:

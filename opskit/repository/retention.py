@@ -6,7 +6,9 @@ Invariants:
 - A snapshot's place in the chain is its signed number; its time is only believed where it fits that place. One that is
   dated in the future, or before snapshots of lower numbers, is kept and takes no other's place: neither a clock that
   jumped nor somebody who back-dates can push good snapshots out.
-- An incomplete snapshot takes a period's place only where the period has no complete one.
+- An incomplete snapshot takes a period's place only where the period has no complete one. A file that can never be read
+  must not keep everything for ever: a snapshot that lacks no more files than any of the `PATIENCE` before it stands for
+  a complete one. The newest that is truly complete stays all the same, as does the best of those after it.
 - Snapshots that share a number (a fork) are all kept: somebody must look at them first.
 
 Periods are those of the zone that is passed in. Counted are periods that have a snapshot, as restic and Borg do: a host
@@ -24,6 +26,9 @@ from opskit.repository.manifest import Snapshot
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far ahead of this host's clock another's may be."""
+
+PATIENCE = timedelta(days=30)
+"""How long a source must lack as many files before its snapshots stand for complete ones."""
 
 _PERIODS: Mapping[str, Callable[[datetime], str]] = {
     "hourly": lambda time: f"{time:%Y-%m-%d %H}h",
@@ -50,10 +55,32 @@ class Rules:
 
 @dataclass(slots=True)
 class Judged:
-    """A snapshot and why it is kept; without a reason it is to be forgotten."""
+    """A snapshot and why it is kept; without a reason it is to be forgotten.
+
+    `is_settled` tells that it is complete, or stands for a complete one.
+    """
 
     snapshot: Snapshot
     reasons: list[str] = field(default_factory=list)
+    is_settled: bool = False
+
+
+def settled(chain: Iterable[Snapshot]) -> set[str]:
+    """The ids of snapshots that are complete, or lack no more files than each of those of the `PATIENCE` before them.
+
+    That much time of snapshots has to lie before the one that is judged: what became unreadable yesterday may be
+    readable tomorrow.
+    """
+    found, before = set[str](), list[Snapshot]()
+    for each in sorted(chain, key=lambda each: (each.manifest.sequence, each.name)):
+        manifest = each.manifest
+        since = manifest.started - PATIENCE
+        recent = [other.manifest.unreadable for other in before if other.manifest.started > since]
+        older = [other.manifest.unreadable for other in before if other.manifest.started <= since][-1:]
+        if manifest.complete or (older and manifest.unreadable <= min([*older, *recent])):
+            found.add(each.id)
+        before.append(each)
+    return found
 
 
 def judge(
@@ -72,7 +99,11 @@ def judge(
     for each in judged:
         _keep_regardless(each, rules, protected)
     in_order = _in_order(judged, now)
+    enough = settled(each.snapshot for each in in_order)
+    for each in in_order:
+        each.is_settled = each.snapshot.id in enough
     _keep_newest(in_order)
+    _keep_best(in_order)
     _keep_last(in_order, rules.last)
     _keep_within(in_order, rules.within)
     for name, period in _PERIODS.items():
@@ -110,11 +141,27 @@ def _in_order(judged: Sequence[Judged], now: datetime) -> list[Judged]:
 
 
 def _keep_newest(in_order: Sequence[Judged]) -> None:
-    """The newest complete one, and all that came after it: nothing else has what they have."""
+    """The newest that is settled, and all that came after it: nothing else has what they have."""
     for each in reversed(in_order):
-        each.reasons.append("newest complete" if each.snapshot.manifest.complete else "newer than any complete one")
-        if each.snapshot.manifest.complete:
+        if each.is_settled and not each.snapshot.manifest.complete:
+            missing = each.snapshot.manifest.unreadable
+            each.reasons.append(f"newest, with no more files missing ({missing:,}) than for {PATIENCE.days} days")
             return
+        each.reasons.append("newest complete" if each.is_settled else "newer than any complete one")
+        if each.is_settled:
+            return
+
+
+def _keep_best(in_order: Sequence[Judged]) -> None:
+    """The newest truly complete one, and of those after it the newest that lacks fewest files."""
+    newest_first = [each for each in reversed(in_order)]
+    complete = next((number for number, each in enumerate(newest_first) if each.snapshot.manifest.complete), None)
+    if complete is not None and not newest_first[complete].reasons:
+        newest_first[complete].reasons.append("newest complete")
+    after = newest_first[:complete]
+    best = min(after, key=lambda each: each.snapshot.manifest.unreadable, default=None)
+    if best is not None and not best.reasons:
+        best.reasons.append("lacks the fewest files since the newest complete one")
 
 
 def _keep_before_alarms(judged: Sequence[Judged]) -> None:
@@ -126,12 +173,12 @@ def _keep_before_alarms(judged: Sequence[Judged]) -> None:
 
 
 def _keep_last(in_order: Sequence[Judged], count: int) -> None:
-    """The newest complete ones, and incomplete ones that are newer than those."""
+    """The newest settled ones, and others that are newer than those."""
     kept = 0
     for each in reversed(in_order):
         if kept == count:
             return
-        kept += each.snapshot.manifest.complete
+        kept += each.is_settled
         each.reasons.append(f"last {count}")
 
 
@@ -145,13 +192,13 @@ def _keep_within(in_order: Sequence[Judged], within: timedelta) -> None:
 
 
 def _keep_periods(in_order: Sequence[Judged], periods: Sequence[str], name: str, count: int) -> None:
-    """The newest complete snapshot of each of the newest periods, or the newest where none is complete."""
+    """The newest settled snapshot of each of the newest periods, or the newest where none is."""
     chosen: dict[str, Judged] = {}
     for each, key in zip(reversed(in_order), reversed(periods), strict=True):
         if key not in chosen and len(chosen) == count:
             break
         first = chosen.setdefault(key, each)
-        if each.snapshot.manifest.complete and not first.snapshot.manifest.complete:
+        if each.is_settled and not first.is_settled:
             chosen[key] = each
     for key, each in chosen.items():
         each.reasons.append(f"{name} {key}")

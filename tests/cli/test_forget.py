@@ -11,8 +11,10 @@ import pytest
 
 from opskit import wiring
 from opskit.config.load import load
+from opskit.gpg import Keyring
 from opskit.operations.marking import publish
 from opskit.operations.session import open_copies
+from opskit.repository import names
 from opskit.repository.marks import CONDEMN, FORGET, Mark
 from tests.cli.hosts import Machine, everything
 
@@ -238,3 +240,17 @@ def test_a_hold_that_cannot_be_read(aged: Machine) -> None:
         answer = aged.run("forget", *arguments)
         assert answer.code == 13 and "may hold snapshots" in answer.err, answer
     assert everything(aged.a) == before
+
+
+def test_a_stranger_stops_prune_until_his_object_is_set_aside(aged: Machine, tmp_short: Path) -> None:
+    """The message says what to look at and what to do; what was moved to quarantine/ is in nobody's way."""
+    with Keyring(tmp_short / "g") as stranger:
+        data = stranger.sign(b"{}", stranger.generate("stranger"))
+    name = f"20261121T020000Z-data-{names.sha256(data)}.gpg"
+    (aged.a / "snapshots" / name).write_bytes(data)
+    told = aged.run("prune")
+    assert told.code == 13 and name in told.err and "signed by an unknown key" in told.err
+    assert "quarantine/" in told.err and "operations.md" in told.err and "keys.signers" in told.err
+    (aged.a / "quarantine").mkdir(exist_ok=True)
+    (aged.a / "snapshots" / name).rename(aged.a / "quarantine" / name)
+    assert aged.run("prune").code == 0 and aged.run("verify").code == 0

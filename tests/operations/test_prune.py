@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from opskit.operations.backup import Job, Options, backup
 from opskit.operations.forget import forget_mark, judge_chains, remember_mark, require_forgettable
 from opskit.operations.marking import publish
 from opskit.operations.pruning import Limits, Pruned, prune
+from opskit.operations.pruning.needs import last_at
 from opskit.operations.pruning.prune import LOOK_IS_GOOD_FOR, Look
 from opskit.operations.session import open_copies
 from opskit.operations.sync import LookingAgain, sync
+from opskit.repository import names
 from opskit.repository.copy import Copy
 from opskit.repository.history import load_history
 from opskit.repository.manifest import Snapshot
@@ -611,3 +614,43 @@ def test_what_a_snapshot_at_an_absent_copy_needs(two: Lab, source: Path) -> None
         repository=REPOSITORY, host=HOST, now=two.now, boottime=two.boottime,
     )  # fmt: skip
     assert not needed & set(result.plan.condemn)
+
+
+def test_wrong_bytes_are_kept_for_a_time(two: Lab) -> None:
+    """What lies in quarantine goes after 90 days, and nothing that people put beside it."""
+    store = two.stores["a"]
+    aside, beside = names.quarantine(names.sha256(b"wrong")), "quarantine/20261121T020000Z-data-stranger.gpg"
+    store.put(aside, b"wrong")
+    store.put(beside, b"a stranger's")
+    two.minutes += 89 * DAY
+    found = run(two)
+    assert found.plan.where["a"].aside == {aside: 5} and not found.plan.where["b"].aside
+    assert {aside, beside} <= everything(two, "a")
+    two.minutes += DAY
+    assert run(two).deleted["a"].objects == 1 and everything(two, "a") & {aside, beside} == {beside}
+
+
+def test_wrong_bytes_stay_while_anything_is_lost(two: Lab) -> None:
+    """Where a copy lacks what a snapshot needs, they may be what is left of it."""
+    aside = names.quarantine(names.sha256(b"wrong"))
+    two.stores["a"].put(aside, b"wrong")
+    lost = next(info.name for info in two.stores["a"].list("packs"))
+    content = two.stores["a"].get(lost)
+    two.stores["a"].delete(lost)
+    two.minutes += 100 * DAY
+    assert not run(two).plan.where["a"].delete and aside in everything(two, "a")
+    two.stores["a"].put(lost, content)
+    assert run(two).plan.where["a"].delete.keys() == {aside}
+
+
+def test_a_copy_that_is_behind_keeps_an_incomplete_snapshot(two: Lab) -> None:
+    """Of a source that is never complete, too, a copy keeps the last whole snapshot until it has a newer one."""
+    snapshots = [
+        replace(each, manifest=replace(each.manifest, complete=False, unreadable=1)) for each in two.history().snapshots
+    ]
+    newest = snapshots[-1]
+    two.stores["b"].delete(newest.name)
+    copies, _ = open_copies(two.stores, REPOSITORY)
+    forgotten = {each.id for each in snapshots[:-1]}
+    assert last_at(copies[0], copies, snapshots, forgotten) == set()
+    assert last_at(copies[1], copies, snapshots, forgotten) == {snapshots[-2].name}

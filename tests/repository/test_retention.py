@@ -22,10 +22,12 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-def snapshot(number: int, started: datetime, *, complete: bool = True, tags: tuple[str, ...] = ()) -> Snapshot:
+def snapshot(
+    number: int, started: datetime, *, complete: bool = True, tags: tuple[str, ...] = (), missing: int = 1
+) -> Snapshot:
     manifest = Manifest(
         "r", "web", "data", number, None, started, started, tags, "0" * 64, 0, (), {}, 1, 1, 1,
-        0 if complete else 1, complete, "test",
+        0 if complete else missing, complete, "test",
     )  # fmt: skip
     digest = sha256(f"{number} {started}".encode()).hexdigest()
     return Snapshot(f"snapshots/{digest}", digest, "F" * 40, manifest)
@@ -87,6 +89,32 @@ def test_incomplete_ones_take_no_place() -> None:
     ]  # fmt: skip
     assert kept(chain, Rules(daily=2)) == [1, 3, 4]
     assert kept(chain, Rules(last=1)) == [3, 4]
+
+
+def incomplete(numbers: Iterable[int], missing: int = 1) -> list[Snapshot]:
+    """A snapshot a day, number 100 at noon, each of which lacks so many files."""
+    return [snapshot(each, NOON - DAY * (100 - each), complete=False, missing=missing) for each in numbers]
+
+
+def test_a_file_that_can_never_be_read_does_not_keep_everything() -> None:
+    """After a month in which no snapshot lacked less, they are judged as complete ones; the last complete one stays."""
+    never = incomplete(range(40, 101))
+    assert kept(never, Rules(last=3)) == [98, 99, 100]
+    once = [snapshot(20, NOON - 80 * DAY), *incomplete(range(21, 101))]
+    assert kept(once, Rules(last=3)) == [20, 98, 99, 100]
+    assert kept(once, Rules(daily=2, monthly=2))[0] == 20
+    newest = judge(once, Rules(last=1), now=NOON, protected={})[-1]
+    assert "no more files missing (1)" in newest.reasons[0]
+
+
+def test_what_became_unreadable_lately_keeps_what_came_before() -> None:
+    """Within the month nothing newer than the last complete one is dropped, nor after one file more got lost."""
+    complete = [snapshot(each, NOON - DAY * (100 - each)) for each in range(41, 81)]
+    assert kept([*complete, *incomplete(range(81, 101))], Rules(last=1)) == list(range(80, 101))
+    worse = [*incomplete(range(30, 81)), *incomplete(range(81, 101), 2)]
+    assert kept(worse, Rules(last=1)) == list(range(80, 101))
+    longer = [*incomplete(range(10, 60)), *incomplete(range(60, 101), 2)]
+    assert kept(longer, Rules(last=1)) == [59, 100]
 
 
 def test_tags_and_protection() -> None:

@@ -29,7 +29,7 @@ def require_believed(history: History, marks: Marks) -> None:
     settled = {*history.holders, *(each.name for each in marks.marks)}
     doubtful = [each for each in (*history.rejected, *marks.rejected) if each[1] not in settled]
     if doubtful:
-        raise Forged(_told(doubtful), hint="opskit verify names them all; what they need could be deleted otherwise")
+        raise Forged(_told(doubtful), hint=_way_out(doubtful[0]))
 
 
 def _told(doubtful: Sequence[Rejected]) -> str:
@@ -38,24 +38,39 @@ def _told(doubtful: Sequence[Rejected]) -> str:
     return f"nothing is deleted while {name} at {destination or 'a copy'} cannot be believed ({reason}){more}"
 
 
+def _way_out(doubtful: Rejected) -> str:
+    """What to do about an object that cannot be believed; in full in docs/operations.md."""
+    _, name, reason = doubtful
+    role = "keys.maintainers" if name.startswith("marks/") else "keys.signers"
+    first = "opskit heal brings it from a copy that has it whole; rotten everywhere"
+    if isinstance(reason, Forged):
+        first = f"if a host of yours made it, name that host's key in {role}; a stranger's"
+    return (
+        f"{first}, move it to quarantine/ at every copy that has it (operations.md: 'prune stops at an object that "
+        "nobody can believe'); opskit verify names them all"
+    )
+
+
 def last_at(copy: Copy, copies: Sequence[Copy], snapshots: Iterable[Snapshot], forgotten: Collection[str]) -> set[str]:
     """The names of forgotten snapshots that a copy keeps, since it would be left without a good one of their source.
 
-    Of each chain the newest complete one that is whole there, unless one that is not forgotten is. Marks may come to a
-    copy long before the snapshots that made the older ones superfluous, and two hosts may each forget what the other
-    meant to keep.
+    Of each chain the newest complete one that is whole there, unless one that is not forgotten is; and the same of
+    whole ones, complete or not: a source of which one file can never be read has no others. Marks may come to a copy
+    long before the snapshots that made the older ones superfluous, and two hosts may each forget what the other meant
+    to keep.
     """
 
     def is_good(snapshot: Snapshot) -> bool:
-        return snapshot.manifest.complete and is_whole(copy, snapshot, get)
+        return is_whole(copy, snapshot, get)
 
     get = lru_cache(maxsize=_LISTS_REMEMBERED)(partial(get_from, copies))
     found: set[str] = set()
     for chain in chains_of(each for each in snapshots if each.name in copy.objects).values():
         newest_first = [each for _, twins in sorted(chain.items(), reverse=True) for each in twins]
-        if not any(is_good(each) for each in newest_first if each.id not in forgotten):
-            going = (each.name for each in newest_first if each.id in forgotten and is_good(each))
-            found.update(islice(going, 1))
+        for candidates in (newest_first, [each for each in newest_first if each.manifest.complete]):
+            if not any(is_good(each) for each in candidates if each.id not in forgotten):
+                going = (each.name for each in candidates if each.id in forgotten and is_good(each))
+                found.update(islice(going, 1))
     return found
 
 

@@ -11,6 +11,8 @@ Invariants, at each copy for itself:
 - A mark's age is the lesser of its own and that of the object at that copy, by the store's clock.
 - Nothing younger than the grace is condemned: a backup that is under way has put it there.
 - Only objects named by their content are touched; marks, evidence, the kit and strangers' files never are.
+- Wrong bytes in quarantine go when they have been there for `ASIDE`, and only where the copy has all that any snapshot
+  needs: as long as something is lost there, they may be what is left of it.
 - Manifests go first, newest first, then what they needed: a crash leaves objects that nobody refers to.
 """
 
@@ -25,6 +27,9 @@ from opskit.repository.manifest import Snapshot
 from opskit.repository.marks import Marked, Marks
 from opskit.stores.base import ObjectInfo
 
+ASIDE = timedelta(days=90)
+"""How long wrong bytes are kept in quarantine."""
+
 _DATA = ("index/", "packlists/", "packs/", "keys/")
 """Kinds of objects that only snapshots need, in the order of deletion."""
 
@@ -36,7 +41,7 @@ class Where:
     """One copy's part: what goes now, in order, with sizes; what waits for its mark to come of age, and until when.
 
     `last` are forgotten snapshots that stay until the copy has another good one of their source; `marks` are the names
-    of the marks by which something goes.
+    of the marks by which something goes; `aside` is what lies in quarantine, with sizes, what goes of it included.
     """
 
     delete: dict[str, int] = field(default_factory=dict)
@@ -44,6 +49,7 @@ class Where:
     next_due: datetime | None = None
     last: list[Snapshot] = field(default_factory=list)
     marks: set[str] = field(default_factory=set)
+    aside: dict[str, int] = field(default_factory=dict)
 
     @property
     def delete_bytes(self) -> int:
@@ -136,7 +142,15 @@ def _at(
             found.waiting[name] = listing[name].size
         else:
             _settle(found, listing, name, condemned[name], now, grace)
+    _clear_quarantine(found, listing, facts.needed, now)
     return found
+
+
+def _clear_quarantine(found: Where, listing: Listing, needed: Collection[str], now: datetime) -> None:
+    found.aside = {name: info.size for name, info in listing.items() if names.is_quarantined(name)}
+    old = [name for name in found.aside if now.timestamp() - listing[name].modified >= ASIDE.total_seconds()]
+    if old and all(name in listing for name in needed):
+        found.delete.update((name, found.aside[name]) for name in sorted(old))
 
 
 def _settle(
