@@ -26,6 +26,7 @@ from opskit.operations.outcome import Result
 from opskit.operations.reading import Reading, SourceReader
 from opskit.operations.retiring import retire
 from opskit.operations.session import Session
+from opskit.operations.sparse import Measured
 from opskit.operations.storing import Storing, digest_of
 from opskit.operations.sync import Synced, lacking, sync
 from opskit.repository import lasttree, names
@@ -102,6 +103,7 @@ class _Run:
         self._identity = session.host.identity
         self._rolled_back: list[str] = []
         self._synced: dict[str, Synced] = {}
+        self._measured: Measured | None = None
         self._storing = Storing(session, options.workers)
         self._writer = self._storing.writer
 
@@ -122,6 +124,8 @@ class _Run:
             new = writer.content_bytes - content, writer.stored_bytes - stored
             snapshot = self._manifest(job, reading, place, started, snapshots, new)
             self._commit(snapshot[0], snapshot[1], snapshots)
+            if self._measured is not None:
+                about["measured"] = [self._measured.content, self._measured.source]
             new_last.finish(about | {"generation": session.cache.new_generation(job.name)})
         session.cache.add_manifest(snapshot[0].name, snapshot[0].signer, manifests.encode(snapshot[0].manifest))
         for copy in session.working():
@@ -139,6 +143,7 @@ class _Run:
     def _history(self, source: str) -> list[Snapshot]:
         """The chain of this host and source, from all reachable copies."""
         session, identity = self._session, self._identity
+        self._measured = None
         history = load_history(
             session.copies, identity.verify,
             signers=identity.signers, repository=self._host.repository, cache=session.cache, source=source,
@@ -151,8 +156,15 @@ class _Run:
         ]
         snapshots = history.of(source, self._host.label)
         if snapshots:
-            retire(session, snapshots[-1].manifest)
+            self._measured = self._retire(source, snapshots[-1])
         return snapshots
+
+    def _retire(self, source: str, newest: Snapshot) -> Measured | None:
+        """Store anew what lies in many small packs or in sparse ones, these by the last tree if it is of this cache."""
+        session = self._session
+        path = session.last_tree(source)
+        is_known = _is_of(lasttree.read_about(path), session.cache.generation(source))
+        return retire(session, newest.manifest, path if is_known else None)
 
     def _read(self, job: Job, new_last: lasttree.Writer, expected_bytes: int | None) -> Reading:
         session, path = self._session, self._session.last_tree(job.name)

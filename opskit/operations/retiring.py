@@ -5,6 +5,8 @@ of its own, and a restore would open them one by one. So small packs are bounded
 tiny ones is mostly past the smaller size, and what was gathered from those past the larger one. Thus content is stored
 anew two or three times in its life, however long the source grows.
 
+Packs of which little is needed any more (module `sparse`) are treated alike, a limited number of bytes a run.
+
 Invariants: only packs that the newest snapshot needs are gathered. What else holds a chunk of them is treated as absent
 too, or the older packs that they were gathered from would serve again. Packs that still want an index object stay: this
 run describes them. Nothing is deleted here, and older snapshots keep what they need.
@@ -13,11 +15,14 @@ run describes them. Nothing is deleted here, and older snapshots keep what they 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from opskit.errors import Damaged, StoreError
 from opskit.log import logger
 from opskit.operations.session import Session
+from opskit.operations.sparse import Measured, choose, used_content
+from opskit.repository import lasttree
 from opskit.repository.locating import packs_of
 from opskit.repository.manifest import Manifest
 
@@ -28,19 +33,48 @@ SMALL_PACK, MANY_SMALL_PACKS = 8 * 1024 * 1024, 32
 """Bytes of content below which a pack counts, and how many such packs a snapshot may need."""
 
 
-def retire(session: Session, newest: Manifest) -> None:
-    """Treat the small packs of a snapshot as absent when they are many, so this run stores their chunks together.
+def retire(session: Session, newest: Manifest, last_tree: Path | None = None) -> Measured | None:
+    """Treat packs of a snapshot as absent, so this run stores what is needed of them together.
 
-    A pack list nobody has is no reason to stop.
+    They are the small ones, when they are many, and by the last tree, if that is at hand, the sparse ones. Returns what
+    to remember of the sizes as they are now, once all sparse ones were dealt with. A pack list nobody has is no reason
+    to stop.
     """
     wanted = _needed(session, newest) - set(session.unindexed)
     gathered = _many(session, wanted, TINY_PACK, MANY_TINY_PACKS) | _many(session, wanted, SMALL_PACK, MANY_SMALL_PACKS)
+    now = Measured(sum(session.live[number].content for number in wanted), newest.bytes)
+    measured = None
+    if last_tree is not None:
+        before = remembered(lasttree.read_about(last_tree))
+        measured = before or now
+        if before is not None and before.has_changed(now):
+            used = used_content(last_tree, session.cache, wanted - gathered)
+            found = choose(used, session.live, newest.bytes)
+            log.debug("sparse packs", packs=len(found.packs), is_all=found.is_all)
+            gathered |= found.packs
+            freed = sum(session.live[number].content - used[number] for number in found.packs)
+            measured = Measured(now.content - freed, now.source) if found.is_all else before
+    _drop(session, gathered, wanted)
+    return measured
+
+
+def _drop(session: Session, gathered: set[int], wanted: Collection[int]) -> None:
+    """Treat packs as absent, and those that hold the same chunks though the newest snapshot does not need them."""
     if not gathered:
         return
-    older = session.cache.packs_sharing(gathered) - wanted - set(session.unindexed)
-    for number in gathered | (older & session.live.keys()):
+    older = session.cache.packs_sharing(gathered).difference(wanted, session.unindexed) & session.live.keys()
+    for number in gathered | older:
         del session.live[number]
     log.debug("packs gathered", packs=len(gathered), older=len(older))
+
+
+def remembered(about: Mapping[str, object]) -> Measured | None:
+    """What the run before noted beside its last tree; None where it noted nothing."""
+    found = about.get("measured")
+    match found:
+        case [int(content), int(source)]:
+            return Measured(content, source)
+    return None
 
 
 def _needed(session: Session, newest: Manifest) -> set[int]:

@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from opskit.operations import retiring
+from opskit.operations import retiring, sparse, storing
 from opskit.repository import locating, names
 from opskit.stores.base import Store
 from tests.fakes import Crash, FaultyStore, When
@@ -195,4 +195,16 @@ def test_crash_while_gathering(
 ) -> None:
     """The same of a run that stores the chunks of many small packs together."""
     monkeypatch.setattr(retiring, "MANY_SMALL_PACKS", 1)
+    _campaign(later, "the first of two copies", inspector, capsys, is_gathering=True)
+
+
+@pytest.mark.campaign
+def test_crash_while_leaving_sparse_packs(
+    later: Scene, inspector: PackInspector, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same of a run that stores anew what is left of sparse packs, here of all, and merges all index objects."""
+    monkeypatch.setattr(sparse, "SPARSE", 2)
+    monkeypatch.setattr(sparse, "TOLERATED", -2)
+    monkeypatch.setattr(sparse, "GROWTH", -2)
+    monkeypatch.setattr(storing, "MANY_SMALL_INDEXES", 0)
     _campaign(later, "the first of two copies", inspector, capsys, is_gathering=True)

@@ -21,6 +21,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from opskit.errors import StoreError
 from opskit.gpg import verify as check_signature
+from opskit.operations import retiring, sparse, storing
 from opskit.operations.backup import Job, Options, backup
 from opskit.operations.forget import forget_mark, judge_chains, remember_mark
 from opskit.operations.marking import publish
@@ -103,8 +104,9 @@ class World:
     def back_up(self, host: str, content: int, meanwhile: Callable[[], None] = lambda: None) -> None:
         """One run; it may be refused, but what it reports is acknowledged."""
         root = self.folder / host
-        (root / "file").write_bytes(noise(content, 2000))
         lab = self.labs[host]
+        (root / "file").write_bytes(noise(content, 2000))
+        (root / f"file-{content}").write_bytes(noise(lab.minutes, 4000))
         try:
             with lab.session(self.reachable()) as session:
                 job = Job(SOURCE, Interrupted(root, meanwhile))
@@ -168,8 +170,13 @@ class World:
 
 
 @pytest.fixture
-def machine(throwaway_keys: Keys, scratch: Path) -> type[RuleBasedStateMachine]:
-    """The rules, on keys made once."""
+def machine(throwaway_keys: Keys, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> type[RuleBasedStateMachine]:
+    """The rules, on keys made once. Packs are gathered, and sparse ones left, index objects merged, again and again."""
+    monkeypatch.setattr(retiring, "MANY_TINY_PACKS", 4)
+    monkeypatch.setattr(sparse, "SPARSE", 0.7)
+    monkeypatch.setattr(sparse, "TOLERATED", 0)
+    monkeypatch.setattr(sparse, "GROWTH", 0)
+    monkeypatch.setattr(storing, "MANY_SMALL_INDEXES", 1)
 
     class Retention(RuleBasedStateMachine):
         hosts = Bundle("hosts")
