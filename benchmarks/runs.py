@@ -73,7 +73,7 @@ def needed(repository: Path) -> dict[str, int]:
     from opskit.gpg import unjudged
     from opskit.repository import manifest
 
-    (path,) = repository.glob("snapshots/*")
+    path = max(repository.glob("snapshots/*"))
     made = manifest.decode(unjudged(path.read_bytes()).payload)
     return {
         "runs": len(made.runs),

@@ -156,15 +156,15 @@ class _Run:
         ]
         snapshots = history.of(source, self._host.label)
         if snapshots:
-            self._measured = self._retire(source, snapshots[-1])
+            self._measured = self._retire(source, snapshots)
         return snapshots
 
-    def _retire(self, source: str, newest: Snapshot) -> Measured | None:
+    def _retire(self, source: str, snapshots: Sequence[Snapshot]) -> Measured | None:
         """Store anew what lies in many small packs or in sparse ones, these by the last tree if it is of this cache."""
         session = self._session
         path = session.last_tree(source)
         is_known = _is_of(lasttree.read_about(path), session.cache.generation(source))
-        return retire(session, newest.manifest, path if is_known else None)
+        return retire(session, [each.manifest for each in snapshots], path if is_known else None)
 
     def _read(self, job: Job, new_last: lasttree.Writer, expected_bytes: int | None) -> Reading:
         session, path = self._session, self._session.last_tree(job.name)

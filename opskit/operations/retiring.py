@@ -7,15 +7,15 @@ anew two or three times in its life, however long the source grows.
 
 Packs of which little is needed any more (module `sparse`) are treated alike, a limited number of bytes a run.
 
-Invariants: only packs that the newest snapshot needs are gathered. What else holds a chunk of them is treated as absent
-too, or the older packs that they were gathered from would serve again. Packs that still want an index object stay: this
+Invariants: only packs that the newest snapshot needs are gathered. Older ones that hold a chunk of them are treated as
+absent too, or those that they were gathered from would serve again. Packs that still want an index object stay: this
 run describes them. Nothing is deleted here, and older snapshots keep what they need.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from opskit.errors import Damaged, StoreError
@@ -33,13 +33,14 @@ SMALL_PACK, MANY_SMALL_PACKS = 8 * 1024 * 1024, 32
 """Bytes of content below which a pack counts, and how many such packs a snapshot may need."""
 
 
-def retire(session: Session, newest: Manifest, last_tree: Path | None = None) -> Measured | None:
-    """Treat packs of a snapshot as absent, so this run stores what is needed of them together.
+def retire(session: Session, chain: Sequence[Manifest], last_tree: Path | None = None) -> Measured | None:
+    """Treat packs of the last snapshot of a chain as absent, so this run stores what is needed of them together.
 
     They are the small ones, when they are many, and by the last tree, if that is at hand, the sparse ones. Returns what
     to remember of the sizes as they are now, once all sparse ones were dealt with. A pack list nobody has is no reason
     to stop.
     """
+    newest = chain[-1]
     wanted = _needed(session, newest) - set(session.unindexed)
     gathered = _many(session, wanted, TINY_PACK, MANY_TINY_PACKS) | _many(session, wanted, SMALL_PACK, MANY_SMALL_PACKS)
     now = Measured(sum(session.live[number].content for number in wanted), newest.bytes)
@@ -54,17 +55,22 @@ def retire(session: Session, newest: Manifest, last_tree: Path | None = None) ->
             gathered |= found.packs
             freed = sum(session.live[number].content - used[number] for number in found.packs)
             measured = Measured(now.content - freed, now.source) if found.is_all else before
-    _drop(session, gathered, wanted)
+    if gathered:
+        _drop(session, gathered, wanted, {digest for each in chain for run in each.runs for digest in run.packs})
     return measured
 
 
-def _drop(session: Session, gathered: set[int], wanted: Collection[int]) -> None:
-    """Treat packs as absent, and those that hold the same chunks though the newest snapshot does not need them."""
-    if not gathered:
-        return
-    older = session.cache.packs_sharing(gathered).difference(wanted, session.unindexed) & session.live.keys()
+def _drop(session: Session, gathered: set[int], wanted: Collection[int], named: Collection[str]) -> None:
+    """Treat packs as absent, and older ones that hold the same chunks though the newest snapshot does not need them.
+
+    Older are those whose names the chain's manifests give, and those with lower numbers. A run that was killed while
+    it gathered has left others: they hold what this run would store, and are used.
+    """
+    live, last = session.live, max(wanted)
+    sharing = session.cache.packs_sharing(gathered).difference(wanted, session.unindexed) & live.keys()
+    older = {number for number in sharing if number < last or live[number].name in named}
     for number in gathered | older:
-        del session.live[number]
+        del live[number]
     log.debug("packs gathered", packs=len(gathered), older=len(older))
 
 

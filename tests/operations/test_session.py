@@ -212,8 +212,8 @@ def test_small_packs_without_an_index_are_described_not_dropped(
     with lab.session() as session:
         newest = lab.history().snapshots[-1].manifest
         session.unindexed = list(session.live)
-        retire(session, newest)
+        retire(session, [newest])
         assert session.unindexed and all(number in session.live for number in session.unindexed)
         session.unindexed = []
-        retire(session, newest)
+        retire(session, [newest])
         assert not session.live
