@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 
 from opskit import encoding
 from opskit.errors import Damaged, Forged, NoKey, StoreError
-from opskit.gpg import usable_recipients
 from opskit.log import logger
+from opskit.operations.keyobjects import readers_of, seal
 from opskit.operations.reading import Reading, root_of
 from opskit.operations.session import Session
 from opskit.repository import index, names, tree
@@ -37,7 +37,8 @@ class Storing:
 
     def __init__(self, session: Session, workers: int) -> None:
         self._session, self._host = session, session.host
-        self._recipients, self.rejected = _recipients(session)
+        self._readers = readers_of(session.host)
+        self.rejected = self._readers.rejected
         self._fanout = Fanout(session.copies)
         self.writer = ChunkWriter(
             session.cache, session.live, self._fanout,
@@ -104,11 +105,11 @@ class Storing:
 
     def _start_run(self) -> OpenRun:
         run = OpenRun(os.urandom(16).hex(), os.urandom(32).hex().encode())
-        message = self._host.identity.keyring.encrypt(encoding.encode({run.id: run.key.decode()}), self._recipients)
+        message = seal(self._host.identity, {run.id: run.key.decode()}, self._readers)
         run.key_object = names.sha256(message)
         run.row = self._session.cache.add_run(run.id, run.key_object)
         self.put(names.key(run.key_object), message)
-        log.debug("run started", run=run.id, key_object=run.key_object, recipients=len(self._recipients))
+        log.debug("run started", run=run.id, key_object=run.key_object, recipients=len(self._readers.recipients))
         return run
 
     def _write_index(self, run: OpenRun, packs: list[int]) -> None:
@@ -142,16 +143,3 @@ def digest_of(reading: Reading, config: str, keys: str) -> str:
     chunks = [(chunk_id.hex(), number) for chunk_id, _, number, _ in reading.chunks]
     problems = [(problem.path.hex(), problem.message) for problem in reading.problems]
     return hashlib.sha256(encoding.encode([chunks, problems, config, keys])).hexdigest()
-
-
-def _recipients(session: Session) -> tuple[list[str], list[str]]:
-    identity = session.host.identity
-    valid, rejected = usable_recipients(identity.keyring.keys(), identity.recipients, session.host.now().timestamp())
-    if not valid:
-        raise NoKey(
-            "no recipient can be encrypted to: " + "; ".join(rejected or ["none is configured"]),
-            hint="check the clock of this host: it is behind the day on which the keys were made"
-            if all("the clock" in reason for reason in rejected) and rejected
-            else "opskit keys list shows the recipients; import a renewed public key or add another recipient",
-        )
-    return valid, rejected
