@@ -71,15 +71,16 @@ def heal(
 def _read_back(context: Context, opened: Access, targets: Sequence[Copy], marks: Marks) -> dict[str, CopyReport]:
     """What verify says of the targets; of the others nothing: what is taken from them is compared on the way."""
     from opskit.cli.copying import counting
+    from opskit.cli.turns import taking_turns
     from opskit.operations.verify import CopyReport, verify
 
     total = sum(sum(copy.objects.values()) for copy in targets)
-    with counting(context, "verify", total) as progress:
+    with taking_turns(context, opened, targets) as turns, counting(context, "verify", total) as progress:
         reports = verify(
             targets, opened.verify,
             signers=opened.signers, repository=opened.repository, heads=opened.heads, others=opened.copies,
             forgotten=marks.forgotten(), forgotten_numbers=marks.forgotten_numbers(),
-            rejected=marks.rejected, progress=progress,
+            rejected=marks.rejected, progress=progress, turns=turns,
         )  # fmt: skip
     return {copy.destination: reports.get(copy.destination) or CopyReport() for copy in opened.copies}
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from opskit.cli.render import cell_width, counted, printable, table
+from opskit.cli.render import cell_width, counted, human_bytes, printable, table
 from opskit.operations.status.rules import ORIGINAL, is_drill_due, length
 
 if TYPE_CHECKING:
     from opskit.cli.context import Context
-    from opskit.operations.status.rules import Problem, SourceStatus
+    from opskit.operations.status.rules import Policy, Problem, SourceStatus
     from opskit.operations.status.states import CopyState, Destination
 
 WIDTH = 80
@@ -50,7 +50,7 @@ def show(
 def _source(context: Context, found: SourceStatus, now: datetime, *, simulated: bool) -> None:
     style = "green" if found.is_ok else "red" if not found.is_met else "yellow"
     context.write(context.styled(f"{printable(found.source)}  {_verdict(found, simulated=simulated)}", style))
-    rows = [_original(found), *(_copy(each, found.policy.drill_every, now) for each in found.copies)]
+    rows = [_original(found), *(_copy(each, found.policy, now) for each in found.copies)]
     names = ["copy", *(row[1] for row in rows)]
     lines = table([_short(row) for row in rows], HEADER, ALIGN)
     for name, line in zip(names, lines, strict=True):
@@ -89,7 +89,7 @@ def _original(found: SourceStatus) -> tuple[str, ...]:
     return (GOOD, ORIGINAL, "live") if found.original.is_live else (BAD, ORIGINAL, "GONE")
 
 
-def _copy(copy: CopyState, every: timedelta, now: datetime) -> tuple[str, ...]:
+def _copy(copy: CopyState, policy: Policy, now: datetime) -> tuple[str, ...]:
     state = f"behind {len(copy.lacks):,}" if copy.state == "behind" else copy.state
     return (
         GOOD if copy.state == "current" else BAD,
@@ -97,9 +97,18 @@ def _copy(copy: CopyState, every: timedelta, now: datetime) -> tuple[str, ...]:
         state,
         moment(copy.newest.time, now) if copy.newest else "-",
         "?" if copy.state == "absent" else f"{copy.snapshots:,}",
-        day(copy.verified.ended, now) if copy.verified else "never",
-        _drilled(copy, every, now),
+        _verified(copy, policy.verify_every, now),
+        _drilled(copy, policy.drill_every, now),
     )
+
+
+def _verified(copy: CopyState, every: timedelta, now: datetime) -> str:
+    """Since when all of it has been read back, or how much of it was lately; `*` where the store's word was taken."""
+    known, coverage = (copy.verified.known_since, copy.verified.coverage) if copy.verified else (None, None)
+    by_word = "*" if coverage is not None and coverage.word_bytes else ""
+    if known is None and coverage is not None:
+        return f"{coverage.percent(now, every)} %{by_word}"
+    return f"{day(known, now)}{by_word}" if known else "never"
 
 
 def _drilled(copy: CopyState, every: timedelta, now: datetime) -> str:
@@ -120,6 +129,13 @@ def _summary(found: SourceStatus, now: datetime) -> Iterator[str]:
         yield f"newest snapshot {length(found.age)} old · {rpo}"
     offline = [each.destination.name for each in found.copies if each.is_offline]
     locked = [each.destination.name for each in found.copies if each.counts and each.destination.is_locked]
+    words = [
+        f"{each.destination.name} ({human_bytes(each.verified.coverage.word_bytes)})"
+        for each in found.copies
+        if each.verified and each.verified.coverage and each.verified.coverage.word_bytes
+    ]
+    if words:
+        yield from textwrap.wrap(f"* by the store's word alone: {', '.join(words)}", WIDTH - 5)
     facts = [f"offline: {', '.join(offline) or 'none'}", f"object lock: {', '.join(locked) or 'none'}"]
     yield from textwrap.wrap(f"{' · '.join(facts)} · errors: {found.errors:,}", WIDTH - 5)
 

@@ -28,7 +28,8 @@ def remember(context: Context, opened: Access, reports: Mapping[str, CopyReport]
         history = history_of(opened)
         for copy_id, copies in _by_id(opened.copies).items():
             read = [copy for copy in copies if copy.destination in reports]
-            found = [verified.verification_of(copy, reports[copy.destination], history, now()) for copy in read]
+            before = memory.get(copy_id)
+            found = [verified.verification_of(each, reports[each.destination], history, now(), before) for each in read]
             known = [each for each in found if each is not None]  # the others were not read to their end
             worst = next((each for each in known if not each.is_good), known[-1] if known else None)
             if worst is not None and (len(known) == len(copies) or not worst.is_good):

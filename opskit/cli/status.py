@@ -7,7 +7,7 @@ to people is module `matrix`. In a simulated config the places are pretended too
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -174,17 +174,24 @@ def _source_json(found: SourceStatus) -> dict[str, object]:
             "observed": sorted(found.original.places),
             "gone": list(found.original.gone),
         },
-        "destinations": {each.destination.name: _copy_json(each) for each in found.copies},
+        "destinations": {each.destination.name: _copy_json(each, found.policy.verify_every) for each in found.copies},
     }
 
 
-def _copy_json(copy: CopyState) -> dict[str, object]:
-    destination = copy.destination
+def _moment(time: datetime | None) -> str | None:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else None
+
+
+def _copy_json(copy: CopyState, every: timedelta) -> dict[str, object]:
+    from opskit.cli.turns import coverage_json
+
+    destination, verified = copy.destination, copy.verified
     return {
         "state": copy.state,
         "snapshots": copy.snapshots,
         "newest": _time(copy.newest),
-        "last_verified": f"{copy.verified.ended:%Y-%m-%dT%H:%M:%SZ}" if copy.verified else None,
+        "last_verified": _moment(verified.known_since if verified else None),
+        "coverage": coverage_json(verified.coverage, _now(), every) if verified and verified.coverage else None,
         "last_drilled": _ended(copy.drilled),
         "failed_drill": _ended(copy.failed_drill),
         "counts": copy.counts,

@@ -7,11 +7,12 @@ signatures were not judged.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from opskit.cli.context import Context
+from opskit.cli.copying import DryRunOption
 from opskit.cli.options import noun
 from opskit.cli.reading import DestinationOption, RepositoryOption, TrustOption
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from opskit.access import Access
     from opskit.cli.progress import ProgressSample
     from opskit.operations.verify import CopyReport
+    from opskit.operations.verifying.budget import Budget
+    from opskit.operations.verifying.turn import Turn
     from opskit.repository.copy import Copy
 
 app = noun()
@@ -35,29 +38,94 @@ def verify(
     destination: DestinationOption = None,
     repository: RepositoryOption = None,
     key: TrustOption = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="10%|30m|50GB", help="Only so much, of what was read longest ago."),
+    ] = None,
+    by_checksum: Annotated[
+        bool,
+        typer.Option("--by-checksum", help="Take a bucket's word (its SHA-256) for packs, instead of reading them."),
+    ] = False,
+    dry_run: DryRunOption = False,
 ) -> int | None:
     """Read the copies back and compare every object; needs no private key."""
     from opskit.cli.auditing import audited_reading, judged
     from opskit.cli.reading import opened_for_reading
     from opskit.cli.remembering import remember
+    from opskit.cli.turns import taking_turns
 
-    context = Context.of(typer_context)
+    context, extent = Context.of(typer_context), _extent(budget, repository, by_checksum=by_checksum, dry_run=dry_run)
     with (
         audited_reading(context, repository, "verify", " ".join(destination or ())) as event,
         opened_for_reading(context, repository, key, destination if repository else None, keyless=True) as opened,
+        taking_turns(context, opened, copies := _chosen(opened, destination or ()), extent.budget) as turns,
     ):
-        copies = _chosen(opened, destination or ())
-        reports = _read_back(context, opened, copies, key)
+        if dry_run:
+            return judged(event, _plan(context, opened, copies, turns))
+        reports = _read_back(context, opened, copies, key, turns, extent)
         if repository is None:
             remember(context, opened, reports)
         if context.json:
-            context.write_json(_as_json(opened, reports))
+            context.write_json(_as_json(context, opened, reports, extent))
         else:
-            _tell(context, opened, reports)
+            _tell(context, opened, reports, turns, extent)
         if not opened.judges_signatures:
             context.warning("SIGNATURES WERE NOT JUDGED: hashes show what is damaged, and not who made it")
             context.hint("--key FILE, the recovery-key file, checks who made the snapshots as well")
-        return judged(event, _code(opened, reports), destinations=_as_json(opened, reports)["destinations"])
+        told = _as_json(context, opened, reports, extent)["destinations"]
+        return judged(event, _code(opened, reports), destinations=told)
+
+
+class _Extent(NamedTuple):
+    """How much is read."""
+
+    budget: Budget | None
+    by_checksum: bool
+
+    @property
+    def is_partial(self) -> bool:
+        return self.budget is not None or self.by_checksum
+
+
+def _extent(budget: str | None, repository: str | None, *, by_checksum: bool, dry_run: bool) -> _Extent:
+    """What the options say; raises UsageError."""
+    from opskit.errors import UsageError
+    from opskit.operations.verifying.budget import budget_of
+
+    if repository is not None and (budget is not None or by_checksum or dry_run):
+        raise UsageError(
+            "--budget, --by-checksum and --dry-run need a config: what was read when is remembered on the host",
+            hint="with --repository everything is read",
+        )
+    return _Extent(budget_of(budget) if budget is not None else None, by_checksum)
+
+
+def _plan(context: Context, opened: Access, copies: Sequence[Copy], turns: Mapping[str, Turn]) -> int:
+    """Tell what would be read; 3 where a copy cannot be opened."""
+    from opskit.cli.reading import warn_of_absent
+    from opskit.cli.render import counted, human_bytes, printable
+
+    found = {
+        copy.destination: {
+            "objects": len(turns[copy.destination].names) if copy.destination in turns else len(copy.objects),
+            "bytes": _planned(copy, turns.get(copy.destination)),
+            "of_bytes": sum(copy.objects.values()),
+        }
+        for copy in copies
+    }
+    if context.json:
+        context.write_json({"dry_run": True, "destinations": found})
+    for name, each in found.items() if not context.json else ():
+        size, whole = human_bytes(each["bytes"]), human_bytes(each["of_bytes"])
+        context.write(f"{printable(name)}  {counted(each['objects'], 'object')}, {size} of {whole} would be read")
+    context.message("nothing was read back")
+    return 3 if warn_of_absent(context, opened) else 0
+
+
+def _planned(copy: Copy, turn: Turn | None) -> int:
+    """The bytes that are to be read of a copy."""
+    total = sum(copy.objects.values())
+    return total if turn is None else total - turn.total + turn.planned_bytes
 
 
 def _chosen(opened: Access, names: Sequence[str]) -> list[Copy]:
@@ -84,13 +152,23 @@ def _code(opened: Access, reports: Mapping[str, CopyReport]) -> int:
     return 0 if not (opened.absent or opened.lost_heads) and all(report.is_good for report in reports.values()) else 3
 
 
-def _read_back(context: Context, opened: Access, copies: Sequence[Copy], key: Path | None) -> dict[str, CopyReport]:
+def _read_back(
+    context: Context,
+    opened: Access,
+    copies: Sequence[Copy],
+    key: Path | None,
+    turns: Mapping[str, Turn],
+    extent: _Extent,
+) -> dict[str, CopyReport]:
+    from opskit import wiring
     from opskit.access import read_key_file
     from opskit.operations.verify import verify
+    from opskit.operations.verifying.turn import Shares
     from opskit.repository.marks import Marks
     from opskit.repository.names import RECOVER_PROGRAM
 
-    total = sum(sum(copy.objects.values()) for copy in copies)
+    total = sum(_planned(copy, turns.get(copy.destination)) for copy in copies)
+    seconds = extent.budget.seconds if extent.budget else None
     sizes: list[int] = [0, 0]
 
     def sample() -> ProgressSample:
@@ -116,10 +194,16 @@ def _read_back(context: Context, opened: Access, copies: Sequence[Copy], key: Pa
             forgotten_numbers=marks.forgotten_numbers(),
             rejected=marks.rejected,
             progress=progress,
+            turns=turns,
+            shares=Shares(seconds, len(copies), wiring.boottime),
+            by_checksum=extent.by_checksum,
         )
 
 
-def _as_json(opened: Access, reports: Mapping[str, CopyReport]) -> dict[str, object]:
+def _as_json(context: Context, opened: Access, reports: Mapping[str, CopyReport], extent: _Extent) -> dict[str, object]:
+    from opskit.cli.turns import coverage_json
+    from opskit.wiring import now
+
     destinations: dict[str, dict[str, object]] = {}
     for name, report in reports.items():
         destinations[name] = {
@@ -133,6 +217,10 @@ def _as_json(opened: Access, reports: Mapping[str, CopyReport]) -> dict[str, obj
         }
         if report.removed:
             destinations[name]["removed"] = report.removed
+        if extent.is_partial and report.coverage is not None:
+            every = context.load_config().policy.verify_every
+            destinations[name]["coverage"] = coverage_json(report.coverage, now(), every)
+            destinations[name]["by_checksum"] = report.by_checksum
         if report.failure is not None:
             destinations[name]["error"] = str(report.failure)
     for name, reason in opened.absent.items():
@@ -144,8 +232,15 @@ def _as_json(opened: Access, reports: Mapping[str, CopyReport]) -> dict[str, obj
     return {"ok": is_good, "destinations": destinations}
 
 
-def _tell(context: Context, opened: Access, reports: Mapping[str, CopyReport]) -> None:
+def _tell(
+    context: Context,
+    opened: Access,
+    reports: Mapping[str, CopyReport],
+    turns: Mapping[str, Turn],
+    extent: _Extent,
+) -> None:
     from opskit.cli.render import printable, table
+    from opskit.cli.turns import tell_coverage
     from opskit.repository.copy import WITHOUT_ID
     from opskit.repository.names import COPY
 
@@ -154,8 +249,10 @@ def _tell(context: Context, opened: Access, reports: Mapping[str, CopyReport]) -
         (printable(name), context.styled("unreachable", "red"), printable(str(reason)))
         for name, reason in opened.absent.items()
     ]
-    for line in table(rows):
+    for line, name in zip(table(rows), [*reports, *opened.absent], strict=True):
         context.write(line)
+        if extent.is_partial and name in reports:
+            tell_coverage(context, printable(name), reports[name], turns[name])
     for name, report in reports.items():
         if not report.is_good:
             _tell_details(context, printable(name), report)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from opskit import encoding
 from opskit.errors import Damaged
+from opskit.operations.verifying.coverage import Coverage, coverage_in, coverage_value
 from opskit.repository.durable import alone, write_durably
 from opskit.repository.manifest import time_of, time_text
 
@@ -29,9 +30,10 @@ if TYPE_CHECKING:  # reading this memory must not cost the import of verify
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """One complete reading of a copy. `total_bytes` were read; `damaged`, `missing`, `untrusted` count what was found.
+    """A reading of a copy. `total_bytes` were read; `damaged`, `missing`, `untrusted` count what was found.
 
-    `newest` names per "host/source" the newest snapshot that was there with everything it needs, undamaged.
+    `newest` names per "host/source" the newest snapshot that was there with everything it needs, all of it read back
+    undamaged, then or before. Without `coverage` it was a complete reading, of an older opskit or without a ledger.
     """
 
     ended: datetime
@@ -41,6 +43,13 @@ class Verification:
     missing: int = 0
     untrusted: int = 0
     newest: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    coverage: Coverage | None = None
+
+    @property
+    def known_since(self) -> datetime | None:
+        """Everything that was there at that time has been read back since; None where that is true of no time."""
+        return self.since if self.coverage is not None else self.ended
 
     @property
     def is_good(self) -> bool:
@@ -120,16 +129,24 @@ class Verified:
         self._new_copies, self._new_destinations = {}, {}
 
 
-def verification_of(copy: Copy, report: CopyReport, history: History, now: datetime) -> Verification | None:
-    """What to remember of a report; None when the copy was not read to its end."""
+def verification_of(
+    copy: Copy, report: CopyReport, history: History, now: datetime, before: Verification | None = None
+) -> Verification | None:
+    """What to remember of a report; None when the copy was not read to its end.
+
+    What was known `before` of the same copy stays true: a budget leaves out what an earlier run has read.
+    """
     if report.failure is not None:
         return None
     suffering = {snapshot.name for needing in report.needed_by.values() for snapshot in needing}
     suffering.update(report.damaged, report.missing)  # the manifest itself, which only a cache may still know
     newest: dict[str, str] = {}
     for snapshot in history.snapshots:  # in sequence order, so the last one stays
-        if copy.destination in history.holders[snapshot.name] and snapshot.name not in suffering:
-            newest[f"{snapshot.manifest.host}/{snapshot.manifest.source}"] = snapshot.name
+        chain = f"{snapshot.manifest.host}/{snapshot.manifest.source}"
+        is_proved = snapshot.name not in report.unproved or (before and before.newest.get(chain) == snapshot.name)
+        if copy.destination in history.holders[snapshot.name] and snapshot.name not in suffering and is_proved:
+            newest[chain] = snapshot.name
+    times = [before.known_since if before else None, report.coverage.since if report.coverage else None]
     return Verification(
         now,
         report.objects,
@@ -138,6 +155,8 @@ def verification_of(copy: Copy, report: CopyReport, history: History, now: datet
         len(report.missing),
         len(report.untrusted) + len(report.forks) + len(report.rolled_back),
         newest,
+        max((each for each in times if each is not None), default=None),
+        report.coverage,
     )
 
 
@@ -150,6 +169,14 @@ def _value(each: Verification) -> dict[str, object]:
         "missing": each.missing,
         "untrusted": each.untrusted,
         "newest": dict(each.newest),
+        **(
+            {
+                "since": time_text(each.since) if each.since else None,
+                "coverage": coverage_value(each.coverage),
+            }
+            if each.coverage is not None
+            else {}
+        ),
     }
 
 
@@ -162,4 +189,6 @@ def _verification(value: Mapping[str, Any]) -> Verification:
         missing=int(value["missing"]),
         untrusted=int(value["untrusted"]),
         newest={str(chain): str(name) for chain, name in value["newest"].items()},
+        since=time_of(value["since"]) if value.get("since") else None,
+        coverage=coverage_in(value["coverage"]) if "coverage" in value else None,
     )

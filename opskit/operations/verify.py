@@ -13,13 +13,16 @@ where the heads are lost too.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
-from opskit.errors import Damaged, NotMounted, ObjectNotFound, ObjectUnreadable, OpskitError, StoreError
+from opskit.errors import Damaged, OpskitError, StoreError
+from opskit.operations.verifying.coverage import Coverage
+from opskit.operations.verifying.readback import Kit, readings, vouched_for
+from opskit.operations.verifying.turn import Shares, Turn
 from opskit.repository import names
 from opskit.repository.believing import Rejected, Verify
 from opskit.repository.chains import chains_of, gaps_in, is_fork
@@ -29,20 +32,12 @@ from opskit.repository.history import History, load_history
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
 from opskit.repository.recovery import kit as own_kit
-from opskit.repository.threads import end
-from opskit.stores.base import LARGEST_OBJECT
 
 _LISTS_REMEMBERED = 512
 """Pack lists are shared by many snapshots; each takes about 33 kB."""
 
-_FAILURES_IN_A_ROW = 10
-"""After so many objects the store is not asked for the others."""
-
 _ASKED_FOR = 20
 """So many objects that are wrong at a copy are looked for at copies that are not read back."""
-
-Kit = Mapping[str, frozenset[str]]
-Finding = Literal["intact", "damaged", "gone", "foreign"]
 
 
 @dataclass(slots=True)
@@ -68,6 +63,15 @@ class CopyReport:
     failure: OpskitError | None = None
     needed_by: dict[str, list[Snapshot]] = field(default_factory=dict)
     elsewhere: dict[str, list[str]] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    """Packs that were never read back, in this run or before."""
+    unproved: frozenset[str] = frozenset()
+    """Names of the snapshots that need one of those."""
+    coverage: Coverage | None = None
+    """How lately all of it was read back, where there is a ledger."""
+    by_checksum: int = 0
+    """Packs for which the store gave its word and that were not read; for `not_vouched` it was asked, and gave none."""
+    not_vouched: int = 0
 
     @property
     def is_good(self) -> bool:
@@ -97,8 +101,15 @@ def verify(
     rejected: Sequence[Rejected] = (),
     workers: int = 2,
     progress: Callable[[int], None] = lambda count: None,
+    turns: Mapping[str, Turn] = MappingProxyType({}),
+    shares: Shares | None = None,
+    by_checksum: bool = False,
 ) -> dict[str, CopyReport]:
-    """Read the copies back; `progress` is told the bytes of each object.
+    """Read the copies back, one after another; `progress` is told the bytes of each object.
+
+    `turns` tell by destination what is read of a copy and note it, of others everything is read; `shares` is the time
+    that there is for all of them. `by_checksum` takes the word of a store for packs that a budget leaves out, without
+    a budget for all: then only those are read for which it keeps no SHA-256.
 
     `kit` are digests of kit objects known from outside (the recovery-key file). What `others` show of the history
     counts too: a manifest that is damaged here may tell there what is needed. They are not read back, nor judged.
@@ -112,7 +123,8 @@ def verify(
     for copy in copies:
         report = reports[copy.destination]
         try:
-            _read_back(copy, report, accepted, workers, progress)
+            turn, share = turns.get(copy.destination), shares.next() if shares else _never
+            _read_back(copy, report, accepted, turn, share, workers, progress, by_checksum=by_checksum)
         except StoreError as error:
             report.failure = error
     _compare(copies, shown, reports, history, forgotten)
@@ -121,6 +133,10 @@ def verify(
     _judge_heads(copies, reports, heads, forgotten)
     _look_elsewhere(copies, shown[len(copies) :], reports)
     return reports
+
+
+def _never() -> bool:
+    return False
 
 
 def _accepted_kit(history: History, outside: Mapping[str, str]) -> Kit:
@@ -135,62 +151,45 @@ def _accepted_kit(history: History, outside: Mapping[str, str]) -> Kit:
     return {name: frozenset(digests) for name, digests in accepted.items() if name in names.FIXED}
 
 
-def _read_back(copy: Copy, report: CopyReport, kit: Kit, workers: int, progress: Callable[[int], None]) -> None:
-    """Read each object once; raises StoreError where the store did not give all of them, which says nothing of them."""
-    threads = ThreadPoolExecutor(workers, thread_name_prefix="verify")
-    failures: list[StoreError] = []
-    in_a_row = 0
-    wanted = sorted(copy.objects)
-    futures = [threads.submit(_check, copy, name, kit) for name in wanted]
+def _read_back(
+    copy: Copy,
+    report: CopyReport,
+    kit: Kit,
+    turn: Turn | None,
+    share: Callable[[], bool],
+    workers: int,
+    progress: Callable[[int], None],
+    *,
+    by_checksum: bool,
+) -> None:
+    """Read what is to be read; raises StoreError where the store did not give all of it, which says nothing of it."""
+    wanted, must, gone = turn.names if turn else sorted(copy.objects), turn.must if turn else 0, list[str]()
+    if turn is not None and by_checksum:
+        asked = turn.to_ask
+        vouched = set(vouched_for(copy, asked))
+        turn.vouch(vouched)
+        report.by_checksum, report.not_vouched = len(vouched), len(asked) - len(vouched)
+        wanted = wanted if turn.budget else turn.rest(name for name in asked if name not in vouched)
     try:
-        for name, future in zip(wanted, futures, strict=True):
-            size, finding = future.result()
-            if isinstance(finding, StoreError):
-                failures.append(finding)
-                in_a_row += 1
-                if in_a_row == _FAILURES_IN_A_ROW:
-                    break
-                continue
-            in_a_row = 0
-            progress(size)
-            report.objects += 1
-            report.total_bytes += size
-            if finding == "damaged":
-                report.damaged.append(name)
-            elif finding == "foreign":
-                report.foreign.append(name)
-                report.untrusted.append(f"{name}: expected one of the recovery kit's known sums, got another")
-            elif finding == "gone":
-                del copy.objects[name]
-    except BaseException as error:
-        end(threads, futures, error)
-        raise
-    end(threads, (), None)
-    if failures:
-        raise failures[0]
-
-
-def _check(copy: Copy, name: str, kit: Kit) -> tuple[int, Finding | StoreError]:
-    """Size and state of an object, or why it could not be read; what the medium has lost is damaged."""
-    digest, expected = names.digest_in(name), kit.get(name)
-    if digest is None and name not in names.FIXED and copy.objects[name] > LARGEST_OBJECT:
-        return 0, "intact"  # not ours: somebody keeps films there
-    try:
-        data = copy.store.get(name)
-    except ObjectNotFound:
-        return 0, "gone"
-    except NotMounted:
-        raise
-    except ObjectUnreadable:
-        return 0, "damaged"
-    except StoreError as error:
-        return 0, error
-    if digest is None and expected is None:
-        return len(data), "intact"  # not ours, or nothing says what it should be
-    actual = names.sha256(data)
-    if expected is not None and actual not in expected:
-        return len(data), "foreign"
-    return len(data), "intact" if digest in (None, actual) else "damaged"
+        with closing(readings(copy, wanted, kit, workers=workers, must=must, is_over=share)) as found:
+            for name, size, finding in found:
+                progress(size)
+                report.objects += 1
+                report.total_bytes += size
+                if finding == "gone":
+                    gone.append(name)
+                    del copy.objects[name]
+                    continue
+                if finding == "damaged":
+                    report.damaged.append(name)
+                elif finding == "foreign":
+                    report.foreign.append(name)
+                    report.untrusted.append(f"{name}: expected one of the recovery kit's known sums, got another")
+                if turn is not None:
+                    turn.note(name, is_good=finding == "intact")
+    finally:
+        if turn is not None:
+            report.coverage, report.unread = turn.coverage(gone), turn.unread()
 
 
 def _compare(
@@ -204,6 +203,7 @@ def _compare(
     referenced = set(names.FIXED)
     get = lru_cache(maxsize=_LISTS_REMEMBERED)(lambda name: _from_any(shown, name))
     damaged = {copy.destination: frozenset(reports[copy.destination].damaged) for copy in copies}
+    unproved: dict[str, set[str]] = {copy.destination: set() for copy in copies}
     for snapshot in history.snapshots:
         # A pack list that one copy lacks is read from another, so the packs behind it count too.
         needed = dict.fromkeys([*objects_of(snapshot.manifest, get), snapshot.name])
@@ -218,8 +218,11 @@ def _compare(
             for name in (*needed, *kit_objects):
                 if name not in copy.objects or name in damaged[copy.destination]:
                     report.needed_by.setdefault(name, []).append(snapshot)
+            if not report.unread.isdisjoint(needed):
+                unproved[copy.destination].add(snapshot.name)
     for copy in copies:
         report = reports[copy.destination]
+        report.unproved = frozenset(unproved[copy.destination])
         report.missing += sorted((report.needed_by.keys() | {names.COPY}) - copy.objects.keys())
         report.unreferenced = len(copy.objects.keys() - referenced)
 

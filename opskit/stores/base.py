@@ -19,7 +19,7 @@ Contract (checked by tests/contracts over every implementation):
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -97,6 +97,18 @@ def lockable(store: Store) -> Lockable | None:
         store = inner
     found: Any = store
     return found if getattr(found, "lock_days", None) else None
+
+
+def checksum_of(store: Store) -> Callable[[str], str | None] | None:
+    """What a store behind all wrappers may offer besides (`checksum_of`); None where it keeps no checksums.
+
+    It is told an object's name, and gives the lower-case hex SHA-256 that the store keeps of the whole object, None
+    where it keeps none; nothing is read. Raises ObjectNotFound, StoreError.
+    """
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    found: Any = getattr(store, "checksum_of", None)
+    return found if callable(found) else None
 
 
 def at_once(store: Store) -> int:

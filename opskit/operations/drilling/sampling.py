@@ -9,22 +9,17 @@ nothing is broken off when it is over. Folders come along where a file of theirs
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from opskit.errors import UsageError
+from opskit.operations.verifying.budget import bytes_in, percent_in, seconds_in
 from opskit.repository.tree import Node
 
 RATE = 30_000_000
 """Bytes a second: what is assumed of a copy that was never drilled."""
 _SCALE = 1 << 32
 _BUCKETS = 4096
-_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
-_TIME = re.compile(r"([1-9]\d{0,5})([smhd])")
-_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s?(k|M|G|T)B")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +52,17 @@ def wish_of(sample: str | None, budget: str | None) -> Wish | None:
     if sample is not None and budget is not None:
         raise UsageError("expected --sample or --budget, got both")
     if sample is not None:
-        found = _PERCENT.fullmatch(sample.strip())
-        if found is None or not 0 < float(found[1]) <= 100:
+        share = percent_in(sample.strip())
+        if share is None or not 0 < share <= 100:
             raise UsageError(f"--sample: expected a share such as 5%, got {sample!r}")
-        return Wish(found[0], percent=float(found[1]))
+        return Wish(sample.strip(), percent=share)
     if budget is None:
         return None
-    if found := _TIME.fullmatch(budget.strip()):
-        return Wish(found[0], seconds=int(found[1]) * _SECONDS[found[2]])
-    if found := _SIZE.fullmatch(budget.strip()):
-        return Wish(found[0].replace(" ", ""), bytes=int(float(found[1]) * _UNITS[found[2]]))
+    words = budget.strip()
+    if (seconds := seconds_in(words)) is not None:
+        return Wish(words, seconds=seconds)
+    if (size := bytes_in(words)) is not None:
+        return Wish(words.replace(" ", ""), bytes=size)
     raise UsageError(f"--budget: expected a time or a size such as 10m or 50GB, got {budget!r}")
 
 

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from opskit.errors import CopyUnidentified, Damaged, StoreRefused
 from opskit.operations.status.places import Original
 from opskit.operations.status.states import CopyState, Point
+from opskit.operations.verifying.coverage import enough
 from opskit.repository.chains import Gap
 
 ORIGINAL_MEDIUM = "disk"
@@ -226,7 +227,7 @@ def _of_gaps(gaps: Sequence[Gap]) -> Iterator[Problem]:
 
 def _of_copy(copy: CopyState, newest: Point | None, policy: Policy, now: datetime) -> Iterator[Problem]:
     yield from _of_state(copy, newest)
-    name, verified = copy.destination.name, copy.verified
+    name = copy.destination.name
     if copy.copy_id is None and copy.snapshots:
         text = f"{name}: copy.json is gone, so whether an older state was put back cannot be seen"
         yield Problem(text, f"opskit heal --destination {name}")
@@ -240,11 +241,23 @@ def _of_copy(copy: CopyState, newest: Point | None, policy: Policy, now: datetim
                 f"{name} has no lock that holds: when opskit init tried, the bucket took none, or deleted all the same"
             )
         yield Problem(text, "opskit init tells what the bucket can, then opskit backup")
-    since = verified.ended if verified else copy.oldest
-    if since is not None and now - since > policy.verify_every:
-        when = f"{length(now - since)} ago" if verified else "never"
-        text = f"{name} was last read back {when}, the policy wants it every {policy.verify_every}"
+    yield from _of_verifying(copy, policy, now)
+
+
+def _of_verifying(copy: CopyState, policy: Policy, now: datetime) -> Iterator[Problem]:
+    """What was not read back in time, or will not be at this pace."""
+    name, verified, every = copy.destination.name, copy.verified, policy.verify_every
+    known, coverage = (verified.known_since, verified.coverage) if verified else (None, None)
+    since = known or copy.oldest
+    if since is not None and now - since > every:
+        when = f"{length(now - known)} ago" if known else "never"
+        part = f" ({coverage.percent(now, every)} % of it within {every})" if coverage else ""
+        text = f"{name} was last read back {when}{part}, the policy wants it every {every}"
         yield Problem(text, f"opskit verify --destination {name}")
+    elif coverage is not None and (budget := enough(coverage, every)) is not None:
+        lap = length(timedelta(seconds=coverage.lap or 0))
+        text = f"reading {name} back takes {lap} at the pace so far, the policy wants it every {every}"
+        yield Problem(text, f"opskit verify --destination {name}{f' --budget {budget}' if budget else ''}")
 
 
 def is_drill_due(copy: CopyState, every: timedelta, now: datetime) -> bool:

@@ -1,0 +1,136 @@
+"""The ledger of what was read back, for commands that read copies back: whose turn it is, and what is covered now.
+
+Without a config there is no ledger, and where it cannot be opened everything is read and nothing remembered; only a
+budget cannot do without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from opskit.cli.context import Context
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from opskit.access import Access
+    from opskit.operations.verify import CopyReport
+    from opskit.operations.verifying.budget import Budget
+    from opskit.operations.verifying.coverage import Coverage
+    from opskit.operations.verifying.ledger import Ledger
+    from opskit.operations.verifying.turn import Turn
+    from opskit.repository.copy import Copy
+
+
+@contextmanager
+def taking_turns(
+    context: Context, opened: Access, copies: Sequence[Copy], budget: Budget | None = None
+) -> Iterator[Mapping[str, Turn]]:
+    """What this run reads of each copy, by destination; what was read is in the ledger when the block ends.
+
+    Raises OpskitError where there is a budget and no ledger.
+    """
+    from opskit.cli.render import printable
+    from opskit.errors import OpskitError
+
+    if not opened.is_host:
+        yield {}
+        return
+    try:
+        ledger = _ledger(context, opened)
+        turns = _turns(context, ledger, opened, copies, budget)
+    except OpskitError as error:
+        if budget is not None:
+            raise
+        context.warning(printable(f"what is read back now cannot be remembered: {error}"))
+        yield {}
+        return
+    try:
+        yield turns
+    finally:
+        for turn in turns.values():
+            turn.flush()
+        ledger.close()
+        for text in {str(turn.failure) for turn in turns.values() if turn.failure is not None}:
+            context.warning(printable(f"not all that was read back is remembered: {text}"))
+
+
+def _ledger(context: Context, opened: Access) -> Ledger:
+    from opskit.cli.render import printable
+    from opskit.operations.verifying import ledger as ledgers
+
+    ledger = ledgers.Ledger(ledgers.place(context.load_config().state_dir, opened.repository), opened.repository)
+    if ledger.lost:
+        context.warning(printable(ledger.lost))
+    return ledger
+
+
+def _turns(
+    context: Context, ledger: Ledger, opened: Access, copies: Sequence[Copy], budget: Budget | None
+) -> dict[str, Turn]:
+    from opskit.operations.verifying.turn import Turn
+    from opskit.wiring import now
+
+    begun, every = int(now().timestamp()), int(context.load_config().policy.verify_every.total_seconds())
+    return {
+        copy.destination: Turn(ledger, _key(copy, opened.copies), copy.objects, begun, every, budget) for copy in copies
+    }
+
+
+def _key(copy: Copy, copies: Sequence[Copy]) -> str:
+    """What the ledger calls a copy: its id; of several with one id (clones) each is a copy of its own."""
+    is_twin = bool(copy.id) and sum(each.id == copy.id for each in copies) > 1
+    return f"{copy.id}@{copy.destination}" if is_twin else copy.id
+
+
+def coverage_json(coverage: Coverage, now: datetime, every: timedelta) -> dict[str, object]:
+    """How much was read back how lately, as `status` and `verify` tell it."""
+    return {
+        "percent": coverage.percent(now, every),
+        "bytes": coverage.total,
+        "read_bytes": coverage.within(now, every),
+        "never_bytes": coverage.never,
+        "word_bytes": coverage.word_bytes,
+        "since": _moment(coverage.since),
+        "read_since": _moment(coverage.read_since),
+        "lap_seconds": coverage.lap,
+        "budget": coverage.budget or None,
+    }
+
+
+def _moment(time: datetime | None) -> str | None:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else None
+
+
+def tell_coverage(context: Context, name: str, report: CopyReport, turn: Turn) -> None:
+    """Say what this run left out, how much is covered by now, and whether the budget is enough."""
+    from opskit.cli.matrix import moment
+    from opskit.cli.render import counted, human_bytes, human_duration
+    from opskit.operations.verifying.coverage import enough
+    from opskit.wiring import now
+
+    every, coverage = context.load_config().policy.verify_every, report.coverage
+    if coverage is None:
+        return
+    words = [f"{coverage.percent(now(), every)} % of {human_bytes(coverage.total)} read back within {every}"]
+    if coverage.since is not None:
+        words.append(f"all of it since {moment(coverage.since, now())}")
+    elif coverage.never:
+        words.append(f"{human_bytes(coverage.never)} never yet")
+    context.write(f"  {', '.join(words)}")
+    if report.by_checksum or report.not_vouched:
+        none = f"; it keeps none for {report.not_vouched:,}" if report.not_vouched else ""
+        context.write(f"  {counted(report.by_checksum, 'pack')} by the checksum that the store keeps, not read{none}")
+    if (budget := enough(coverage, every)) is not None and coverage.lap is not None:
+        lap = human_duration(coverage.lap)
+        context.warning(f"{name}: at the pace so far all of it is read in {lap}; policy.verify_every is {every}")
+        context.hint(
+            f"{name}: --budget {budget} as often as now would do"
+            if budget
+            else f"{name}: read more in each run, or run it more often"
+        )
+    elif coverage.lap is None and turn.budget is not None and (runs := turn.runs_needed()) is not None:
+        span = human_duration(every.total_seconds() / (runs + 1))
+        context.hint(f"{name}: {counted(runs, 'such run')} read all of it: one every {span} keeps to verify_every")

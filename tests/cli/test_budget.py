@@ -1,0 +1,176 @@
+"""`opskit verify --budget`: what it reads, what it remembers, and what `status` makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opskit.cli import main
+from tests.cli.labs import HostLab, lab, parsed
+from tests.cli.test_verify import flip
+
+__all__ = ["lab"]
+
+Capture = pytest.CaptureFixture[str]
+
+
+def fill(lab: HostLab, packs: int = 6) -> None:
+    """Back up some runs more, so that there are packs enough to take turns; the clock of the run has whole seconds."""
+    folder = Path("/" + lab.data.decode()) / "docs"
+    for number in range(packs):
+        (folder / f"more{number}").write_bytes(os.urandom(2000))
+    try:
+        for number in range(packs):
+            (folder / f"more{number}").write_bytes(os.urandom(2000))
+            assert lab.run("backup", "data", "--quiet") == 0
+    finally:
+        for number in range(packs):
+            (folder / f"more{number}").unlink()
+
+
+def copies(lab: HostLab, capsys: Capture) -> dict[str, Any]:
+    """What status says of the copies of `data`."""
+    capsys.readouterr()
+    lab.run("status", "data", "--json")
+    found: dict[str, Any] = parsed(capsys)["sources"]["data"]
+    return found
+
+
+def test_a_share_covers_everything_in_time(lab: HostLab, capsys: Capture) -> None:
+    """Runs of a quarter read everything in four: status shows a rising share, then when all was read, and the RPO."""
+    fill(lab)
+    shares = []
+    for _ in range(4):
+        assert lab.run("verify", "--budget", "25%", "--quiet") == 0
+        found = copies(lab, capsys)
+        shares.append(found["destinations"]["a"]["coverage"]["percent"])
+    assert shares == sorted(shares) and 25 <= shares[0] < 100 and shares[-1] == 100
+    assert found["destinations"]["a"]["last_verified"] is not None
+    assert found["newest_verified"] == found["newest"]
+    assert found["destinations"]["a"]["coverage"]["never_bytes"] == 0
+
+
+def test_what_was_not_read_is_not_verified(lab: HostLab, capsys: Capture) -> None:
+    """After one run of a few bytes there is no date of verification, and no snapshot is a recovery point."""
+    fill(lab)
+    assert lab.run("verify", "--budget", "1kB") == 0
+    out, err = capsys.readouterr()
+    assert "never yet" in out and "such runs read all of it" in err
+    found = copies(lab, capsys)
+    assert found["destinations"]["a"]["last_verified"] is None
+    assert found["newest_verified"] is None and found["rpo_seconds"] is None
+    lab.run("status", "data")
+    assert f"{found['destinations']['a']['coverage']['percent']} %" in capsys.readouterr().out
+
+
+def test_a_whole_verify_and_heal_feed_the_ledger(lab: HostLab, capsys: Capture) -> None:
+    """What a verify without a budget or a heal has read needs not be read again."""
+    fill(lab)
+    assert lab.run("verify", "--destination", "a") == 0 and lab.run("heal", "--destination", "b") == 0
+    capsys.readouterr()
+    assert lab.run("verify", "--budget", "1kB", "--json") == 0
+    found = parsed(capsys)["destinations"]
+    assert [found[each]["coverage"]["percent"] for each in ("a", "b")] == [100, 100]
+    assert found["a"]["coverage"]["since"] is not None
+
+
+def test_a_budget_does_not_take_back_what_a_whole_verify_said(lab: HostLab, capsys: Capture) -> None:
+    """Where the ledger is lost, or from before there was one, the date of the last whole verify stays."""
+    fill(lab)
+    assert lab.run("verify", "--quiet") == 0
+    before = copies(lab, capsys)
+    shutil.rmtree(lab.root / "state" / "readback")
+    assert lab.run("verify", "--budget", "1%", "--quiet") == 0
+    after = copies(lab, capsys)
+    assert after["destinations"]["a"]["last_verified"] == before["destinations"]["a"]["last_verified"]
+    assert after["newest_verified"] == before["newest_verified"]
+    assert after["destinations"]["a"]["coverage"]["percent"] < 100
+
+
+def test_damage_is_found_within_the_runs_and_stays_told(lab: HostLab, capsys: Capture) -> None:
+    """A rotten pack is found by the runs that cover everything, told by each from then on, and gone when it is mended.
+
+    That it is not in the ledger any more shows in the share that was read back.
+    """
+    fill(lab)
+    assert lab.run("verify", "--quiet") == 0
+    flip(lab.objects("a", "packs")[-1])
+    codes = [lab.run("verify", "--budget", "20%", "--quiet") for _ in range(5)]
+    assert 3 in codes and codes == sorted(codes), "once found, it is read in each run"
+    found = copies(lab, capsys)["destinations"]["a"]
+    assert found["state"] == "damaged" and found["coverage"]["percent"] < 100
+    assert lab.run("heal", "--quiet") == 0 and lab.run("verify", "--budget", "1kB", "--quiet") == 0
+    assert copies(lab, capsys)["destinations"]["a"]["state"] == "current"
+
+
+def test_swapped_disks_share_no_claim(lab: HostLab, capsys: Capture) -> None:
+    """Another disk at the same place was never read, whatever was read of the first; the first keeps what is its."""
+    fill(lab)
+    assert lab.run("verify", "--destination", "a", "--quiet") == 0
+    other = json.loads((lab.root / "a" / "copy.json").read_text()) | {"copy": "f" * 32}
+    shutil.copytree(lab.root / "a", lab.root / "other")
+    (lab.root / "other" / "copy.json").write_text(json.dumps(other))
+    (lab.root / "a").rename(lab.root / "away")
+    (lab.root / "other").rename(lab.root / "a")
+    capsys.readouterr()
+    lab.run("verify", "--destination", "a", "--budget", "1kB", "--json")
+    assert parsed(capsys)["destinations"]["a"]["coverage"]["percent"] < 100
+    (lab.root / "a").rename(lab.root / "other")
+    (lab.root / "away").rename(lab.root / "a")
+    lab.run("verify", "--destination", "a", "--budget", "1kB", "--json")
+    assert parsed(capsys)["destinations"]["a"]["coverage"]["percent"] == 100
+
+
+def test_clones_share_no_claim(lab: HostLab, capsys: Capture) -> None:
+    """Of two copies with one id, attached together, what was read of one is not claimed of the other."""
+    fill(lab)
+    shutil.copy(lab.root / "a" / "copy.json", lab.root / "b" / "copy.json")
+    assert lab.run("verify", "--destination", "a", "--quiet") == 0
+    capsys.readouterr()
+    lab.run("verify", "--budget", "1kB", "--json")
+    found = parsed(capsys)["destinations"]
+    assert found["a"]["coverage"]["percent"] == 100 > found["b"]["coverage"]["percent"]
+
+
+def test_a_dry_run_reads_nothing_back(lab: HostLab, capsys: Capture) -> None:
+    """It tells how much each copy has to read, and leaves no trace of having read it."""
+    fill(lab)
+    assert lab.run("verify", "--budget", "10%", "--dry-run", "--json") == 0
+    found = parsed(capsys)
+    assert found["dry_run"] and found["destinations"]["a"]["bytes"] < found["destinations"]["a"]["of_bytes"]
+    assert lab.run("verify", "--dry-run") == 0
+    assert "would be read" in capsys.readouterr().out
+    assert copies(lab, capsys)["destinations"]["a"]["coverage"] is None
+
+
+def test_a_ledger_that_cannot_be_used(lab: HostLab, capsys: Capture) -> None:
+    """A verify of everything goes on without it and says so; one with a budget is refused, for it would not get on."""
+    (lab.root / "state" / "readback").write_text("no folder")
+    assert lab.run("verify") == 0
+    assert "cannot be remembered" in capsys.readouterr().err
+    assert lab.run("verify", "--budget", "10%") == 1
+    assert "state_dir" in capsys.readouterr().err
+
+
+def test_a_lost_ledger_is_told(lab: HostLab, capsys: Capture) -> None:
+    """A ledger of rubbish is set aside with a warning, and everything counts as never read."""
+    assert lab.run("verify", "--quiet") == 0
+    (path,) = (lab.root / "state" / "readback").glob("*.sqlite")
+    path.write_bytes(b"rubbish" * 100)
+    capsys.readouterr()
+    assert lab.run("verify", "--budget", "1kB") == 0
+    out, err = capsys.readouterr()
+    assert "was damaged" in err and "never yet" in out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--budget", "ten"], ["--budget", "0%"], ["--budget", ""], ["--budget", "5%", "--repository", "x"]]
+)
+def test_what_makes_no_sense_is_refused(lab: HostLab, arguments: list[str]) -> None:
+    """Exit 2, and nothing was read."""
+    assert main(["--config", str(lab.config), "verify", *arguments]) == 2
