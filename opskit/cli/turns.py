@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from opskit.cli.context import Context
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from opskit.access import Access
     from opskit.operations.verify import CopyReport
@@ -104,10 +105,11 @@ def _moment(time: datetime | None) -> str | None:
     return f"{time:%Y-%m-%dT%H:%M:%SZ}" if time else None
 
 
-def tell_coverage(context: Context, name: str, report: CopyReport, turn: Turn) -> None:
-    """Say what this run left out, how much is covered by now, and whether the budget is enough."""
+def tell_coverage(context: Context, name: str, report: CopyReport) -> None:
+    """Say how much is covered by now, by what, and whether the budget is enough."""
     from opskit.cli.matrix import moment
-    from opskit.cli.render import counted, human_bytes, human_duration
+    from opskit.cli.render import counted, human_bytes
+    from opskit.operations.status.rules import length
     from opskit.operations.verifying.coverage import enough
     from opskit.wiring import now
 
@@ -123,14 +125,19 @@ def tell_coverage(context: Context, name: str, report: CopyReport, turn: Turn) -
     if report.by_checksum or report.not_vouched:
         none = f"; it keeps none for {report.not_vouched:,}" if report.not_vouched else ""
         context.write(f"  {counted(report.by_checksum, 'pack')} by the checksum that the store keeps, not read{none}")
-    if (budget := enough(coverage, every)) is not None and coverage.lap is not None:
-        lap = human_duration(coverage.lap)
+    if (budget := enough(coverage, every)) is not None:
+        lap = length(timedelta(seconds=coverage.lap or 0))
         context.warning(f"{name}: at the pace so far all of it is read in {lap}; policy.verify_every is {every}")
-        context.hint(
-            f"{name}: --budget {budget} as often as now would do"
-            if budget
-            else f"{name}: read more in each run, or run it more often"
-        )
-    elif coverage.lap is None and turn.budget is not None and (runs := turn.runs_needed()) is not None:
-        span = human_duration(every.total_seconds() / (runs + 1))
-        context.hint(f"{name}: {counted(runs, 'such run')} read all of it: one every {span} keeps to verify_every")
+        context.hint(f"{name}: {f'--budget {budget} as often as now would do' if budget else 'read more in each run'}")
+
+
+def tell_pace(context: Context, reports: Mapping[str, CopyReport], turns: Mapping[str, Turn]) -> None:
+    """Say how often such runs are needed, as long as no pace can be told from those so far."""
+    from opskit.cli.render import counted
+    from opskit.operations.status.rules import length
+
+    known = [each.coverage is None or each.coverage.lap is not None for each in reports.values()]
+    runs = max((turns[name].runs_needed() or 0 for name in reports if turns[name].budget), default=0)
+    if runs > 1 and not any(known):
+        span = length(context.load_config().policy.verify_every / (runs + 1))
+        context.hint(f"{counted(runs, 'such run')} read all of it: one every {span} keeps to policy.verify_every")

@@ -240,7 +240,7 @@ def _tell(
     extent: _Extent,
 ) -> None:
     from opskit.cli.render import printable, table
-    from opskit.cli.turns import tell_coverage
+    from opskit.cli.turns import tell_coverage, tell_pace
     from opskit.repository.copy import WITHOUT_ID
     from opskit.repository.names import COPY
 
@@ -252,7 +252,9 @@ def _tell(
     for line, name in zip(table(rows), [*reports, *opened.absent], strict=True):
         context.write(line)
         if extent.is_partial and name in reports:
-            tell_coverage(context, printable(name), reports[name], turns[name])
+            tell_coverage(context, printable(name), reports[name])
+    if extent.is_partial:
+        tell_pace(context, reports, turns)
     for name, report in reports.items():
         if not report.is_good:
             _tell_details(context, printable(name), report)

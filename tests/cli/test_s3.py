@@ -484,3 +484,60 @@ def test_a_lock_that_cannot_be_put_off_is_told(tmp_path: Path, proxy: Proxy) -> 
     (told,) = found["errors"]
     assert told.startswith("far: the lock of what is there was not extended: ") and "AccessDenied" in told
     assert any(found["snapshot"] in key for key in keys(place))
+
+
+def test_the_word_of_an_endpoint_is_taken_where_asked(tmp_path: Path) -> None:
+    """With --by-checksum packs are asked for, not read; that counts as verified and is shown, but is no recovery point.
+
+    What the endpoint keeps no checksum of, or another one, is read.
+    """
+    place = location()
+    machine = host(tmp_path, place)
+    honours = machine.state / "endpoints.json"
+    honours.write_text(honours.read_text().replace('"checksums":false', '"checksums":true'))
+    assert machine.run("backup").code == 0
+    packs = [each for each in keys(place) if "/packs/" in each]
+    answer = machine.run("verify", "--destination", "far", "--by-checksum", "--json")
+    found = answer.json["destinations"]["far"]
+    assert answer.code == 0 and found["by_checksum"] == len(packs)
+    assert found["objects"] == len(keys(place)) - len(packs), "all but the packs is read"
+    coverage = found["coverage"]
+    assert coverage["word_bytes"] == coverage["bytes"] and coverage["since"] and not coverage["read_since"]
+    assert "* by the store's word alone: far" in machine.run("status").out
+    seen = machine.run("status", "--json").json["sources"]["data"]
+    assert seen["destinations"]["far"]["last_verified"] and seen["newest_verified"] is None
+    (without, body), junk = shared_bytes(packs[0]), packs[-1]
+    shared_client().put_object(Bucket="plain", Key=without, Body=body)
+    assert (
+        machine.run("verify", "--destination", "far", "--by-checksum", "--json").json["destinations"]["far"][
+            "by_checksum"
+        ]
+        == len(packs) - 1
+    )
+    shared_client().put_object(Bucket="plain", Key=junk, Body=b"junk", ChecksumAlgorithm="SHA256")
+    answer = machine.run("verify", "--destination", "far", "--by-checksum", "--json")
+    assert answer.code == 3 and len(answer.json["destinations"]["far"]["damaged"]) == 1
+
+
+def test_a_budget_is_read_and_the_rest_asked_for(tmp_path: Path) -> None:
+    """With a budget beside it, so much is really read, and the word is taken for what is left out."""
+    place = location()
+    machine = host(tmp_path, place)
+    honours = machine.state / "endpoints.json"
+    honours.write_text(honours.read_text().replace('"checksums":false', '"checksums":true'))
+    for number in range(4):
+        (machine.source / f"n{number}").write_bytes(os.urandom(900))
+        assert machine.run("backup").code == 0
+    packs = [each for each in keys(place) if "/packs/" in each]
+    answer = machine.run("verify", "--destination", "far", "--by-checksum", "--budget", "1kB", "--json")
+    found = answer.json["destinations"]["far"]
+    assert 0 < found["by_checksum"] < len(packs) and found["coverage"]["percent"] == 100
+    assert 0 < found["coverage"]["word_bytes"] < found["coverage"]["bytes"]
+    answer = machine.run("verify", "--destination", "a", "--by-checksum", "--json")
+    assert answer.json["destinations"]["a"]["by_checksum"] == 0, "a folder keeps no checksums: all of it is read"
+    assert answer.json["destinations"]["a"]["coverage"]["percent"] == 100
+
+
+def shared_bytes(key: str) -> tuple[str, bytes]:
+    """A key of the bucket, and what lies there."""
+    return key, shared_client().get_object(Bucket="plain", Key=key)["Body"].read()

@@ -521,3 +521,36 @@ def test_boto3_is_loaded_by_those_who_use_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_endpoint_tells_the_checksum_that_it_keeps(store: S3Store) -> None:
+    """Of an object put whole it is that of its bytes; of one put without there is none, of one in parts never that."""
+    data = os.urandom(5000)
+    store.put("whole", data)
+    assert store.checksum_of("whole") == hashlib.sha256(data).hexdigest()
+    client = store.bucket.connection.client()
+    key = store.bucket.place.key
+    client.put_object(Bucket="plain", Key=key("without"), Body=data)
+    assert store.checksum_of("without") is None
+    in_parts = S3Store(store.bucket.connection, lambda: NOW, threshold=5 * 2**20, part_size=5 * 2**20)
+    in_parts.put("parts", bytes(6 * 2**20))
+    assert store.checksum_of("parts") != hashlib.sha256(bytes(6 * 2**20)).hexdigest()
+    with pytest.raises(ObjectNotFound):
+        store.checksum_of("absent")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-amz-checksum-sha256": base64.b64encode(bytes(32)).decode(), "x-amz-checksum-type": "COMPOSITE"},
+        {"x-amz-checksum-sha256": base64.b64encode(bytes(32)).decode() + "-2"},
+        {"x-amz-checksum-sha256": base64.b64encode(bytes(20)).decode()},
+        {"x-amz-checksum-sha256": "no checksum at all"},
+        {"x-amz-checksum-crc32": "AAAAAA=="},
+    ],
+)
+def test_other_checksums_are_none(store: S3Store, proxy: Proxy, headers: dict[str, str]) -> None:
+    """What is not plainly the SHA-256 of a whole object says nothing of its bytes."""
+    fields = [f"{name}: {value}" for name, value in headers.items()]
+    proxy.plan = [Fault(answer=answer("200 OK", "", 'ETag: "x"', *fields))]
+    assert store.checksum_of("any") is None

@@ -69,11 +69,11 @@ class Bucket:
         """Turns errors of the block into StoreErrors."""
         return self.failures.translated(operation, name)
 
-    def look(self, name: str) -> Answer | None:
+    def look(self, name: str, **arguments: str) -> Answer | None:
         """What the endpoint knows of an object without reading it, or None where there is none; raises StoreError."""
         with self.translated("head_object", name):
             try:
-                answer = self.send("head_object", Key=self.place.key(name))
+                answer = self.send("head_object", Key=self.place.key(name), **arguments)
             except ClientError as error:
                 if status_of(error) == 404:
                     return None

@@ -6,6 +6,7 @@ put noted; a listing only page after page in rising order, to a last page that s
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Iterator
@@ -61,6 +62,24 @@ def read_range(bucket: Bucket, name: str, offset: int, length: int | None) -> by
         got = answer.get("ContentRange") or "the whole object"
         raise BrokenOff(f"{bucket.place.location}: {name}: expected {wanted}, got {str(got)[:80]}")
     return data
+
+
+def kept_checksum(bucket: Bucket, name: str) -> str | None:
+    """The hex SHA-256 that the endpoint says it keeps of a whole object, by its own reckoning when it was put.
+
+    None where it keeps none, or one of the checksums of parts: that says nothing of the name. opskit's own note of the
+    sum in the metadata is not meant: the endpoint never held it against the bytes. Raises ObjectNotFound, StoreError.
+    """
+    found = bucket.look(name, ChecksumMode="ENABLED")
+    if found is None:
+        raise bucket.failures.not_found(name)
+    if found.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    try:
+        digest = base64.b64decode(found.get("ChecksumSHA256", ""), validate=True)
+    except ValueError:  # of parts it is followed by their number
+        return None
+    return digest.hex() if len(digest) == hashlib.sha256().digest_size else None
 
 
 def _body(bucket: Bucket, name: str, answer: Answer) -> bytes:

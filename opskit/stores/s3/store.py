@@ -87,6 +87,14 @@ class S3Store:
             return reading.read_whole(self.bucket, name)
         return reading.read_range(self.bucket, name, offset, length)
 
+    def checksum_of(self, name: str) -> str | None:
+        """The hex SHA-256 that the endpoint keeps of the whole object; None where it keeps none. Nothing is read.
+
+        Raises ObjectNotFound, StoreError.
+        """
+        check_name(name)
+        return reading.kept_checksum(self.bucket, name)
+
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose first parts equal `prefix` ("" for all), sorted by name; raises StoreError."""
         if prefix:
