@@ -11,16 +11,21 @@ if TYPE_CHECKING:
     from opskit.access import Access
     from opskit.operations.verify import CopyReport
     from opskit.repository.copy import Copy
+    from opskit.repository.verification import Verification
 
 
-def remember(context: Context, opened: Access, reports: Mapping[str, CopyReport]) -> None:
-    """Note in this host's state what was read and what came of it, for `opskit status`; a failure is told, no more."""
+def remember(context: Context, opened: Access, reports: Mapping[str, CopyReport]) -> Mapping[str, Verification]:
+    """Note in this host's state what was read and what came of it, for `opskit status`; a failure is told, no more.
+
+    Gives what was noted, by copy id.
+    """
     from opskit.cli.reading import history_of
     from opskit.cli.render import printable
     from opskit.errors import OpskitError
     from opskit.operations import verified
     from opskit.wiring import now
 
+    noted: dict[str, Verification] = {}
     try:
         memory = verified.Verified(verified.place(context.load_config().state_dir, opened.repository))
         if memory.lost:
@@ -34,6 +39,7 @@ def remember(context: Context, opened: Access, reports: Mapping[str, CopyReport]
             worst = next((each for each in known if not each.is_good), known[-1] if known else None)
             if worst is not None and (len(known) == len(copies) or not worst.is_good):
                 memory.record(copy_id, worst)
+                noted[copy_id] = worst
             for copy in read:
                 memory.seen(copy.destination, copy_id)
             if read and len(copies) > 1:
@@ -41,6 +47,37 @@ def remember(context: Context, opened: Access, reports: Mapping[str, CopyReport]
         memory.save()
     except (OSError, OpskitError) as error:
         context.warning(printable(f"this verify cannot be remembered: {error}"))
+    return noted
+
+
+def publish(context: Context, opened: Access, found: Mapping[str, Verification]) -> int:
+    """Sign what was found and put it to every copy at hand; 3 where one did not take it. Raises NoKey, OpskitError."""
+    from dataclasses import replace
+
+    from opskit import wiring
+    from opskit.cli.render import printable
+    from opskit.operations.drilling.records import require_signer
+    from opskit.operations.marking import put_to_all
+    from opskit.repository import evidence as forms
+    from opskit.repository import names
+
+    if not found:  # nothing was read to its end
+        return 3
+    config = context.load_config()
+    identity, stores, created = (
+        wiring.identity_of(config),
+        wiring.stores_of(config),
+        wiring.now().replace(microsecond=0),
+    )
+    require_signer(identity)
+    said = forms.Evidence(forms.VERIFICATION, opened.repository, config.host, created, verifications=found)
+    with identity.keyring:
+        data = identity.keyring.sign(forms.encode(said), identity.host_key)
+    name = names.evidence(created, said.kind, names.sha256(data))
+    failures = put_to_all([replace(copy, store=stores[copy.destination]) for copy in opened.copies], name, data)
+    for destination, reason in failures.items():
+        context.warning(printable(f"{destination} did not take the evidence: {reason}"))
+    return 3 if failures else 0
 
 
 def _by_id(copies: Sequence[Copy]) -> Mapping[str, list[Copy]]:

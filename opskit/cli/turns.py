@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from opskit.access import Access
     from opskit.operations.verify import CopyReport
     from opskit.operations.verifying.budget import Budget
-    from opskit.operations.verifying.coverage import Coverage
     from opskit.operations.verifying.ledger import Ledger
     from opskit.operations.verifying.turn import Turn
     from opskit.repository.copy import Copy
+    from opskit.repository.verification import Coverage
 
 
 @contextmanager

@@ -46,15 +46,19 @@ def verify(
         bool,
         typer.Option("--by-checksum", help="Take a bucket's word (its SHA-256) for packs, instead of reading them."),
     ] = False,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Keep the answer, signed, at the copies: for other hosts' status.")
+    ] = False,
     dry_run: DryRunOption = False,
 ) -> int | None:
     """Read the copies back and compare every object; needs no private key."""
     from opskit.cli.auditing import audited_reading, judged
     from opskit.cli.reading import opened_for_reading
-    from opskit.cli.remembering import remember
+    from opskit.cli.remembering import publish, remember
     from opskit.cli.turns import taking_turns
 
-    context, extent = Context.of(typer_context), _extent(budget, repository, by_checksum=by_checksum, dry_run=dry_run)
+    context = Context.of(typer_context)
+    extent = _extent(budget, repository, by_checksum=by_checksum, evidence=evidence, dry_run=dry_run)
     with (
         audited_reading(context, repository, "verify", " ".join(destination or ())) as event,
         opened_for_reading(context, repository, key, destination if repository else None, keyless=True) as opened,
@@ -63,8 +67,8 @@ def verify(
         if dry_run:
             return judged(event, _plan(context, opened, copies, turns))
         reports = _read_back(context, opened, copies, key, turns, extent)
-        if repository is None:
-            remember(context, opened, reports)
+        found = remember(context, opened, reports) if repository is None else {}
+        code = publish(context, opened, found) if evidence else 0
         if context.json:
             context.write_json(_as_json(context, opened, reports, extent))
         else:
@@ -73,7 +77,7 @@ def verify(
             context.warning("SIGNATURES WERE NOT JUDGED: hashes show what is damaged, and not who made it")
             context.hint("--key FILE, the recovery-key file, checks who made the snapshots as well")
         told = _as_json(context, opened, reports, extent)["destinations"]
-        return judged(event, _code(opened, reports), destinations=told)
+        return judged(event, max(code, _code(opened, reports)), destinations=told)
 
 
 class _Extent(NamedTuple):
@@ -87,14 +91,14 @@ class _Extent(NamedTuple):
         return self.budget is not None or self.by_checksum
 
 
-def _extent(budget: str | None, repository: str | None, *, by_checksum: bool, dry_run: bool) -> _Extent:
+def _extent(budget: str | None, repository: str | None, *, by_checksum: bool, evidence: bool, dry_run: bool) -> _Extent:
     """What the options say; raises UsageError."""
     from opskit.errors import UsageError
     from opskit.operations.verifying.budget import budget_of
 
-    if repository is not None and (budget is not None or by_checksum or dry_run):
+    if repository is not None and (budget is not None or by_checksum or evidence or dry_run):
         raise UsageError(
-            "--budget, --by-checksum and --dry-run need a config: what was read when is remembered on the host",
+            "--budget, --by-checksum, --evidence and --dry-run need a config: the host remembers what was read",
             hint="with --repository everything is read",
         )
     return _Extent(budget_of(budget) if budget is not None else None, by_checksum)

@@ -9,52 +9,22 @@ disk that is not there. It deliberately decides nothing: what is overdue is judg
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opskit import encoding
 from opskit.errors import Damaged
-from opskit.operations.verifying.coverage import Coverage, coverage_in, coverage_value
 from opskit.repository.durable import alone, write_durably
-from opskit.repository.manifest import time_of, time_text
+from opskit.repository.verification import Verification, verification_in, verification_value
 
 if TYPE_CHECKING:  # reading this memory must not cost the import of verify
     from opskit.operations.verify import CopyReport
     from opskit.repository.copy import Copy
     from opskit.repository.history import History
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """A reading of a copy. `total_bytes` were read; `damaged`, `missing`, `untrusted` count what was found.
-
-    `newest` names per "host/source" the newest snapshot that was there with everything it needs, all of it read back
-    undamaged, then or before. Without `coverage` it was a complete reading, of an older opskit or without a ledger.
-    """
-
-    ended: datetime
-    objects: int
-    total_bytes: int
-    damaged: int = 0
-    missing: int = 0
-    untrusted: int = 0
-    newest: Mapping[str, str] = field(default_factory=dict)
-    since: datetime | None = None
-    coverage: Coverage | None = None
-
-    @property
-    def known_since(self) -> datetime | None:
-        """Everything that was there at that time has been read back since; None where that is true of no time."""
-        return self.since if self.coverage is not None else self.ended
-
-    @property
-    def is_good(self) -> bool:
-        """Nothing damaged, missing or of unknown origin."""
-        return not (self.damaged or self.missing or self.untrusted)
 
 
 def place(state: Path, repository: str) -> Path:
@@ -87,7 +57,7 @@ class Verified:
     def _read(self) -> None:
         with suppress(FileNotFoundError):
             value = encoding.decode_object(self._path.read_bytes(), what=str(self._path))
-            copies = {str(copy): _verification(each) for copy, each in value["copies"].items()}
+            copies = {str(copy): verification_in(each) for copy, each in value["copies"].items()}
             self._destinations = {str(name): str(copy) for name, copy in value["destinations"].items()}
             self._copies = copies
 
@@ -99,6 +69,11 @@ class Verified:
         """Note a reading; a copy without an id is not told from others, so nothing is noted for it."""
         if copy_id:
             self._copies[copy_id] = self._new_copies[copy_id] = verification
+
+    def learn(self, copy_id: str, told: Verification) -> None:
+        """Take in what another host says of a copy, for this process: it is not saved."""
+        own = self._copies.get(copy_id)
+        self._copies[copy_id] = told if own is None else _together(own, told)
 
     def copy_at(self, destination: str) -> str | None:
         """The id of the copy that was last seen at a destination."""
@@ -124,7 +99,7 @@ class Verified:
                 self._read()
             self._copies |= self._new_copies
             self._destinations |= self._new_destinations
-            copies = {copy: _value(each) for copy, each in self._copies.items()}
+            copies = {copy: verification_value(each) for copy, each in self._copies.items()}
             write_durably(self._path, encoding.encode({"copies": copies, "destinations": self._destinations}))
         self._new_copies, self._new_destinations = {}, {}
 
@@ -160,35 +135,19 @@ def verification_of(
     )
 
 
-def _value(each: Verification) -> dict[str, object]:
-    return {
-        "ended": time_text(each.ended),
-        "objects": each.objects,
-        "bytes": each.total_bytes,
-        "damaged": each.damaged,
-        "missing": each.missing,
-        "untrusted": each.untrusted,
-        "newest": dict(each.newest),
-        **(
-            {
-                "since": time_text(each.since) if each.since else None,
-                "coverage": coverage_value(each.coverage),
-            }
-            if each.coverage is not None
-            else {}
-        ),
-    }
-
-
-def _verification(value: Mapping[str, Any]) -> Verification:
-    return Verification(
-        ended=time_of(value["ended"]),
-        objects=int(value["objects"]),
-        total_bytes=int(value["bytes"]),
-        damaged=int(value["damaged"]),
-        missing=int(value["missing"]),
-        untrusted=int(value["untrusted"]),
-        newest={str(chain): str(name) for chain, name in value["newest"].items()},
-        since=time_of(value["since"]) if value.get("since") else None,
-        coverage=coverage_in(value["coverage"]) if "coverage" in value else None,
+def _together(one: Verification, other: Verification) -> Verification:
+    """What two hosts say of one copy: the later speaks, but what the earlier found is not good before all is read."""
+    earlier, later = sorted((one, other), key=lambda each: each.ended)
+    times = [each.known_since for each in (one, other) if each.known_since is not None]
+    found = replace(later, since=max(times, default=None))
+    if later.is_good:
+        found = replace(found, newest={**earlier.newest, **later.newest})
+    if earlier.is_good or (later.known_since is not None and later.known_since >= earlier.ended):
+        return found
+    return replace(
+        found,
+        newest=later.newest,
+        damaged=max(earlier.damaged, later.damaged),
+        missing=max(earlier.missing, later.missing),
+        untrusted=max(earlier.untrusted, later.untrusted),
     )

@@ -20,7 +20,6 @@ from types import MappingProxyType
 from typing import Literal
 
 from opskit.errors import Damaged, OpskitError, StoreError
-from opskit.operations.verifying.coverage import Coverage
 from opskit.operations.verifying.readback import Kit, readings, vouched_for
 from opskit.operations.verifying.turn import Shares, Turn
 from opskit.repository import names
@@ -32,6 +31,7 @@ from opskit.repository.history import History, load_history
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
 from opskit.repository.recovery import kit as own_kit
+from opskit.repository.verification import Coverage
 
 _LISTS_REMEMBERED = 512
 """Pack lists are shared by many snapshots; each takes about 33 kB."""

@@ -34,7 +34,8 @@ from opskit.repository import names
 from opskit.repository.threads import end
 from opskit.stores.base import LARGEST_OBJECT, Buffer, Store, Streaming, at_once
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What a repository or a copy is called by."""
 
 WITHOUT_ID = "copy.json is gone: whether an older state was put back cannot be seen; opskit heal writes it anew"
 
@@ -251,7 +252,7 @@ def _are_snapshots(listed: Iterable[str]) -> bool:
 
 def _id(value: object) -> str:
     """The id that a fixed object gives, if it is one; else "", and what it gives is shown to nobody."""
-    return value if isinstance(value, str) and _ID.fullmatch(value) else ""
+    return value if isinstance(value, str) and ID.fullmatch(value) else ""
 
 
 def copy_id_at(store: Store) -> str:

@@ -1,4 +1,5 @@
-"""Evidence: signed, unencrypted JSON by which a host tells what it found out about copies. Today: restore drills.
+"""Evidence: signed, unencrypted JSON by which a host tells what it found out about copies. Today: restore
+drills, and what was read back.
 
 Invariants:
 - Only a signer's signature makes evidence; it proves that the holder of that key said so, and when by its clock.
@@ -23,10 +24,11 @@ from opskit.errors import Damaged, Forged
 from opskit.repository import names
 from opskit.repository.believing import Judge, Rejected, Verify, listed
 from opskit.repository.cache import Cache
-from opskit.repository.copy import Copy
+from opskit.repository.copy import ID, Copy
 from opskit.repository.manifest import check_digest, check_label, time_of, time_text
+from opskit.repository.verification import Verification, verification_in, verification_value
 
-DRILL = "drill"
+DRILL, VERIFICATION = "drill", "verification"
 Value = TypeVar("Value")
 
 MAX_TEXT = 500
@@ -107,13 +109,17 @@ class Drill:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One piece of evidence; `host` made it at `created`. `drill` is what it says, None of a kind unknown here."""
+    """One piece of evidence; `host` made it at `created`.
+
+    `drill` or `verifications` (by copy id) is what it says; neither of a kind unknown here.
+    """
 
     kind: str
     repository: str
     host: str
     created: datetime
     drill: Drill | None = None
+    verifications: Mapping[str, Verification] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,18 @@ class Ledger:
         ]
         return sorted(found, key=lambda each: (each.ended, each.name))
 
+    def verifications(self, before: datetime) -> dict[tuple[str, str], Verification]:
+        """What each host said last of each copy, by (host, copy id); nothing that is dated later than `before`."""
+        said = [
+            (each.evidence.host, copy, found)
+            for each in self.kept
+            for copy, found in each.evidence.verifications.items()
+            if found.ended <= before
+        ]
+        # Of two in one second the one that knows more: the last one stays.
+        said.sort(key=lambda each: (each[2].ended, each[2].known_since is not None, each[2].known_since or before))
+        return {(host, copy): found for host, copy, found in said}
+
 
 def load_evidence(
     copies: Sequence[Copy],
@@ -188,7 +206,12 @@ def _kept(judge: Judge, name: str, digest: str, signer: str, payload: bytes) -> 
 
 def encode(evidence: Evidence) -> bytes:
     """Canonical JSON of evidence of a kind that is known here."""
-    assert evidence.drill is not None
+    said: dict[str, object] = {
+        "copies": {copy: verification_value(each) for copy, each in evidence.verifications.items()}
+    }
+    if evidence.kind == DRILL:
+        assert evidence.drill is not None
+        said = drill_value(evidence.drill)
     return encoding.encode(
         {
             "format": 1,
@@ -197,7 +220,7 @@ def encode(evidence: Evidence) -> bytes:
             "repository": evidence.repository,
             "host": evidence.host,
             "created": time_text(evidence.created),
-            "drill": drill_value(evidence.drill),
+            evidence.kind: said,
         }
     )
 
@@ -222,9 +245,16 @@ def decode(payload: bytes) -> Evidence:
             check_label(value["host"]),
             time_of(value["created"]),
             drill_of(value["drill"]) if kind == DRILL else None,
+            _verifications(value["verification"]["copies"]) if kind == VERIFICATION else {},
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Damaged(f"malformed evidence: {error}") from error
+
+
+def _verifications(value: Mapping[str, Any]) -> dict[str, Verification]:
+    if not all(ID.fullmatch(copy) for copy in value):
+        raise ValueError("expected copy ids")
+    return {copy: verification_in(each) for copy, each in value.items()}
 
 
 def drill_of(value: Mapping[str, Any]) -> Drill:

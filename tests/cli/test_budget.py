@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from opskit import wiring
 from opskit.cli import main
 from tests.cli.labs import HostLab, lab, parsed
 from tests.cli.test_verify import flip
@@ -17,6 +20,13 @@ from tests.cli.test_verify import flip
 __all__ = ["lab"]
 
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds pass whenever somebody looks at the clock: runs of a test do not fall into one second."""
+    real, looked = wiring.now, itertools.count()
+    monkeypatch.setattr(wiring, "now", lambda: real() + timedelta(seconds=2 * next(looked)))
 
 
 def fill(lab: HostLab, packs: int = 6) -> None:
@@ -174,3 +184,43 @@ def test_a_lost_ledger_is_told(lab: HostLab, capsys: Capture) -> None:
 def test_what_makes_no_sense_is_refused(lab: HostLab, arguments: list[str]) -> None:
     """Exit 2, and nothing was read."""
     assert main(["--config", str(lab.config), "verify", *arguments]) == 2
+
+
+def test_evidence_tells_other_hosts(lab: HostLab, capsys: Capture) -> None:
+    """With --evidence a small signed object lies at every copy, and a status without memory of its own knows by it."""
+    fill(lab)
+    assert lab.run("verify", "--budget", "30%", "--evidence", "--quiet") == 0
+    assert lab.run("verify", "--evidence", "--quiet") == 0
+    kept = [path for copy in "ab" for path in lab.objects(copy, "evidence")]
+    assert len(kept) == 4 and all(path.stat().st_size < 2000 for path in kept)
+    before = copies(lab, capsys)
+    shutil.rmtree(lab.root / "state" / "verified")
+    shutil.rmtree(lab.root / "state" / "readback")
+    after = copies(lab, capsys)
+    assert after["newest_verified"] == before["newest_verified"] is not None
+    for copy in ("a", "b"):
+        assert after["destinations"][copy]["last_verified"] == before["destinations"][copy]["last_verified"]
+        assert after["destinations"][copy]["coverage"] == before["destinations"][copy]["coverage"]
+
+
+def test_evidence_of_damage_is_not_hidden_by_a_small_run(lab: HostLab, capsys: Capture) -> None:
+    """What another host found damaged stays told until all was read again, though a later small run saw nothing."""
+    fill(lab)
+    pack = lab.objects("a", "packs")[-1]
+    whole = pack.read_bytes()
+    flip(pack)
+    assert lab.run("verify", "--evidence", "--quiet") == 3
+    for kind in ("verified", "readback"):
+        shutil.rmtree(lab.root / "state" / kind)
+    # (the evidence is this host's own, but it has no memory of it any more)
+    assert copies(lab, capsys)["destinations"]["a"]["state"] == "damaged"
+    pack.write_bytes(whole)
+    assert lab.run("verify", "--quiet") == 0
+    assert copies(lab, capsys)["destinations"]["a"]["state"] == "current"
+
+
+def test_a_run_without_evidence_changes_no_copy(lab: HostLab) -> None:
+    """Only --evidence puts anything to a copy."""
+    before = sorted(path for path in (lab.root / "a").rglob("*"))
+    assert lab.run("verify", "--budget", "50%", "--quiet") == 0
+    assert sorted(path for path in (lab.root / "a").rglob("*")) == before

@@ -13,8 +13,8 @@ from opskit.errors import NotMounted, RepositoryNotFound
 from opskit.operations.status.places import Original
 from opskit.operations.status.rules import Counts, Policy, SourceStatus, count, judge, length
 from opskit.operations.status.states import CopyState, Destination, Point
-from opskit.operations.verified import Verification
 from opskit.repository.evidence import Drill, Drilled
+from opskit.repository.verification import Verification
 
 NOW = datetime(2026, 11, 21, 7, tzinfo=UTC)
 NEWEST = Point(7, NOW - timedelta(hours=5), "7" * 64)

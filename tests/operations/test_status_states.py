@@ -15,11 +15,12 @@ from opskit.operations import verified
 from opskit.operations.status.look import look
 from opskit.operations.status.places import Original, device_of, original_command, original_files, place_of
 from opskit.operations.status.states import CopyState, Destination, Seen, gaps_of, states_of
-from opskit.operations.verified import Verification, Verified
+from opskit.operations.verified import Verified
 from opskit.repository import manifest as manifests
 from opskit.repository import marks, names
 from opskit.repository.manifest import Snapshot
 from opskit.repository.marks import Mark
+from opskit.repository.verification import Verification
 from opskit.stores.base import Buffer, ObjectInfo
 from tests.repositories import HOST, REPOSITORY, SOURCE, Keys, Lab, memory_copy, memory_store
 

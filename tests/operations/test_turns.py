@@ -18,17 +18,11 @@ from hypothesis import strategies as st
 
 from opskit.errors import OpskitError, UsageError
 from opskit.operations.verifying.budget import Budget, budget_of
-from opskit.operations.verifying.coverage import (
-    MAX_AGES,
-    Coverage,
-    coverage_in,
-    coverage_of,
-    coverage_value,
-    enough,
-)
+from opskit.operations.verifying.coverage import coverage_of, enough
 from opskit.operations.verifying.ledger import RUNS_KEPT, Entry, Ledger, Run
 from opskit.operations.verifying.turn import Shares, Turn
 from opskit.repository import names
+from opskit.repository.verification import MAX_AGES, Coverage, coverage_in, coverage_value
 
 REPOSITORY, COPY = "0" * 32, "c" * 32
 START, DAY, MONTH = 1_700_000_000, 86400, 30 * 86400

@@ -60,6 +60,9 @@ def look(host: Host, stores: Mapping[str, Store], sources: Collection[str], main
             seen.verified.remember_places(copies)
         except OpskitError as error:
             notes.append(str(error))
+        for (said_by, copy_id), told in ledger.verifications(host.now() + CLOCKS_APART).items():
+            if said_by != host.label or seen.verified.get(copy_id) is None:  # our own words we remember better
+                seen.verified.learn(copy_id, told)
     return seen
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from opskit.errors import OpskitError, RepositoryNotFound
-from opskit.operations.verified import Verification, Verified
+from opskit.operations.verified import Verified
 from opskit.repository import names
 from opskit.repository.believing import Rejected
 from opskit.repository.chains import Gap, chains_of, gaps_in, is_fork
@@ -23,6 +23,7 @@ from opskit.repository.evidence import Drilled
 from opskit.repository.heads import Head, Heads
 from opskit.repository.history import History
 from opskit.repository.manifest import Snapshot
+from opskit.repository.verification import Verification
 
 State = Literal["current", "behind", "absent", "empty", "rolled back", "forked", "damaged"]
 

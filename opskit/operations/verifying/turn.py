@@ -17,9 +17,10 @@ from dataclasses import replace
 
 from opskit.errors import OpskitError
 from opskit.operations.verifying.budget import Budget
-from opskit.operations.verifying.coverage import Coverage, coverage_of
+from opskit.operations.verifying.coverage import coverage_of
 from opskit.operations.verifying.ledger import Entry, Ledger, Run
 from opskit.repository import names
+from opskit.repository.verification import Coverage
 
 AT_ONCE = 8
 """Packs that are noted together: so many a killed run may have to read again."""
