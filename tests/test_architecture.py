@@ -84,6 +84,11 @@ ROOMS = (
         ("errors", "encoding", "log", "gpg", "repository", "stores.base", "sources.base"),
         "operations see bases, never a concrete adapter; wiring hands them objects",
     ),
+    Room(
+        "paper",
+        ("errors", "gpg", "repository.recovery"),
+        "a key file on paper and back knows the file and gpg, and no repository",
+    ),
     Room("wiring", EVERYTHING, "the composition root builds, and the command line sits on top of it", never=("cli",)),
     Room(
         "databases",
@@ -108,22 +113,27 @@ OWNERS = {
     "gnupg": ("gpg",),
     "orjson": ("encoding",),
     "pathspec": ("sources.files", "operations.selecting"),
+    "pillow": ("paper.codes",),
     "psutil": ("cli",),
     "pydantic": ("config",),
     "pyfastcdc": ("repository.chunker",),
     "rich": ("cli",),
+    "segno": ("paper.codes",),
     "structlog": ("log",),
     "typer": ("cli",),
     "yaml": ("config",),
     "zstandard": ("repository.pack",),
+    "zxingcpp": ("paper.codes",),
 }
 COMPANIONS = {
+    "PIL": "pillow",
     "pydantic_core": "pydantic",
     "botocore": "boto3",
     "types_boto3_s3": "boto3",
     "urllib3": "boto3",
 }  # installed by a dependency and part of its interface
-DISTRIBUTIONS = {"python-gnupg": "gnupg", "pyyaml": "yaml"}  # where the import has another name
+# Where the import has another name.
+DISTRIBUTIONS = {"python-gnupg": "gnupg", "pyyaml": "yaml", "zxing-cpp": "zxingcpp"}
 
 # Standard modules that would break a room's promise.
 FORBIDDEN_STDLIB = {
@@ -336,7 +346,9 @@ def test_opskit_keeps_its_architecture() -> None:
 def test_every_dependency_has_an_owner_and_every_owner_a_dependency() -> None:
     """pyproject.toml and OWNERS name the same packages, so neither a stray nor a forgotten dependency stays."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[<>=!~\[; ]", line)[0].lower() for line in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(line for name in extras.keys() - {"test", "lint"} for line in extras[name])]
+    declared = {re.split(r"[<>=!~\[; ]", line)[0].lower() for line in wanted}
     assert {DISTRIBUTIONS.get(name, name) for name in declared} == set(OWNERS)
 
 

@@ -11,12 +11,14 @@ import typer
 
 from opskit.cli.context import Context
 from opskit.cli.options import noun
+from opskit.cli.paper import paper
 
 if TYPE_CHECKING:
     from opskit.config.model import Config
     from opskit.gpg import KeyInfo
 
 app = noun("Show the keys of the backups.")
+app.command("paper")(paper)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from opskit.config.model import Config, LocalDestination, PathsSource
 from opskit.errors import UsageError
+from opskit.gpg.folders import is_in_memory
 
 ROOT = Path("/")
 _MEDIA = ("mnt", "media", "run/media")
@@ -84,6 +85,11 @@ def is_unmounted(path: Path, root: Path = ROOT) -> bool:
     return any(
         path.is_relative_to(root / media) and _are_on_one_device(path, (root / media).parent) for media in _MEDIA
     )
+
+
+def is_on_own_disk(path: Path, root: Path = ROOT) -> bool:
+    """Whether a file lies on the file system of `root`, and that is not in memory."""
+    return _are_on_one_device(path, root) and not is_in_memory(path)
 
 
 def _are_on_one_device(one: Path, other: Path) -> bool:

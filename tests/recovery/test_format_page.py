@@ -12,6 +12,7 @@ from opskit import encoding
 from opskit.gpg import bulk
 from opskit.gpg.verify import LARGEST_PAYLOAD
 from opskit.operations import contents
+from opskit.paper.sheet import Part
 from opskit.repository import chunker, evidence, index, manifest, marks, names, pack, tree
 from opskit.repository.recovery import keyfile
 
@@ -65,6 +66,12 @@ def check_options(data: bytes) -> None:
     assert tuple(data.decode().split()) == bulk.CIPHER_OPTIONS
 
 
+def check_paper_code(data: bytes) -> None:
+    head, *lines = data.decode().splitlines()
+    part = Part(1, 2, head.split()[2], 1, tuple(lines))
+    assert part.text().encode() == data + b"\n"
+
+
 CHECKS: dict[str, Callable[[bytes], None]] = {
     "opskit.json": check_json,
     "copy.json": check_json,
@@ -77,6 +84,7 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
     "mark": again(marks.decode, marks.encode),  # type: ignore[arg-type]
     "evidence": again(evidence.decode, evidence.encode),  # type: ignore[arg-type]
     "key file": check_key_file,
+    "paper code": check_paper_code,
 }
 
 
