@@ -23,6 +23,7 @@ from opskit.operations.session import Host, cache_file, open_copies
 from opskit.repository import names
 from opskit.repository.believing import Rejected
 from opskit.repository.cache import Cache, open_or_replace
+from opskit.repository.consent import Agreed, nobody_agrees
 from opskit.repository.copy import Copy
 from opskit.repository.evidence import Ledger, load_evidence
 from opskit.repository.heads import Heads
@@ -62,6 +63,7 @@ class Access:
     judges_signatures: bool = True
     maintainers: Sequence[str] = ()
     is_host: bool = False
+    agreed: Agreed = nobody_agrees
 
     @property
     def lost_heads(self) -> bool:
@@ -106,7 +108,7 @@ class Access:
     def _marks(self, cache: Cache | None, torn: Sequence[Rejected]) -> Marks:
         return load_marks(
             self.copies, self.verify,
-            maintainers=self.maintainers, repository=self.repository, cache=cache, torn=torn,
+            maintainers=self.maintainers, repository=self.repository, agreed=self.agreed, cache=cache, torn=torn,
         )  # fmt: skip
 
 
@@ -135,7 +137,7 @@ def by_config(
     try:
         yield Access(
             copies, absent, host.repository, identity.signers, identity.trusted, cache, heads,
-            notes=notes, maintainers=identity.maintainers, is_host=True,
+            notes=notes, maintainers=identity.maintainers, is_host=True, agreed=identity.agreed,
         )  # fmt: skip
     finally:
         if cache is not None:
@@ -192,7 +194,22 @@ def by_key_file(location: str, key: Path) -> Iterator[Access]:
         yield Access(
             copies, {}, copies[0].repository, signers, trusted,
             recover_sha256=known.recover_sha256, maintainers=known.maintainers,
+            agreed=_AgreedByKeyFile(known.secret, Path(folder) / "recipient.gpg"),
         )  # fmt: skip
+
+
+class _AgreedByKeyFile:
+    """Whether the recipient whose key file this is agreed to something; gpg takes the key in where that is asked."""
+
+    def __init__(self, secret: bytes, public: Path) -> None:
+        self._secret, self._public = secret, public
+
+    def __call__(self, data: bytes) -> bytes:
+        if not self._public.exists():
+            with gpg.ephemeral_keyring(self._secret) as keyring:
+                mine = [key.fingerprint for key in keyring.keys() if key.has_secret]
+                gpg.write_public_keyring(keyring.export_public(mine), self._public)
+        return gpg.verify(data, self._public).payload
 
 
 @contextmanager
@@ -203,7 +220,10 @@ def by_location(location: str) -> Iterator[Access]:
     """
     copies = _open_location(location)
     signers, trusted = [gpg.NOBODY], Path(os.devnull)
-    yield Access(copies, {}, copies[0].repository, signers, trusted, judges_signatures=False, maintainers=signers)
+    yield Access(
+        copies, {}, copies[0].repository, signers, trusted, judges_signatures=False, maintainers=signers,
+        agreed=lambda data: gpg.unjudged(data).payload,
+    )  # fmt: skip
 
 
 def _open_location(location: str) -> list[Copy]:

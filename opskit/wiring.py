@@ -245,6 +245,7 @@ def identity_of(config: Config) -> Identity:
         (*config.keys.signers, *config.keys.maintainers),
         trusted_file(config.state_dir),
         config.keys.maintainers,
+        config.keys.retired,
     )
 
 
@@ -252,7 +253,7 @@ def public_keys_of(config: Config, identity: Identity) -> str:
     """The public keys of all that the config names, armored: each snapshot carries them for a host that was lost."""
     keys = config.keys
     known = {key.fingerprint for key in identity.keyring.keys()}
-    everyone = [each for each in (*keys.recipients, *keys.signers, *keys.maintainers) if each in known]
+    everyone = [each for each in (*keys.recipients, *keys.retired, *keys.signers, *keys.maintainers) if each in known]
     return identity.keyring.export_public(list(dict.fromkeys(everyone))).decode()
 
 

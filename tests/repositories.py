@@ -54,10 +54,13 @@ class Keys:
     recipients: Sequence[Keyring]
     recipient_keys: Sequence[str]
     trusted: Path
+    retired: Sequence[str] = ()
 
     def identity(self) -> Identity:
         roles = [self.host_key]
-        return Identity(self.host, self.host_key, list(self.recipient_keys), roles, self.trusted, roles)
+        return Identity(
+            self.host, self.host_key, list(self.recipient_keys), roles, self.trusted, roles, list(self.retired)
+        )
 
     def decrypt(self, data: bytes) -> bytes:
         """As the first recipient does."""

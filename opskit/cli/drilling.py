@@ -200,11 +200,13 @@ class Drilling:
 
     def _means(self, choice: Choice, opened: Access, decrypt: Decrypt) -> Means:
         config, name = self._config, choice.pair.destination
+        succession = opened.marks().succession
 
         def open_alone() -> Copy:
             copies, absent = open_copies(wiring.read_only(wiring.stores_of(config, [name])), opened.repository)
             if not copies:
                 raise absent[name]
+            copies[0].succession = succession
             return copies[0]
 
         return Means(

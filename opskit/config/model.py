@@ -311,6 +311,9 @@ class Keys(Entry):
     recipients: Annotated[tuple[Fingerprint, ...], Rule.NOT_EMPTY] = key(
         "who can restore; keep the private halves elsewhere"
     )
+    retired: tuple[Fingerprint, ...] = key(
+        "who could restore once; `opskit keys` puts them here, and what they agreed to counts on", default=()
+    )
     signers: tuple[Fingerprint, ...] = key("whose snapshots are believed; default: host", default=())
     maintainers: tuple[Fingerprint, ...] = key("who may forget and prune; default: host", default=())
     host: Fingerprint | None = key("this host's own key, which signs what it makes", default=None)

@@ -10,6 +10,7 @@ from opskit.gpg.ephemeral import ephemeral_keyring, remove_stale_keyrings
 from opskit.gpg.keyring import Decrypted, Keyring
 from opskit.gpg.listing import KeyInfo, usable_recipients
 from opskit.gpg.program import Buffer, MemoryFile, Scratch, Versions, begin_check, check_programs
+from opskit.gpg.recipients import owners, recipients_of
 from opskit.gpg.verify import NOBODY, Signed, UnknownSigner, unjudged, verify, write_public_keyring
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "encrypt_symmetric",
     "ephemeral_keyring",
     "open_signed",
+    "owners",
+    "recipients_of",
     "remove_stale_keyrings",
     "unjudged",
     "usable_recipients",

@@ -28,7 +28,7 @@ from opskit.gpg.bulk import CIPHER_OPTIONS, require_decrypted, require_run_key
 from opskit.gpg.listing import KeyInfo, normalised, parse_listing
 from opskit.gpg.packets import PLAIN, SIGNED, literal_payload, unpack, without_passphrases
 from opskit.gpg.program import Buffer, Finished, child_environment, find_program, run
-from opskit.gpg.verify import LARGEST_PAYLOAD, SIGNED_LIMIT, verify
+from opskit.gpg.verify import LARGEST_PAYLOAD, SIGNED_LIMIT, Signed, verify
 
 if TYPE_CHECKING:
     import gnupg
@@ -214,10 +214,15 @@ class Keyring:
         options = [*CIPHER_OPTIONS, "--armor", *_to(recipients), "--encrypt"]
         return self._gpg(options, data=data, extra=_READ_ONLY).read()
 
-    def sign(self, data: Buffer, signer: str) -> bytes:
-        """`data` signed by `signer` inside one compressed binary message. Raises NoKey."""
+    def sign(self, data: Buffer, signer: str, *, passphrase: bytes | None = None) -> bytes:
+        """`data` signed by `signer` inside one compressed binary message. Raises NoKey.
+
+        Without `passphrase` the agent asks for one where the key needs it.
+        """
         _require_signable(data)
-        return self._gpg([*CIPHER_OPTIONS, "-z", "6", *_by(signer), "--sign"], data=data, extra=_READ_ONLY).read()
+        loopback = [] if passphrase is None else ["--pinentry-mode", "loopback"]
+        options = [*CIPHER_OPTIONS, *loopback, "-z", "6", *_by(signer), "--sign"]
+        return self._gpg(options, data=data, extra=_READ_ONLY, secret=passphrase).read()
 
     def sign_and_encrypt(self, data: Buffer, *, signer: str, recipient: str, run_key: bytes) -> bytes:
         """`data` signed, then encrypted so that the recipient's private key or the run key alone opens it."""
@@ -244,6 +249,10 @@ class Keyring:
             raise Damaged(f"expected one text or one signed text, got packets {tags[:8]}")
         signed = verify(plain, self._public_file())
         return Decrypted(signed.payload, signed.fingerprint)
+
+    def verify(self, data: bytes) -> Signed:
+        """The payload of an object made by `sign`, if a key of this home signed it; raises as `gpg.verify` does."""
+        return verify(data, self._public_file())
 
     def _gpg(
         self,

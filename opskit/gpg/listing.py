@@ -19,6 +19,7 @@ class KeyInfo(NamedTuple):
 
     `fingerprint` is the primary one, 40 upper hex. `created` and `expires` are epoch seconds; `expires` is the moment
     from which nothing can be encrypted to it (or, without an encryption key, signed by it), None for never.
+    `key_ids` are those of all its parts, 16 upper hex each: messages name by them who can open them.
     """
 
     fingerprint: str
@@ -30,6 +31,7 @@ class KeyInfo(NamedTuple):
     can_encrypt: bool
     can_sign: bool
     algorithm: str
+    key_ids: tuple[str, ...] = ()
 
 
 class _Part(NamedTuple):
@@ -74,6 +76,7 @@ def _key(block: list[list[str]], keygrips: Collection[str]) -> KeyInfo:
         can_encrypt=bool(encrypting) and not dead,
         can_sign=any(part.usable_for("s") for part in parts) and not dead,
         algorithm=primary.fields[16] or _ALGORITHMS.get(primary.fields[3], "unknown") + primary.fields[2],
+        key_ids=tuple(part.fields[4] for part in parts),
     )
 
 

@@ -209,7 +209,7 @@ class _Run:
         session, host, limits = self._session, self._host, self._options.alarms
         counts = alarms.Counts(reading.files, reading.total_bytes, *new)
         there = session.present()
-        runs = runs_needed(session.cache, session.live, reading.packs, there)
+        runs = runs_needed(session.cache, session.live, reading.packs, there, session.marks.succession)
         sequence, previous = self._follow(job.name, snapshots)
         manifest = Manifest(
             repository=host.repository, host=host.label, source=job.name,
@@ -265,7 +265,7 @@ class _Run:
     def _require_uncondemned(self, snapshot: Snapshot) -> None:
         session = self._session
         every = session.marks.condemned_by().keys()
-        condemned = every and every & set(objects_of(snapshot.manifest, session.get))
+        condemned = every and every & set(objects_of(snapshot.manifest, session.get, names.key))
         if condemned:
             raise StoreError(
                 f"{len(condemned):,} objects that the new snapshot needs were condemned by a prune during this run",

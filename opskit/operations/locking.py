@@ -6,7 +6,7 @@ could not be extended does not undo a commit; it is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from opskit.repository import names
@@ -21,9 +21,16 @@ def extend_lock(copy: Copy, snapshot: Snapshot, get: Callable[[str], bytes], now
 
     Raises StoreError.
     """
+    if lockable(copy.store) is None:
+        return None
+    needed = dict.fromkeys([*names.FIXED, *objects_of(snapshot.manifest, get, copy.key_object), snapshot.name])
+    return extend_lock_of(copy, needed, now)
+
+
+def extend_lock_of(copy: Copy, wanted: Iterable[str], now: datetime) -> datetime | None:
+    """Lock objects of a copy, as far as they are there; None where nothing is locked. Raises StoreError."""
     store = lockable(copy.store)
     if store is None or store.lock_days is None:
         return None
-    needed = dict.fromkeys([*names.FIXED, *objects_of(snapshot.manifest, get), snapshot.name])
-    present = [name for name in needed if name in copy.objects]
+    present = [name for name in wanted if name in copy.objects]
     return store.extend_lock(present, now + timedelta(days=store.lock_days))

@@ -69,10 +69,12 @@ def learn(
     seen: set[str] = set()
     learnt = 0
     get = _getter(copies)
+    listed = (each for copy in copies for each in copy.objects.items())
+    key_objects = {name: size for name, size in listed if name.startswith("keys/")}
     for snapshot in reversed(snapshots):
         wanted = [run for run in snapshot.manifest.runs if set(run.indexes) - seen]
         if wanted:
-            keys = unlock(snapshot.manifest, get, decrypt, {})
+            keys = unlock(snapshot.manifest, get, decrypt, key_objects)
             for run in wanted:
                 for digest in sorted(set(run.indexes) - seen):
                     seen.add(digest)

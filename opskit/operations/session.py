@@ -201,8 +201,8 @@ def _load_marks(session: Session) -> None:
     host = session.host
     session.marks = load_marks(
         session.copies, host.identity.verify,
-        maintainers=host.identity.maintainers, repository=host.repository, cache=session.cache,
-        torn=session.rejected,
+        maintainers=host.identity.maintainers, repository=host.repository,
+        agreed=host.identity.agreed, cache=session.cache, torn=session.rejected,
     )  # fmt: skip
     session.rejected.extend(each for each in session.marks.rejected if each not in session.rejected)
 
@@ -227,13 +227,13 @@ def _load_indexes(session: Session) -> None:
 
 
 def _find_live(session: Session) -> None:
-    there = session.present()
+    there, succession = session.present(), session.marks.succession
     runs, described = session.cache.runs(), session.cache.indexes()
     for row in session.cache.packs():
         run = runs.get(row.run)
-        if run is None or names.pack(row.name) not in there or names.key(run.key) not in there:
+        if run is None or names.pack(row.name) not in there or succession.name(run.key, there) not in there:
             continue
-        if not any(is_usable(name, runs.get(writer), there) for name, writer in described.get(row.no, ())):
+        if not any(is_usable(name, runs.get(writer), there, succession) for name, writer in described.get(row.no, ())):
             if session.cache.unindexed_ids(row.no) is None:
                 continue  # nothing tells what is in it: its chunks are stored again
             session.unindexed.append(row.no)

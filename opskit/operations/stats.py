@@ -131,7 +131,8 @@ def _needed(copies: Sequence[Copy], snapshots: Sequence[Snapshot]) -> tuple[set[
     needed: set[str] = set()
     for snapshot in snapshots:
         needed.add(snapshot.name)
-        needed.update(objects_of(snapshot.manifest, get))
+        needed.update(objects_of(snapshot.manifest, get, copies[0].key_object if copies else names.key))
+        needed.update(copy.key_object(run.key) for copy in copies[1:] for run in snapshot.manifest.runs)
     return needed, len(unread)
 
 

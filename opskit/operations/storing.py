@@ -76,7 +76,7 @@ class Storing:
         For runs that store something; a restore opens each index object that a manifest names.
         """
         session = self._session
-        needed = indexes_needed(session.cache, packs, session.present())
+        needed = indexes_needed(session.cache, packs, session.present(), session.marks.succession)
         small = [each for each in needed if self._size(names.index(each[0])) < SMALL_INDEX]
         if len(small) <= MANY_SMALL_INDEXES:
             return

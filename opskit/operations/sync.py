@@ -1,6 +1,7 @@
 """Sync: give a copy what it lacks, from copies that have it. Whole objects; no key.
 
-Order of writes: marks first, so that nothing which was forgotten comes back; then snapshot by snapshot, in the order
+Order of writes: key objects that superseded others, so that no mark comes before what it tells of; marks, so that
+nothing which was forgotten comes back, nor a key object that was superseded; then snapshot by snapshot, in the order
 of their sequence, each one's objects before its manifest; evidence last. An interruption leaves a shorter history,
 never a broken one, and what was copied is not copied again.
 
@@ -23,6 +24,7 @@ from functools import lru_cache
 from opskit.errors import OpskitError, StoreError
 from opskit.log import logger
 from opskit.operations.session import LISTING_IS_GOOD_FOR
+from opskit.repository import names
 from opskit.repository.copy import Copy, get_from
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
@@ -58,7 +60,7 @@ class Synced:
 
 def lacking(copy: Copy, snapshot: Snapshot, get: Callable[[str], bytes]) -> list[str]:
     """The objects a snapshot needs that a copy does not have, in the order of writing; raises StoreError, Damaged."""
-    return [name for name in objects_of(snapshot.manifest, get) if name not in copy.objects]
+    return [name for name in objects_of(snapshot.manifest, get, copy.key_object) if name not in copy.objects]
 
 
 def missing_at(
@@ -105,6 +107,7 @@ def sync(
     """
     transfer = _Transfer(target, others, workers, progress, look_again)
     try:
+        transfer.copy_keys()
         transfer.copy_loose(before)
         for snapshot in snapshots:
             if not _is_whole(target, snapshot, quick):
@@ -141,7 +144,7 @@ class LookingAgain:
 
 def _is_whole(target: Copy, snapshot: Snapshot, quick: bool) -> bool:
     listed = snapshot.name in target.objects and all(
-        name in target.objects for name in snapshot.manifest.object_names()
+        name in target.objects for name in snapshot.manifest.object_names(target.key_object)
     )
     return listed and (quick or not any(run.lists for run in snapshot.manifest.runs))
 
@@ -168,9 +171,14 @@ class _Transfer:
         """Begin nothing more; wait for what is under way, but not for long after an interruption."""
         end(self._threads, self._under_way, error)
 
-    def copy_loose(self, names: Iterable[str]) -> None:
+    def copy_keys(self) -> None:
+        """Copy the key objects that superseded others, as far as they are at hand."""
+        ends = [names.key(digest) for digest in self._target.succession.all_ends()]
+        self.copy_loose(name for name in ends if any(name in copy.objects for copy in self._sources))
+
+    def copy_loose(self, wanted: Iterable[str]) -> None:
         """Copy objects that no snapshot needs; one that cannot be had now comes another time."""
-        for name in names:
+        for name in wanted:
             if name in self._target.objects:
                 continue
             try:
@@ -216,16 +224,16 @@ class _Transfer:
 
     def _require_uncondemned(self, snapshot: Snapshot, condemned: AbstractSet[str]) -> None:
         """Raise StoreError where a prune may be about to delete what the snapshot needs."""
-        needed = condemned & set(objects_of(snapshot.manifest, self._read_list))
+        needed = condemned & set(objects_of(snapshot.manifest, self._read_list, self._target.key_object))
         if needed:
             raise StoreError(
                 f"{len(needed):,} objects that it needs are condemned",
                 hint="opskit prune pardons what a snapshot needs; then: opskit sync",
             )
 
-    def _copy_all(self, names: Sequence[str]) -> None:
+    def _copy_all(self, wanted: Sequence[str]) -> None:
         """Copy the objects, durably; raises what kept the first of them from it, when none is under way any more."""
-        futures = self._under_way = [self._threads.submit(self._copy, name) for name in names]
+        futures = self._under_way = [self._threads.submit(self._copy, name) for name in wanted]
         try:
             for future in futures:
                 size = future.result()

@@ -206,16 +206,18 @@ def _compare(
     unproved: dict[str, set[str]] = {copy.destination: set() for copy in copies}
     for snapshot in history.snapshots:
         # A pack list that one copy lacks is read from another, so the packs behind it count too.
-        needed = dict.fromkeys([*objects_of(snapshot.manifest, get), snapshot.name])
-        referenced.update(needed)
+        needed = list(dict.fromkeys([*objects_of(snapshot.manifest, get, names.key), snapshot.name]))
+        hints = {names.key(run.key): run.key for run in snapshot.manifest.runs}
         kit_objects = [name for name in snapshot.manifest.kit if name in names.FIXED]
         for copy in copies:
             report = reports[copy.destination]
+            needed_here = [copy.key_object(hints[name]) if name in hints else name for name in needed]
+            referenced.update(needed_here)
             if snapshot.name not in copy.objects:
                 if snapshot.id not in forgotten:
                     report.behind.append(snapshot.name)
                 continue
-            for name in (*needed, *kit_objects):
+            for name in (*dict.fromkeys(needed_here), *kit_objects):
                 if name not in copy.objects or name in damaged[copy.destination]:
                     report.needed_by.setdefault(name, []).append(snapshot)
             if not report.unread.isdisjoint(needed):

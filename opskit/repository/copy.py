@@ -31,6 +31,7 @@ from opskit.errors import (
     StoreError,
 )
 from opskit.repository import names
+from opskit.repository.succession import Succession
 from opskit.repository.threads import end
 from opskit.stores.base import LARGEST_OBJECT, Buffer, Store, Streaming, at_once
 
@@ -56,7 +57,13 @@ class Copy:
     objects: dict[str, int] = field(default_factory=dict)
     failed: OpskitError | None = None
     put_bytes: int = 0
+    succession: Succession = field(default_factory=Succession, repr=False, compare=False)
+    """Which key objects stand in for others, as the marks of all copies say; who loads marks tells it."""
     _counting: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def key_object(self, hinted: str) -> str:
+        """The name of the key object that counts here for a run: the hinted one (a digest), or what superseded it."""
+        return self.succession.name(hinted, self.objects)
 
     def put(self, name: str, data: Buffer) -> None:
         """Store an object. One that is there already is as good, since names are content hashes; if its bytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opskit import encoding, gpg
-from opskit.errors import ConfigError, Damaged
+from opskit.errors import ConfigError, Damaged, Forged
 from opskit.gpg import Keyring, Signed
 from opskit.repository import names
 from opskit.repository.durable import write_durably
@@ -18,7 +18,7 @@ class Identity:
     """The host's GnuPG home and the roles from the config; fingerprints are 40 upper-case hex digits.
 
     `signers` may sign snapshots (maintainers among them), `maintainers` alone may sign marks. `trusted` is a key ring
-    file with the public keys of both, for gpgv.
+    file with the public keys of both, for gpgv. `retired` were recipients once: what they agreed to counts on.
     """
 
     keyring: Keyring
@@ -27,10 +27,21 @@ class Identity:
     signers: Sequence[str]
     trusted: Path
     maintainers: Sequence[str] = ()
+    retired: Sequence[str] = ()
 
     def verify(self, data: bytes) -> Signed:
         """Check a signed object against the trusted keys; raises Forged."""
         return gpg.verify(data, self.trusted)
+
+    def agreed(self, data: bytes) -> bytes:
+        """The payload of a message that a recipient signed, or one that was a recipient; raises Forged, Damaged."""
+        signed = self.keyring.verify(data)
+        if signed.fingerprint not in (*self.recipients, *self.retired):
+            raise Forged(
+                f"signed by {signed.fingerprint}, which is not among the recipients",
+                hint="if it is, or was, a recipient, add it to keys.recipients or keys.retired in the config",
+            )
+        return signed.payload
 
 
 def read_repository(state: Path) -> bytes | None:

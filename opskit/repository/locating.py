@@ -8,26 +8,37 @@ from opskit.repository import manifest as manifests
 from opskit.repository import names
 from opskit.repository.cache import Cache, PackRow, RunRow
 from opskit.repository.manifest import MAX_INLINE_PACKS, Manifest, Run
+from opskit.repository.succession import Succession
 
 
-def runs_needed(cache: Cache, live: Mapping[int, PackRow], packs: Iterable[int], there: set[str]) -> list[Run]:
+def runs_needed(
+    cache: Cache, live: Mapping[int, PackRow], packs: Iterable[int], there: set[str], succession: Succession
+) -> list[Run]:
     """The runs of a manifest that needs these packs, oldest first, with index objects that describe them.
 
-    Index objects are named only where they are among the objects `there`, with the key object that opens them.
+    Index objects are named only where they are among the objects `there`, with the key object that opens them. What
+    superseded a key object is named in its place.
     """
     rows, packs_by_run, indexes_by_run = cache.runs(), dict[int, list[str]](), dict[int, set[str]]()
     numbers = set(packs)
     for number in numbers:
         packs_by_run.setdefault(live[number].run, []).append(live[number].name)
-    for name, writer in indexes_needed(cache, numbers, there):
+    for name, writer in indexes_needed(cache, numbers, there, succession):
         indexes_by_run.setdefault(writer, set()).add(name)
     return [
-        Run(rows[no].id, rows[no].key, sorted(indexes_by_run.get(no, ())), sorted(packs_by_run.get(no, ())))
+        Run(
+            rows[no].id,
+            succession.digest(rows[no].key, there),
+            sorted(indexes_by_run.get(no, ())),
+            sorted(packs_by_run.get(no, ())),
+        )
         for no in sorted(packs_by_run.keys() | indexes_by_run.keys())
     ]
 
 
-def indexes_needed(cache: Cache, packs: Collection[int], there: Collection[str]) -> dict[tuple[str, int], set[int]]:
+def indexes_needed(
+    cache: Cache, packs: Collection[int], there: Collection[str], succession: Succession
+) -> dict[tuple[str, int], set[int]]:
     """Index objects, each with the run that wrote it, that describe these packs, and which of them each does.
 
     Those that describe most come first, and what they describe needs no other: so a merged one stands for its parts.
@@ -39,15 +50,15 @@ def indexes_needed(cache: Cache, packs: Collection[int], there: Collection[str])
                 describing.setdefault(each, set()).add(number)
     chosen, left = dict[tuple[str, int], set[int]](), set(packs)
     for (name, writer), described in sorted(describing.items(), key=lambda each: (-len(each[1]), each[0])):
-        if not left.isdisjoint(described) and is_usable(name, rows.get(writer), there):
+        if not left.isdisjoint(described) and is_usable(name, rows.get(writer), there, succession):
             chosen[name, writer] = described
             left -= described
     return chosen
 
 
-def is_usable(index: str, writer: RunRow | None, there: Collection[str]) -> bool:
-    """Whether a manifest may name an index object: it is there, and the key object of the run that wrote it is."""
-    return writer is not None and names.index(index) in there and names.key(writer.key) in there
+def is_usable(index: str, writer: RunRow | None, there: Collection[str], succession: Succession) -> bool:
+    """Whether a manifest may name an index object: it is there, and a key object of the run that wrote it is."""
+    return writer is not None and names.index(index) in there and succession.name(writer.key, there) in there
 
 
 def move_to_lists(
@@ -81,10 +92,13 @@ def packs_of(run: Run, get: Callable[[str], bytes]) -> Iterator[str]:
         yield from manifests.decode_list(get(names.packlist(digest)))
 
 
-def objects_of(manifest: Manifest, get: Callable[[str], bytes]) -> Iterator[str]:
-    """The names of every object a snapshot needs besides its manifest, in the order of writing."""
+def objects_of(manifest: Manifest, get: Callable[[str], bytes], key_object: Callable[[str], str]) -> Iterator[str]:
+    """The names of every object a snapshot needs besides its manifest, in the order of writing.
+
+    `key_object` gives the name of the key object that counts for a hinted one: of a copy, its `key_object`.
+    """
     for run in manifest.runs:
-        yield names.key(run.key)
+        yield key_object(run.key)
     for run in manifest.runs:
         yield from (names.pack(digest) for digest in packs_of(run, get))
     for run in manifest.runs:

@@ -15,7 +15,7 @@ content hash and no file name. Signing and verifying are gpg's business, roles t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -72,10 +72,13 @@ class Manifest:
     stored_bytes: int = 0
     alarms: Sequence[str] = ()
 
-    def object_names(self) -> Iterator[str]:
-        """Every object this snapshot names directly (the packs inside pack lists come on top)."""
+    def object_names(self, key_object: Callable[[str], str] = names.key) -> Iterator[str]:
+        """Every object this snapshot names directly (the packs inside pack lists come on top).
+
+        `key_object` gives the name of the key object that counts for a hinted one, at some copy.
+        """
         for run in self.runs:
-            yield names.key(run.key)
+            yield key_object(run.key)
             yield from (names.index(index) for index in run.indexes)
             yield from (names.packlist(each) for each in run.lists)
             yield from (names.pack(pack) for pack in run.packs)

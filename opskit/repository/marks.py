@@ -8,12 +8,15 @@ Invariants:
 
 Kinds: `hold` keeps snapshots from retention (until a time, or for good); `forget` drops snapshots; `condemn` names
 objects that no snapshot needs and that may be deleted once the mark is old enough; `release` takes marks back, wholly
-or for the snapshots and objects it names. A kind that a newer opskit made is believed and copied, and means nothing
-here.
+or for the snapshots and objects it names; `supersede` says that the run keys of some key objects lie in others now. The
+last counts only with a recipient's consent (module `consent`), and nothing takes it back: the old objects may be gone.
+A kind that a newer opskit made is believed and copied, and means nothing here.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,10 +27,12 @@ from opskit.errors import Damaged, Forged, StoreError
 from opskit.repository import names
 from opskit.repository.believing import Judge, Rejected, Verify, listed
 from opskit.repository.cache import Cache
+from opskit.repository.consent import Agreed, Supersedes, as_value, nobody_agrees, require_consent, words
 from opskit.repository.copy import Copy
 from opskit.repository.manifest import check_digest, check_label, time_of, time_text
+from opskit.repository.succession import Succession
 
-HOLD, RELEASE, FORGET, CONDEMN = "hold", "release", "forget", "condemn"
+HOLD, RELEASE, FORGET, CONDEMN, SUPERSEDE = "hold", "release", "forget", "condemn", "supersede"
 MAX_OBJECTS = 50_000
 """Names of objects in one mark: 5 MB."""
 
@@ -50,6 +55,9 @@ class Mark:
     objects: Sequence[str] = ()
     places: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
     """Of a `forget`: host, source and number of each snapshot by its id; so what else is gone from a chain shows."""
+    supersedes: Supersedes = field(default_factory=dict)
+    consents: Sequence[bytes] = ()
+    """Of a `supersede`: what recipients signed, as they signed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +72,11 @@ class Marked:
 
 @dataclass(slots=True)
 class Marks:
-    """All marks that copies show; `rejected` as in History."""
+    """All marks that copies show; `rejected` as in History; `succession` is what the supersede marks say."""
 
     marks: list[Marked] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    succession: Succession = field(default_factory=Succession)
 
     def forgotten(self) -> frozenset[str]:
         """The ids of snapshots that were forgotten."""
@@ -111,6 +120,10 @@ class Marks:
         }
         return {snapshot: marks for snapshot, marks in counting.items() if marks}
 
+    def superseding(self) -> list[Marked]:
+        """The marks by which key objects are superseded, oldest first. Unlike others they cannot be taken back."""
+        return list(self._of(SUPERSEDE))
+
     def _said_by(self, kind: str, named: Callable[[Mark], Sequence[str]]) -> dict[str, list[Marked]]:
         """What marks of a kind name and no release took back, with those marks."""
         releases: dict[str, list[Mark]] = {}
@@ -141,25 +154,46 @@ def load_marks(
     *,
     maintainers: Iterable[str],
     repository: str,
+    agreed: Agreed = nobody_agrees,
     cache: Cache | None = None,
     torn: Iterable[Rejected] = (),
 ) -> Marks:
-    """Read and verify the marks of all copies; `torn` is what was taken out of their listings as not whole."""
+    """Read and verify the marks of all copies; `torn` is what was taken out of their listings as not whole.
+
+    `agreed` judges consents. Each copy is told which key objects stand in for others: its `succession`.
+    """
     marks = Marks(rejected=[each for each in torn if each[1].startswith("marks/")])
     judge = Judge(verify, frozenset(maintainers), repository, "maintainers", cache)
     for name, holders in listed(copies, lambda each: each.startswith("marks/")).items():
-        marked = judge.believed(name, holders, partial(_marked, judge), marks.rejected)
+        marked = judge.believed(name, holders, partial(_marked, judge, agreed), marks.rejected)
         if marked is not None:
             marks.marks.append(marked)
     marks.marks.sort(key=lambda each: (each.mark.created, each.name))
+    _follow(marks, copies)
     return marks
 
 
-def _marked(judge: Judge, name: str, digest: str, signer: str, payload: bytes) -> Marked:
+def _follow(marks: Marks, copies: Sequence[Copy]) -> None:
+    """Put the supersede marks together and tell the copies. One that would lead back to itself is not believed."""
+    marks.succession = Succession(lambda name: any(name in copy.objects for copy in copies))
+    for marked in marks.superseding():
+        if not marks.succession.add(marked.mark.supersedes):
+            marks.marks.remove(marked)
+            reason = Forged("key objects that supersede one another in a circle: none of them would be needed")
+            marks.rejected += [
+                (copy.destination, marked.name, reason) for copy in copies if marked.name in copy.objects
+            ]
+    for copy in copies:
+        copy.succession = marks.succession
+
+
+def _marked(judge: Judge, agreed: Agreed, name: str, digest: str, signer: str, payload: bytes) -> Marked:
     mark = decode(payload)
     judge.require_repository("a mark", mark.repository)
     if name != names.mark(mark.created, mark.kind, digest):
         raise Forged(f"a mark of kind {mark.kind} of {mark.created:%Y-%m-%d %H:%M:%S} stored under another name")
+    if mark.kind == SUPERSEDE:
+        require_consent(mark.consents, words(mark.repository, mark.created, mark.supersedes), agreed)
     return Marked(name, digest, signer, mark)
 
 
@@ -179,6 +213,8 @@ def encode(mark: Mark) -> bytes:
             "lifts": sorted(mark.lifts),
             **({"objects": sorted(mark.objects)} if mark.objects else {}),
             **({"places": {key: list(each) for key, each in mark.places.items()}} if mark.places else {}),
+            **({"supersedes": as_value(mark.supersedes)} if mark.supersedes else {}),
+            **({"consents": [base64.b64encode(each).decode() for each in mark.consents]} if mark.consents else {}),
         }
     )
 
@@ -201,9 +237,20 @@ def decode(payload: bytes) -> Mark:
             lifts=[check_digest(each) for each in value["lifts"]],
             objects=[_check_object(each) for each in value.get("objects", ())],
             places={check_digest(key): _place(*each) for key, each in value.get("places", {}).items()},
+            supersedes=_supersedes(value.get("supersedes", {})),
+            consents=[base64.b64decode(each, validate=True) for each in value.get("consents", ())],
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, binascii.Error) as error:
         raise Damaged(f"malformed mark: {error}") from error
+
+
+def _supersedes(value: Mapping[str, Sequence[str]]) -> Supersedes:
+    """New key object → old ones, of which each is named once: it has all its run keys in one place."""
+    found = {check_digest(new): [check_digest(old) for old in olds] for new, olds in value.items()}
+    named = [old for olds in found.values() for old in olds]
+    if len(set(named)) != len(named):
+        raise ValueError("expected each superseded object once, got one twice")
+    return found
 
 
 def _place(host: object, source: object, number: object) -> tuple[str, str, int]:

@@ -38,7 +38,8 @@ class SnapshotReader:
         self._copies = copies
         self.damage: dict[str, OpskitError] = {}
         self._lock = threading.Lock()
-        self._keys = unlock(manifest, self._get, decrypt, self._key_objects())
+        heirs = dict.fromkeys(copy.key_object(run.key) for copy in copies for run in manifest.runs)
+        self._keys = unlock(manifest, self._get, decrypt, self._key_objects(), heirs)
         self.pack_runs = {digest: run.id for run in manifest.runs for digest in packs_of(run, self._get)}
         self._tars: OrderedDict[str, tuple[memoryview, dict[bytes, memoryview]]] = OrderedDict()
         self._tar_bytes = 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from opskit import encoding
@@ -29,17 +29,24 @@ AT_ONCE = 4
 
 
 def unlock(
-    manifest: Manifest, get: Callable[[str], bytes], decrypt: Decrypt, candidates: Mapping[str, int]
+    manifest: Manifest,
+    get: Callable[[str], bytes],
+    decrypt: Decrypt,
+    candidates: Mapping[str, int],
+    heirs: Iterable[str] = (),
 ) -> dict[str, bytes]:
     """The run keys a snapshot needs, by run: from the key objects the manifest hints at, else from any other.
 
-    `candidates` are the key objects at hand with their sizes in bytes. Raises NoKey when no private key at hand opens
+    `candidates` are the key objects at hand with their sizes in bytes, `heirs` those that a believed mark puts in the
+    place of what is hinted at. Raises NoKey when no private key at hand opens
     them.
     """
     opening = _Opening({run.id for run in manifest.runs}, get, decrypt)
     hinted = dict.fromkeys(names.key(run.key) for run in manifest.runs)
     opening.open_all(list(hinted))
-    opening.open_all(sorted(candidates.keys() - hinted.keys(), key=lambda name: (-candidates[name], name)))
+    vouched = hinted | dict.fromkeys(heirs)
+    opening.open_all([name for name in vouched if name not in hinted])
+    opening.open_all(sorted(candidates.keys() - vouched.keys(), key=lambda name: (-candidates[name], name)))
     return opening.found()
 
 

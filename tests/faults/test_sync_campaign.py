@@ -99,7 +99,7 @@ def make_trio(keys: Keys, folder: Path, stores: dict[str, Store], size: int = 20
     publish(keys.identity(), copies, Mark(HOLD, lab.repository, "lab", created, snapshots=[snapshots[0].id]))
     lab.truth = contents(stores["a"])
     for each in snapshots:
-        lab.needs[each.name] = {each.name, *locating.objects_of(each.manifest, lab.truth.__getitem__)}
+        lab.needs[each.name] = {each.name, *locating.objects_of(each.manifest, lab.truth.__getitem__, names.key)}
     assert all(contents(store) == lab.truth for store in stores.values())
     return lab
 

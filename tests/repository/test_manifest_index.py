@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import Damaged
-from opskit.repository import index, manifest
+from opskit.repository import index, manifest, names
 from opskit.repository.heads import Head, Heads
 from opskit.repository.index import Index, IndexedPack
 from opskit.repository.locating import move_to_lists, objects_of, packs_of
@@ -86,7 +86,7 @@ def test_large_manifests_move_to_lists() -> None:
     (moved,) = move_to_lists([large], stored.__setitem__)
     assert not moved.packs and {f"packlists/{each}" for each in moved.lists} == set(stored)
     assert list(packs_of(moved, stored.__getitem__)) == packs
-    needed = list(objects_of(replace(MANIFEST, runs=[moved]), stored.__getitem__))
+    needed = list(objects_of(replace(MANIFEST, runs=[moved]), stored.__getitem__, names.key))
     assert len(needed) == 1 + len(packs) + 1 + len(stored)
     assert needed[0].startswith("keys/") and needed[-1].startswith("packlists/")
 

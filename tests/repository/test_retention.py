@@ -17,6 +17,7 @@ from opskit.repository.chains import chains_of, gaps_in
 from opskit.repository.locating import move_to_lists, packs_of, runs_needed
 from opskit.repository.manifest import Manifest, Run, Snapshot, decode_list, pack_lists
 from opskit.repository.retention import CLOCK_TOLERANCE, Judged, Rules, judge
+from opskit.repository.succession import Succession
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -200,9 +201,9 @@ def test_an_index_that_nothing_opens_is_not_named(tmp_path: Path) -> None:
     cache.add_pack(row, [])
     cache.add_index("d" * 64, described, [1])
     there = {f"index/{'d' * 64}.gpg", f"keys/{'a' * 64}.asc"}
-    assert [each.id for each in runs_needed(cache, {1: row}, [1], there)] == ["1" * 32]
+    assert [each.id for each in runs_needed(cache, {1: row}, [1], there, Succession())] == ["1" * 32]
     there.add(f"keys/{'b' * 64}.asc")
-    assert [each.indexes for each in runs_needed(cache, {1: row}, [1], there)] == [[], ["d" * 64]]
+    assert [each.indexes for each in runs_needed(cache, {1: row}, [1], there, Succession())] == [[], ["d" * 64]]
     cache.close()
 
 

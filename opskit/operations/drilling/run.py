@@ -159,9 +159,10 @@ class _Run:
             return SnapshotReader(snapshot.manifest, [copy], self._means.decrypt, self._means.trusted)
         except NoKey:
             for run in snapshot.manifest.runs:  # no key opens what is damaged or gone: then it is not the key's fault
-                if names.key(run.key) not in copy.objects:
-                    raise ObjectNotFound(f"{copy.destination} has no {names.key(run.key)}") from None
-                copy.get(names.key(run.key))
+                name = copy.key_object(run.key)
+                if name not in copy.objects:
+                    raise ObjectNotFound(f"{copy.destination} has no {name}") from None
+                copy.get(name)
             raise
 
     def _recover(self, stock: Stock, copy: Copy, snapshot: Snapshot, reader: SnapshotReader) -> None:
@@ -235,11 +236,11 @@ class _Run:
         manifest = self._order.choice.snapshot.manifest
         for key, error in (self._reader.damage if self._reader else {}).items():
             self._bad.setdefault(key.rpartition(": ")[2], str(error))
-        for name in dict.fromkeys(names.key(run.key) for run in manifest.runs):
+        for name in dict.fromkeys(copy.key_object(run.key) for run in manifest.runs):
             if name in copy.objects and self._reader is None:
                 self._bad |= _unreadable(copy, name)
         try:
-            for name in objects_of(manifest, copy.get):
+            for name in objects_of(manifest, copy.get, copy.key_object):
                 if name not in copy.objects:
                     self._bad.setdefault(name, "it is missing")
                 elif self._order.stock is not None:
@@ -295,7 +296,8 @@ def _state(snapshot: Snapshot, bad: Mapping[str, str], copy: Copy) -> str:
     if snapshot.name not in copy.objects:
         return "does not have this snapshot"
     try:
-        missing = [name for name in objects_of(snapshot.manifest, copy.get) if name not in copy.objects]
+        needed = objects_of(snapshot.manifest, copy.get, copy.key_object)
+        missing = [name for name in needed if name not in copy.objects]
     except OpskitError:
         return "damaged too"
     if missing:

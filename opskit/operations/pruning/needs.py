@@ -12,6 +12,7 @@ from itertools import islice
 
 from opskit.errors import Damaged, Forged, StoreError
 from opskit.operations.forget import is_whole
+from opskit.repository import names
 from opskit.repository.believing import Rejected
 from opskit.repository.chains import chains_of
 from opskit.repository.copy import Copy, get_from
@@ -19,6 +20,7 @@ from opskit.repository.history import History
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
 from opskit.repository.marks import Marks
+from opskit.repository.succession import Succession
 
 _LISTS_REMEMBERED = 512
 """Pack lists are shared by many snapshots; each takes about 33 kB."""
@@ -74,10 +76,13 @@ def last_at(copy: Copy, copies: Sequence[Copy], snapshots: Iterable[Snapshot], f
     return found
 
 
-def needed_by(copies: Sequence[Copy], snapshots: Iterable[Snapshot], *, lenient: bool = False) -> set[str]:
+def needed_by(
+    copies: Sequence[Copy], snapshots: Iterable[Snapshot], succession: Succession, *, lenient: bool = False
+) -> set[str]:
     """The names of everything that these snapshots need, their manifests included; raises StoreError, Damaged.
 
-    With `lenient` a pack list that no copy at hand has whole is taken for an empty one.
+    Of a key object that was superseded all that came after it too: which of them a copy can do without is another
+    question. With `lenient` a pack list that no copy at hand has whole is taken for an empty one.
     """
     lists: dict[str, bytes] = {}
 
@@ -94,5 +99,6 @@ def needed_by(copies: Sequence[Copy], snapshots: Iterable[Snapshot], *, lenient:
     needed: set[str] = set()
     for snapshot in snapshots:
         needed.add(snapshot.name)
-        needed.update(objects_of(snapshot.manifest, get))
+        needed.update(objects_of(snapshot.manifest, get, names.key))
+        needed.update(names.key(heir) for run in snapshot.manifest.runs for heir in succession.heirs(run.key))
     return needed

@@ -13,6 +13,8 @@ Invariants, at each copy for itself:
 - Only objects named by their content are touched; marks, evidence, the kit and strangers' files never are.
 - Wrong bytes in quarantine go when they have been there for `ASIDE`, and only where the copy has all that any snapshot
   needs: as long as something is lost there, they may be what is left of it.
+- A key object that was superseded goes where the mark and what stands in for it are; nothing else makes a key object
+  go while a needed run's key is under no name that manifests and marks tell.
 - Manifests go first, newest first, then what they needed: a crash leaves objects that nobody refers to.
 """
 
@@ -30,6 +32,7 @@ from opskit.stores.base import ObjectInfo
 ASIDE = timedelta(days=90)
 """How long wrong bytes are kept in quarantine."""
 
+_KEYS = "keys/"
 _DATA = ("index/", "packlists/", "packs/", "keys/")
 """Kinds of objects that only snapshots need, in the order of deletion."""
 
@@ -41,7 +44,8 @@ class Where:
     """One copy's part: what goes now, in order, with sizes; what waits for its mark to come of age, and until when.
 
     `last` are forgotten snapshots that stay until the copy has another good one of their source; `marks` are the names
-    of the marks by which something goes; `aside` is what lies in quarantine, with sizes, what goes of it included.
+    of the marks by which something goes, `heirs` of the key objects in whose favour others go: both must be whole.
+    `aside` is what lies in quarantine, with sizes, what goes of it included.
     """
 
     delete: dict[str, int] = field(default_factory=dict)
@@ -50,6 +54,7 @@ class Where:
     last: list[Snapshot] = field(default_factory=list)
     marks: set[str] = field(default_factory=set)
     aside: dict[str, int] = field(default_factory=dict)
+    heirs: set[str] = field(default_factory=set)
 
     @property
     def delete_bytes(self) -> int:
@@ -90,22 +95,34 @@ class Facts:
     forgotten: Sequence[tuple[Snapshot, Collection[str]]]
     marks: Marks
     last: Mapping[str, Collection[str]] = field(default_factory=dict)
+    hints: Collection[str] = ()
+    """The key objects (digests) that the snapshots at hand which are not forgotten hint at."""
 
 
 def plan(facts: Facts, *, now: datetime, grace: timedelta) -> Plan:
     """Judge every object of every copy."""
     condemned = facts.marks.condemned_by()
+    is_clear = _are_keys_clear(facts, {name for listing in facts.listings.values() for name in listing})
     made = Plan(pardon={name: marks for name, marks in sorted(condemned.items()) if name in facts.needed})
-    old, young = _unneeded(facts, condemned, now, grace)
+    old, young = _unneeded(facts, condemned, now, grace, is_clear)
     made.condemn, made.condemn_bytes = sorted(old), sum(old.values())
     made.young, made.young_bytes = len(young), sum(young.values())
     for destination in facts.listings:
-        made.where[destination] = _at(facts, destination, condemned, now, grace)
+        made.where[destination] = _at(facts, destination, condemned, now, grace, is_clear)
     return made
 
 
+def _are_keys_clear(facts: Facts, listed: Collection[str]) -> bool:
+    """Whether each run that is needed has a key object among those listed, by a name that manifests or marks tell.
+
+    Where one has not, some other key object may hold its key, and the mark that says so be lost: then all of them stay.
+    """
+    after = facts.marks.succession
+    return all(any(names.key(each) in listed for each in (hint, *after.heirs(hint))) for hint in facts.hints)
+
+
 def _unneeded(
-    facts: Facts, condemned: Collection[str], now: datetime, grace: timedelta
+    facts: Facts, condemned: Collection[str], now: datetime, grace: timedelta, is_clear: bool
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Objects that no snapshot needs, with the bytes they take in all: those old wherever they are, and the others."""
     found: dict[str, int] = {}
@@ -113,6 +130,8 @@ def _unneeded(
     for listing in facts.listings.values():
         for name, info in listing.items():
             if not _is_data(name) or name in facts.needed or name in condemned:
+                continue
+            if name.startswith(_KEYS) and not is_clear:
                 continue
             if now.timestamp() - info.modified < grace.total_seconds():
                 young.add(name)
@@ -124,7 +143,12 @@ def _unneeded(
 
 
 def _at(
-    facts: Facts, destination: str, condemned: Mapping[str, Sequence[Marked]], now: datetime, grace: timedelta
+    facts: Facts,
+    destination: str,
+    condemned: Mapping[str, Sequence[Marked]],
+    now: datetime,
+    grace: timedelta,
+    is_clear: bool,
 ) -> Where:
     found, listing, last = Where(), facts.listings[destination], facts.last.get(destination, ())
     by = facts.marks.forgotten_by()
@@ -138,19 +162,37 @@ def _at(
             staying.update(needs)
     due = (name for name in condemned if name in listing and name not in facts.needed)
     for name in _in_order(due):
-        if name in staying:
+        if name in staying or (name.startswith(_KEYS) and not is_clear):
             found.waiting[name] = listing[name].size
         else:
             _settle(found, listing, name, condemned[name], now, grace)
-    _clear_quarantine(found, listing, facts.needed, now)
+    _note_superseded(found, listing, facts.marks)
+    _clear_quarantine(found, facts, listing, now)
     return found
 
 
-def _clear_quarantine(found: Where, listing: Listing, needed: Collection[str], now: datetime) -> None:
+def _clear_quarantine(found: Where, facts: Facts, listing: Listing, now: datetime) -> None:
     found.aside = {name: info.size for name, info in listing.items() if names.is_quarantined(name)}
     old = [name for name in found.aside if now.timestamp() - listing[name].modified >= ASIDE.total_seconds()]
-    if old and all(name in listing for name in needed):
+    data = (name for name in facts.needed if not name.startswith(_KEYS))
+    if old and all(name in listing for name in data) and _are_keys_clear(facts, listing):
         found.delete.update((name, found.aside[name]) for name in sorted(old))
+
+
+def _note_superseded(found: Where, listing: Listing, marks: Marks) -> None:
+    """Key objects that go because another one stands in for them here: marks and heir are there, so without a grace."""
+    succession, condemned = marks.succession, marks.condemned_by()
+    superseding = [each.name for each in marks.superseding()]
+    if not all(name in listing for name in superseding):  # a step of a succession would be left out
+        return
+    for name in list(listing):
+        digest = names.digest_in(name) or "" if name.startswith(_KEYS) else ""
+        ends = map(names.key, succession.ends(digest))
+        heir = next((each for each in ends if each in listing and each not in condemned), None)
+        if heir is not None:
+            found.delete[name] = listing[name].size
+            found.marks.update(superseding)
+            found.heirs.add(heir)
 
 
 def _settle(

@@ -151,12 +151,14 @@ class _Pruning:
         kept = [each for each in look.history.snapshots if each.id not in forgotten]
         away = [each for each in look.remembered if each.id not in forgotten]
         going = [each for each in look.history.snapshots if each.id in forgotten]
+        after = look.marks.succession
         facts = Facts(
             {copy.destination: _listed(copy) for copy in look.copies},
-            needed_by(look.copies, kept) | needed_by(look.copies, away, lenient=True),
-            [(each, needed_by(look.copies, [each], lenient=True)) for each in going],
+            needed_by(look.copies, kept, after) | needed_by(look.copies, away, after, lenient=True),
+            [(each, needed_by(look.copies, [each], after, lenient=True)) for each in going],
             look.marks,
             {copy.destination: last_at(copy, look.copies, look.history.snapshots, forgotten) for copy in look.copies},
+            {run.key for each in kept for run in each.manifest.runs},
         )
         _require_past(facts.listings, self._at)
         self._result.plan = plan(facts, now=self._at, grace=self._limits.grace)
@@ -175,10 +177,12 @@ class _Pruning:
             self._publish(self._author.mark(CONDEMN, made.condemn[start : start + MAX_OBJECTS]))
 
     def _bring_marks(self, copy: Copy) -> None:
+        heirs = [names.key(digest) for digest in self._look.marks.succession.all_ends()]
+        here = [name for name in heirs if any(name in each.objects for each in self._look.copies)]
         try:
-            for marked in self._look.marks.marks:
-                if marked.name not in copy.objects:
-                    copy.put(marked.name, get_from(self._look.copies, marked.name))
+            for name in (*here, *(marked.name for marked in self._look.marks.marks)):  # no mark before what it tells of
+                if name not in copy.objects:
+                    copy.put(name, get_from(self._look.copies, name))
         except (Damaged, StoreError) as error:
             self._result.unmarked[copy.destination] = error
 
@@ -197,7 +201,7 @@ class _Pruning:
             try:
                 if apart is not None:
                     raise apart
-                for name in sorted(where.marks):
+                for name in sorted(where.marks | where.heirs):
                     copy.get(name)  # what is rotten here was perhaps never read by those who back up here
                 ended = self._delete_at(copy, where, found, is_good) and ended
             except OpskitError as error:

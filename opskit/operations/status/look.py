@@ -90,7 +90,7 @@ def _read(host: Host, copies: Sequence[Copy], maintainers: Sequence[str], cache:
     verify, signers = identity.verify, identity.signers
     return (
         load_history(copies, verify, signers=signers, repository=repository, cache=cache),
-        load_marks(copies, verify, maintainers=maintainers, repository=repository, cache=cache),
+        load_marks(copies, verify, maintainers=maintainers, repository=repository, agreed=identity.agreed, cache=cache),
         load_evidence(copies, verify, signers=signers, repository=repository, cache=cache),
     )
 

@@ -229,7 +229,9 @@ def _present(seen: Seen, copy: Copy, destination: Destination, chain: _Chain) ->
 
 
 def _objects_missing(snapshot: Snapshot, copy: Copy) -> list[str]:
-    return [name for name in (snapshot.name, *snapshot.manifest.object_names()) if name not in copy.objects]
+    return [
+        name for name in (snapshot.name, *snapshot.manifest.object_names(copy.key_object)) if name not in copy.objects
+    ]
 
 
 def _lost(seen: Seen, copy: Copy, chain: _Chain) -> Point | None:
