@@ -17,7 +17,7 @@ from pathlib import Path
 from opskit import gpg
 from opskit.config.model import Config
 from opskit.errors import CacheError, CopyUnidentified, Damaged, NoKey, OpskitError, RepositoryNotFound, together
-from opskit.gpg import Keyring, Signed
+from opskit.gpg import KeyInfo, Keyring, Signed
 from opskit.locations import is_bucket
 from opskit.operations.session import Host, cache_file, open_copies
 from opskit.repository import names
@@ -279,6 +279,47 @@ def private_key(key: Path | None, ask: Ask, passphrase: bytes | None = None) -> 
         with Keyring(None) as own:
             yield lambda data: own.decrypt(data, passphrase=passphrase).payload
         return
+    with _imported(key) as keyring:
+        yield _Opener(keyring, ask, passphrase)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Private keys at hand: of a key file, or in the user's own gpg (a card's among them).
+
+    `sign` makes a message signed by the key with that fingerprint; raises NoKey.
+    """
+
+    keys: Sequence[KeyInfo]
+    decrypt: Decrypt
+    sign: Callable[[bytes, str], bytes]
+
+
+@contextmanager
+def held_keys(key: Path | None, ask: Ask, passphrase: bytes | None = None) -> Iterator[Held]:
+    """The private keys at hand, to decrypt and to sign with, as `private_key` finds them; raises NoKey."""
+    if key is not None:
+        with _imported(key) as keyring:
+            opener = _Opener(keyring, ask, passphrase)
+            yield Held([each for each in keyring.keys() if each.has_secret], opener, opener.sign)
+        return
+    with Keyring(None) as own:
+        found = [each for each in own.keys() if each.has_secret] if _has_own_keys() else []
+        yield Held(
+            found,
+            lambda data: own.decrypt(data, passphrase=passphrase).payload,
+            lambda data, signer: own.sign(data, signer, passphrase=passphrase),
+        )
+
+
+def _has_own_keys() -> bool:
+    """Whether the user has a key ring: gpg, asked for keys, would make one."""
+    home = Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
+    return any((home / name).is_file() for name in ("pubring.kbx", "pubring.gpg"))
+
+
+@contextmanager
+def _imported(key: Path) -> Iterator[Keyring]:
     known = read_key_file(key)
     if not known.secret:
         raise NoKey(f"{key} holds no private key", hint="use the recovery-key file that opskit init wrote")
@@ -290,7 +331,7 @@ def private_key(key: Path | None, ask: Ask, passphrase: bytes | None = None) -> 
                 f"{key}: gpg finds no whole key in it: expected a private key as it was exported, got a broken one",
                 hint="take another copy of the recovery-key file: the one on paper, or from another safe place",
             ) from error
-        yield _Opener(keyring, ask, passphrase)
+        yield keyring
 
 
 class _Opener:
@@ -306,6 +347,16 @@ class _Opener:
                 return self._keyring.decrypt(data, passphrase=self._passphrase or b"").payload
             except NoKey as error:
                 # only gpg's words tell a key that is locked from one that does not fit
+                if "passphrase" not in str(error):
+                    raise
+            self._passphrase = self._another()
+
+    def sign(self, data: bytes, signer: str) -> bytes:
+        """`data` signed by a key of the file, whose passphrase is asked for as in decrypting."""
+        while True:
+            try:
+                return self._keyring.sign(data, signer, passphrase=self._passphrase or b"")
+            except OpskitError as error:
                 if "passphrase" not in str(error):
                     raise
             self._passphrase = self._another()

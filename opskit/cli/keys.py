@@ -1,23 +1,29 @@
-"""`opskit keys`: who can read the backups, and who is believed; nothing here changes a key."""
+"""`opskit keys`: who can read the backups and who is believed; adding, retiring and replacing those who can read."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from opskit.cli.context import Context
 from opskit.cli.options import noun
 from opskit.cli.paper import paper
+from opskit.cli.reading import PassphraseOption
+from opskit.cli.rekeying import DryRunOption, HolderOption
 
 if TYPE_CHECKING:
+    from opskit.access import Held
     from opskit.config.model import Config
     from opskit.gpg import KeyInfo
+    from opskit.setup.rekeying import Wish
 
-app = noun("Show the keys of the backups.")
+app = noun("Show the keys of the backups, and change who can read them.")
 app.command("paper")(paper)
 
 
@@ -42,6 +48,145 @@ def list_keys(typer_context: typer.Context) -> int | None:
     else:
         _write(context, shown)
     return 3 if any(key.problem for key in shown) else 0
+
+
+@app.command("add")
+def add(
+    typer_context: typer.Context,
+    recipient: Annotated[str, typer.Argument(metavar="KEYFILE_OR_FINGERPRINT", help="The public key to add.")],
+    key: HolderOption = None,
+    passphrase: PassphraseOption = None,
+    dry_run: DryRunOption = False,
+) -> int | None:
+    """Let somebody else restore too; what is backed up already as well, with a private key at hand."""
+    from opskit.cli import rekeying
+    from opskit.setup.rekeying import Wish
+
+    wish = Wish(add=os.path.expanduser(recipient))
+    context = Context.of(typer_context)
+    return rekeying.run(context, "keys.add", recipient, lambda *_: wish, key, passphrase, dry_run=dry_run)
+
+
+@app.command("remove")
+def remove(
+    typer_context: typer.Context,
+    recipient: Annotated[str, typer.Argument(metavar="FINGERPRINT", help="The recipient to retire.")],
+    key: HolderOption = None,
+    passphrase: PassphraseOption = None,
+    dry_run: DryRunOption = False,
+) -> int | None:
+    """Retire a recipient: with a private key at hand, he opens nothing any more at the copies that are reached."""
+    from opskit.cli import rekeying
+    from opskit.setup.rekeying import Wish
+
+    wish = Wish(retire=fingerprint_of("FINGERPRINT", recipient))
+    context = Context.of(typer_context)
+    return rekeying.run(context, "keys.remove", recipient, lambda *_: wish, key, passphrase, dry_run=dry_run)
+
+
+@app.command("rotate")
+def rotate(
+    typer_context: typer.Context,
+    replace: Annotated[
+        str | None,
+        typer.Option("--replace", metavar="FINGERPRINT", help="Who goes; else the one whose private key is given."),
+    ] = None,
+    recipient: Annotated[
+        str | None, typer.Option("--recipient", metavar="KEYFILE_OR_FINGERPRINT", help="Who comes in his place.")
+    ] = None,
+    new_recipient: Annotated[
+        str | None, typer.Option("--new-recipient", metavar="NAME", help="Make a new key for him, 'Name <mail>'.")
+    ] = None,
+    recovery_key: Annotated[
+        Path | None, typer.Option("--recovery-key", metavar="FILE", help="Where the new private half goes.")
+    ] = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Do not protect the new private key by a passphrase.")
+    ] = False,
+    new_passphrase: Annotated[
+        str | None,
+        typer.Option("--new-passphrase", metavar="REFERENCE", help="Where that passphrase is, instead of asking."),
+    ] = None,
+    key: HolderOption = None,
+    passphrase: PassphraseOption = None,
+    dry_run: DryRunOption = False,
+) -> int | None:
+    """Replace a recipient, or without a new one encrypt every run key to the present recipients; needs a private key."""
+    from opskit.cli import rekeying
+
+    context = Context.of(typer_context)
+    _require_one_way(replace, recipient, new_recipient, recovery_key, protects=not no_passphrase, given=new_passphrase)
+    secret = _new_passphrase(context, new_passphrase) if new_recipient and not (no_passphrase or dry_run) else None
+    comes = recipient and os.path.expanduser(recipient)
+
+    def wish(config: Config, held: Held | None) -> Wish:
+        return _rotation(config, held, replace, comes, new_recipient, recovery_key, secret)
+
+    return rekeying.run(context, "keys.rotate", replace or "", wish, key, passphrase, dry_run=dry_run)
+
+
+def fingerprint_of(option: str, text: str) -> str:
+    """A full fingerprint as it was typed, in capitals and without blanks; raises UsageError."""
+    from opskit.errors import UsageError
+
+    found = "".join(text.split()).upper()
+    if not re.fullmatch("[0-9A-F]{40}|[0-9A-F]{64}", found):
+        raise UsageError(
+            f"{option}: expected a full fingerprint of 40 hexadecimal digits, got {text!r}",
+            hint="opskit keys list shows them",
+        )
+    return found
+
+
+def _require_one_way(
+    replace: str | None, recipient: str | None, new: str | None, file: Path | None, *, protects: bool, given: str | None
+) -> None:
+    from opskit.errors import UsageError
+
+    if recipient is not None and new is not None:
+        raise UsageError("--recipient and --new-recipient exclude each other")
+    if replace is not None and recipient is None and new is None:
+        raise UsageError("--replace needs who comes: --recipient or --new-recipient (opskit keys remove only retires)")
+    if (file is not None) != (new is not None):
+        raise UsageError("--new-recipient and --recovery-key FILE go together")
+    if given is not None and (new is None or not protects):
+        raise UsageError("--new-passphrase is of the new key: expected --new-recipient, and no --no-passphrase")
+
+
+def _new_passphrase(context: Context, reference: str | None) -> bytes:
+    from opskit.cli.wizard import Answers
+
+    with Answers(context) as answers:
+        return answers.new_passphrase(reference)
+
+
+def _rotation(
+    config: Config,
+    held: Held | None,
+    replace: str | None,
+    recipient: str | None,
+    new: str | None,
+    file: Path | None,
+    passphrase: bytes | None,
+) -> Wish:
+    """Who goes and who comes; raises NoKey without a private key, UsageError where it is not clear who goes."""
+    from opskit.errors import NoKey, UsageError
+    from opskit.setup.rekeying import Wish
+
+    if held is None:
+        raise NoKey("no recipient's private key is at hand", hint="give the recovery-key file: --key FILE")
+    if recipient is None and new is None:
+        return Wish()
+    goes = fingerprint_of("--replace", replace) if replace else None
+    if goes is None:
+        mine = [each.fingerprint for each in held.keys]
+        present = [each for each in mine if each in config.keys.recipients] or mine
+        if len(present) != 1:
+            raise UsageError("several private keys are at hand: say with --replace FINGERPRINT who goes")
+        goes = present[0]
+    elif goes not in (*config.keys.recipients, *config.keys.retired):
+        raise UsageError(f"--replace: {goes} is no recipient", hint="opskit keys list shows the keys")
+    return Wish(recipient, goes, new, file, passphrase)
 
 
 def _keys(config: Config, users: Sequence[KeyInfo]) -> list[Shown]:

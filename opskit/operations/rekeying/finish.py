@@ -9,9 +9,10 @@ stays. Which step is left to do is seen from what is there: whoever was killed i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from opskit.errors import ObjectNotFound, OpskitError, StoreRefused
+from opskit.errors import Damaged, ObjectNotFound, OpskitError, StoreRefused
 from opskit.log import logger
 from opskit.repository import names
 from opskit.repository.copy import Copy, get_from
@@ -71,9 +72,12 @@ def _is_at_hand(name: str, copies: Sequence[Copy]) -> bool:
 
 
 def _bring(copy: Copy, copies: Sequence[Copy], name: str) -> None:
-    """Have an object at a copy, and read it back from there; raises Damaged, StoreError."""
-    if name not in copy.objects:
-        copy.put(name, get_from(copies, name))
+    """Have an object at a copy, read back from there; one that a crash tore is mended. Raises Damaged, StoreError."""
+    if name in copy.objects:
+        with suppress(Damaged, ObjectNotFound):
+            copy.get(name)
+            return
+    copy.put(name, get_from([each for each in copies if each is not copy], name))
     copy.get(name)
 
 

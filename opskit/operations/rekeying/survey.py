@@ -37,11 +37,11 @@ class KeyObject:
 class Survey:
     """What the copies at hand hold. `done` are superseded, and something that stands in for each is at hand, whole.
 
-    `unread` no copy at hand has whole, or they are no messages to public keys.
+    `unread` are needed, and no copy at hand has them whole, or they are no messages to public keys.
     """
 
     objects: dict[str, KeyObject] = field(default_factory=dict)
-    done: dict[str, KeyObject] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
     unread: dict[str, OpskitError] = field(default_factory=dict)
 
 
@@ -70,19 +70,22 @@ def survey(
     )
     found = Survey()
     for digest, read in zip(digests, _read(copies, digests, workers), strict=True):
-        if isinstance(read, OpskitError):
-            found.unread[digest] = read
-            continue
-        progress(len(read))
         try:
+            if isinstance(read, OpskitError):
+                raise read
             found.objects[digest] = KeyObject(digest, read, recipients_of(read), digest in vouched)
+            progress(len(read))
         except Damaged as error:
+            if digest in vouched:  # else nobody needs it: a killed run tore it, or somebody left it there
+                found.unread[digest] = error
+        except OpskitError as error:
             found.unread[digest] = error
-    for digest in list(found.objects):
+    for digest in [*found.objects, *found.unread]:
         if any(end in found.objects for end in marks.succession.ends(digest)):
-            found.done[digest] = found.objects[digest]
+            found.done.add(digest)
     for digest in found.done:
-        del found.objects[digest]
+        found.objects.pop(digest, None)
+        found.unread.pop(digest, None)
     return found
 
 

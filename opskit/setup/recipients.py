@@ -1,0 +1,106 @@
+"""Who can restore, as the config says it: adding, retiring and replacing recipients.
+
+Invariants: the config is written whole or not at all, and keeps its comments; nothing is written where a backup would
+be left without a recipient that can be encrypted to. A recipient that goes is *retired*, not forgotten: what it agreed
+to must be believed on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yaml.nodes import MappingNode, Node
+
+from opskit.config.model import Keys
+from opskit.config.syntax import compose, read
+from opskit.errors import ConfigError, UsageError
+from opskit.gpg import KeyInfo, usable_recipients
+from opskit.repository.durable import write_durably
+
+
+def with_added(keys: Keys, fingerprint: str) -> Keys:
+    """The keys with one recipient more."""
+    return _keys(keys, (*keys.recipients, fingerprint))
+
+
+def without(keys: Keys, fingerprint: str) -> Keys:
+    """The keys with a recipient retired; raises UsageError where it is none, or the last."""
+    if fingerprint not in (*keys.recipients, *keys.retired):
+        raise UsageError(
+            f"{fingerprint} is no recipient: expected one of {', '.join(keys.recipients)}",
+            hint="opskit keys list shows the keys",
+        )
+    left = tuple(each for each in keys.recipients if each != fingerprint)
+    if not left:
+        raise UsageError(
+            f"{fingerprint} is the last recipient: nobody could restore what is backed up from now on",
+            hint="opskit keys rotate replaces it by another one in one act",
+        )
+    return _keys(keys, left)
+
+
+def replaced(keys: Keys, old: str, new: str) -> Keys:
+    """The keys with one recipient in the place of another."""
+    return _keys(keys, [new if each == old else each for each in keys.recipients] + [new])
+
+
+def _keys(keys: Keys, recipients: Sequence[str]) -> Keys:
+    kept = tuple(dict.fromkeys(recipients))
+    gone = [each for each in (*keys.retired, *keys.recipients) if each not in kept]
+    return keys.but(recipients=kept, retired=tuple(dict.fromkeys(gone)))
+
+
+def require_usable(known: Sequence[KeyInfo], recipients: Sequence[str], now: float) -> None:
+    """Raise UsageError where some recipient cannot be encrypted to; `now` is epoch seconds."""
+    _, rejected = usable_recipients(known, recipients, now)
+    if rejected:
+        raise UsageError(
+            f"not every recipient can be encrypted to: {'; '.join(rejected)}",
+            hint="renew that key (gpg --quick-set-expire) and import it, or remove it as well",
+        )
+
+
+def write(path: Path, keys: Keys) -> None:
+    """Make a config say who the recipients are, and who was one; raises ConfigError where that cannot be edited."""
+    text = path.read_text("utf-8-sig")
+    wanted = {"recipients": [*keys.recipients], "retired": [*keys.retired]}
+    edited = _edited(text, wanted)
+    if edited is None:
+        raise ConfigError(
+            f"{path}: the layout of section keys cannot be edited safely: expected a plain mapping without aliases",
+            hint=f"write there by hand: {'; '.join(f'{name}: {json.dumps(each)}' for name, each in wanted.items())}",
+        )
+    if edited != text:
+        write_durably(path, edited.encode(), like_before=True)
+
+
+def _edited(text: str, wanted: Mapping[str, list[str]]) -> str | None:
+    before = read(text).value
+    root = compose(text)
+    if not isinstance(before, dict) or not isinstance(root, MappingNode):
+        return None
+    changed = {name: value for name, value in wanted.items() if value != (before["keys"].get(name) or [])}
+    section = next((value for name, value in root.value if name.value == "keys"), None)
+    if not isinstance(section, MappingNode):
+        return None
+    spots: list[tuple[Any, Node]] = [(name, value) for name, value in section.value if name.value in wanted]
+    for name, node in reversed(spots):
+        absent = {"retired": changed["retired"]} if "retired" in changed and _lacks(section, "retired") else {}
+        if name.value in changed:
+            block = not isinstance(node.value, str) and node.value and not getattr(node, "flow_style", True)
+            end = (node.value[-1] if block else node).end_mark.index
+            text = text[: node.start_mark.index] + json.dumps(changed[name.value]) + text[end:]
+        if name.value == "recipients" and absent:
+            start, column = name.start_mark.index, name.start_mark.column
+            between = ", " if section.flow_style else "\n" + " " * column
+            text = f"{text[:start]}retired: {json.dumps(absent['retired'])}{between}{text[start:]}"
+    after = read(text)
+    expected = {**before, "keys": {**before["keys"], **changed}}
+    return None if after.problems or after.value != expected else text
+
+
+def _lacks(section: MappingNode, name: str) -> bool:
+    return all(key.value != name for key, _ in section.value)

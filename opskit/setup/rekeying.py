@@ -1,0 +1,230 @@
+"""What `opskit keys add|remove|rotate` do: first the config, then the key objects of every copy.
+
+Order: the recovery-key file of a new recipient is on disk, its public half in this host's key ring, and the config
+written, before anything is encrypted to it. In that order because a backup that begins meanwhile must write for the
+new recipients: written afterwards, a crash in between would leave a config that brings the old ones back with the next
+rekey. Interrupted anywhere, everything opens with the old key or the new one, and `opskit keys rotate` finishes.
+
+Nothing is asked of a person here, and nothing is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from opskit import gpg, wiring
+from opskit.access import Access, Held
+from opskit.config.model import Config, Keys
+from opskit.errors import NoKey, UsageError
+from opskit.gpg import KeyInfo, owners
+from opskit.operations import initialise as operations
+from opskit.operations.rekeying.rekey import Author, Holder, Rekeyed, rekey
+from opskit.operations.rekeying.survey import Survey, survey
+from opskit.repository.history import History
+from opskit.repository.identity import Identity
+from opskit.repository.marks import Marks
+from opskit.setup import recipients
+from opskit.setup.places import require_new_file
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to change: a recipient to add (a key file or fingerprint), or one that is made new; one to retire."""
+
+    add: str | None = None
+    retire: str | None = None
+    new_recipient: str | None = None
+    recovery_key: Path | None = None
+    passphrase: bytes | None = None
+
+
+@dataclass(slots=True)
+class Changed:
+    """What came of it: who could restore before and can now, and what was done to key objects (None: no key)."""
+
+    before: Keys
+    after: Keys
+    rekeyed: Rekeyed | None = None
+    only_retired: dict[str, list[str]] = field(default_factory=dict)
+    """Key objects that no present recipient opens, and who does."""
+    outdated: int = 0
+    """Key objects that are not for exactly the recipients, where no key was at hand to change that."""
+    recovery_key: Path | None = None
+
+
+def at_hand(held: Held | None, keys: Keys) -> Held | None:
+    """The private keys that are, or were, recipients' of this config; None where there is none."""
+    mine = [each for each in held.keys if each.fingerprint in (*keys.recipients, *keys.retired)] if held else []
+    return replace(held, keys=mine) if held and mine else None
+
+
+def change(
+    path: Path, config: Config, opened: Access, history: History, marks: Marks, wish: Wish, held: Held | None,
+    *, dry_run: bool = False,
+) -> Changed:  # fmt: skip
+    """Carry a wish out, or tell what it would come to; `held` are private keys of recipients at hand, if any.
+
+    Raises UsageError for what cannot be meant, NoKey, ConfigError, StoreError.
+    """
+    require_maintainer(config)
+    workers = config.performance.workers
+    own = [row.key for row in opened.cache.runs().values()] if opened.cache else []
+    found = survey(opened.copies, history.snapshots, marks, more=own, workers=workers)
+    with wiring.identity_of(config).keyring as keyring, _new_one(wish) as made:
+        public, added = _added(wish, made)
+        after = _after(config.keys, wish, added)
+        known = [*keyring.keys(), *_infos(public)]
+        recipients.require_usable(known, after.recipients, wiring.now().timestamp())
+        _require_openable(found, known, after, held, wish)
+        result = Changed(config.keys, after, recovery_key=wish.recovery_key if made else None)
+        if not dry_run:
+            _take_in(config, opened, wish, made, public, keyring)
+            recipients.write(path, after)
+        changed = config.but(keys=after)
+        if held is None:
+            _tell_left(result, found, known, after)
+            return result
+        if dry_run and public:
+            return _dry(result, config, opened, found, marks, held, public, workers)
+        holder = _holder(held, made)
+        author = Author(wiring.identity_of(changed), opened.repository, config.host, wiring.now, wiring.boottime)
+        result.rekeyed = rekey(opened.copies, found, marks, holder, author, workers=workers, dry_run=dry_run)
+    return result
+
+
+def require_maintainer(config: Config) -> None:
+    """Raise NoKey where this host's mark would not be believed: before anything is changed."""
+    if config.keys.host not in config.keys.maintainers:
+        raise NoKey(
+            "this host's key is not a maintainer's, so its marks would not be believed",
+            hint="run this where the key of one of keys.maintainers is the host's key",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A recipient that was made just now, in memory."""
+
+    fingerprint: str
+    keyring: gpg.Keyring
+    passphrase: bytes | None
+
+    def decrypt(self, data: bytes) -> bytes:
+        return self.keyring.decrypt(data, passphrase=self.passphrase or b"").payload
+
+    def sign(self, data: bytes) -> bytes:
+        return self.keyring.sign(data, self.fingerprint, passphrase=self.passphrase or b"")
+
+
+@contextmanager
+def _new_one(wish: Wish) -> Iterator[_Made | None]:
+    if wish.new_recipient is None:
+        yield None
+        return
+    if wish.recovery_key is None:
+        raise UsageError("--new-recipient needs --recovery-key FILE: where shall the private half go?")
+    require_new_file(wish.recovery_key)
+    with gpg.ephemeral_keyring(None) as keyring:
+        fingerprint = keyring.generate(wish.new_recipient, passphrase=wish.passphrase)
+        yield _Made(fingerprint, keyring, wish.passphrase)
+
+
+def _added(wish: Wish, made: _Made | None) -> tuple[bytes, str]:
+    """The public key of who is added, and its fingerprint; nothing where nobody is."""
+    if made is not None:
+        return made.keyring.export_public([made.fingerprint]), made.fingerprint
+    if wish.add is None:
+        return b"", ""
+    (only,), _ = operations.read_recipients([wish.add], wiring.now().timestamp())
+    return only.public, only.fingerprint
+
+
+def _after(keys: Keys, wish: Wish, added: str) -> Keys:
+    if added and wish.retire and wish.retire in keys.recipients:
+        return recipients.replaced(keys, wish.retire, added)
+    if added:
+        return recipients.with_added(keys, added)
+    return recipients.without(keys, wish.retire) if wish.retire else keys
+
+
+def _infos(public: bytes) -> Sequence[KeyInfo]:
+    if not public:
+        return []
+    with gpg.ephemeral_keyring(public) as scratch:
+        return scratch.keys()
+
+
+def _require_openable(found: Survey, known: Sequence[KeyInfo], after: Keys, held: Held | None, wish: Wish) -> None:
+    """Raise NoKey where a recipient goes without whom some run would be opened by nobody who stays."""
+    if wish.retire is None:
+        return
+    mine = {key_id for each in (held.keys if held else ()) for key_id in each.key_ids}
+    stuck = [
+        digest
+        for digest, each in found.objects.items()
+        if wish.retire in owners(each.key_ids, known)
+        and not set(after.recipients).intersection(owners(each.key_ids, known))
+        and not mine.intersection(each.key_ids)
+    ]
+    if stuck:
+        raise NoKey(
+            f"{len(stuck):,} key objects are opened by {wish.retire} and by nobody who would be left",
+            hint="give a private key that opens them, to encrypt them anew: --key FILE",
+        )
+
+
+def _take_in(
+    config: Config, opened: Access, wish: Wish, made: _Made | None, public: bytes, keyring: gpg.Keyring
+) -> None:
+    """The recovery-key file, durably, then the public half in this host's key ring."""
+    if made is not None and wish.recovery_key is not None:
+        secret = made.keyring.export_secret(made.fingerprint, passphrase=made.passphrase)
+        file = operations.recovery_key(keyring, opened.repository, config.keys.host or "", secret)
+        keys = config.keys
+        everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
+        file = replace(file, signers=keys.signers, maintainers=keys.maintainers, public=keyring.export_public(everyone))
+        operations.write_recovery_key(wish.recovery_key, file)
+    if public:
+        keyring.import_keys(public)
+
+
+def _holder(held: Held, made: _Made | None) -> Holder:
+    signing = [each.fingerprint for each in held.keys if each.can_sign][:1]
+    consents: list[Callable[[bytes], bytes]] = [
+        lambda data, signer=each: held.sign(data, signer)  # type: ignore[misc]
+        for each in signing
+    ]
+    return Holder(
+        frozenset(key_id for each in held.keys for key_id in each.key_ids),
+        held.decrypt,
+        [*consents, *([made.sign] if made else [])],
+        [made.decrypt] if made else [],
+    )
+
+
+def _dry(
+    result: Changed, config: Config, opened: Access, found: Survey, marks: Marks, held: Held, public: bytes,
+    workers: int,
+) -> Changed:  # fmt: skip
+    """What a rekey to a recipient would come to whose key this host must not take in yet."""
+    with gpg.ephemeral_keyring(public) as scratch:
+        own = wiring.identity_of(config)
+        present = [each for each in result.after.recipients if each in {key.fingerprint for key in own.keyring.keys()}]
+        if present:
+            scratch.import_keys(own.keyring.export_public(present))
+        identity = Identity(scratch, own.host_key, result.after.recipients, own.signers, own.trusted, own.maintainers)
+        author = Author(identity, opened.repository, config.host, wiring.now, wiring.boottime)
+        result.rekeyed = rekey(opened.copies, found, marks, _holder(held, None), author, workers=workers, dry_run=True)
+    return result
+
+
+def _tell_left(result: Changed, found: Survey, known: Sequence[KeyInfo], after: Keys) -> None:
+    for digest, each in found.objects.items():
+        who = owners(each.key_ids, known)
+        if sorted(who) != sorted(set(after.recipients)):
+            result.outdated += 1
+        if not set(who).intersection(after.recipients):
+            result.only_retired[digest] = who
