@@ -111,7 +111,7 @@ def rotate(
     passphrase: PassphraseOption = None,
     dry_run: DryRunOption = False,
 ) -> int | None:
-    """Replace a recipient, or without a new one encrypt every run key to the present recipients; needs a private key."""
+    """Replace a recipient, or encrypt every run key to the present ones anew; needs a private key."""
     from opskit.cli import rekeying
 
     context = Context.of(typer_context)

@@ -149,10 +149,10 @@ def _warn(context: Context, changed: Changed) -> int:
         if each.failure is not None:
             context.warning(f"{printable(name)}: {printable(str(each.failure))}")
         if each.locked:
-            reason = printable(str(next(iter(each.locked.values()))))
+            told = printable(str(next(iter(each.locked.values()))))
             context.warning(
                 f"{printable(name)}: {counted(len(each.locked), 'old key object')} cannot be deleted yet, so whoever "
-                f"could open them still can there: {reason}"
+                f"could open them still can there: {told}"
             )
     if done.untried and done.made:
         context.message(

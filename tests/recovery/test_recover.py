@@ -154,7 +154,7 @@ def test_run_key_found_without_the_hint(made: Made, tmp_path: Path) -> None:
     (copy / names.key(names.sha256(merged))).write_bytes(merged)
     done = made.lab.restore(tmp_path / "target", copy=copy)
     assert differences(made.source, below(tmp_path / "target", made.source)) == ""
-    assert done.returncode == 3 and key.name in done.stderr
+    assert done.returncode == 0, "it was superseded: that is no problem"
 
 
 def test_wrong_key(made: Made, lab: Lab, tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ class Repository:
         self.folder, self.gpg, self.problems = folder, gpg, problems
         self.opened: Set[str] = set()
         self.run_keys: Dict[str, List[bytes]] = {}
+        self.locked: Dict[str, BaseException] = {}
 
     def check_key(self) -> None:
         """End here, with a clear word, when the key file belongs to another repository."""
@@ -300,6 +301,9 @@ class Repository:
         if not set(hints) <= set(self.run_keys):
             for name in self.names("keys"):
                 self.open_key(name)
+        if not set(hints) <= set(self.run_keys):  # else what is superseded by others, and gone, is no problem
+            for name, error in self.locked.items():
+                self.problems.add(name, error)
         if not set(hints) & set(self.run_keys):
             raise Fail(
                 12,
@@ -318,7 +322,7 @@ class Repository:
                 for run, key in json.loads(self.gpg.open_private(file)).items():
                     self.run_keys.setdefault(run, []).append(key.encode("ascii"))
         except TROUBLE as error:
-            self.problems.add("keys/" + name, error)
+            self.locked["keys/" + name] = error
 
     def members(self, pack: str, run: str) -> List[Member]:
         """The chunks in a pack."""

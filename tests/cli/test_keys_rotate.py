@@ -1,0 +1,194 @@
+"""`opskit keys add|remove|rotate`: config and key objects change together, and a person is told what is left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opskit.access import read_key_file
+from opskit.gpg import Keyring
+from opskit.repository.recovery import kit
+from tests.cli.hosts import Machine, fill, run
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """A host with two runs at two copies."""
+    machine = Machine(tmp_path_factory.mktemp("m"))
+    fill(machine.source)
+    assert machine.init().code == 0
+    assert machine.run("backup").code == 0
+    (machine.source / "later").write_text("a later file\n")
+    assert machine.run("backup").code == 0
+    return machine
+
+
+@pytest.fixture
+def host(first: Machine, tmp_short: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """The same host, to be changed; whoever types has no keys of his own."""
+    monkeypatch.setenv("GNUPGHOME", str(tmp_short / "none"))
+    machine = first.copy_to(tmp_short / "host")
+    assert machine.run("backup").code == 0  # what was copied may have lost its holes
+    return machine
+
+
+def recipients(machine: Machine) -> tuple[list[str], list[str]]:
+    keys = machine.run("config", "show", "--json").json["keys"]
+    return keys["recipients"], keys["retired"]
+
+
+def rotated(machine: Machine, *more: object) -> tuple[Path, object]:
+    """The host after its recipient was replaced by a new one; the new key file, and what the command said."""
+    new = machine.folder / "new.asc"
+    answer = machine.run(
+        "keys", "rotate", "--key", machine.key, "--new-recipient", "New <n@example.org>", "--recovery-key", new,
+        "--no-passphrase", "--json", *more,
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    return new, answer.json
+
+
+def test_rotate_then_restore_with_the_new_key_only(host: Machine, tmp_path: Path) -> None:
+    """The old key file is refused everywhere, the new one restores, and the next backup stores no file again."""
+    (old,), _ = recipients(host)
+    new, said = rotated(host)
+    assert isinstance(said, dict) and said["runs"] == 3 and said["made"] == 1
+    assert {each["deleted"] for each in said["destinations"].values()} == {3}
+    (now,), retired = recipients(host)
+    assert now != old and retired == [old]
+    (result,) = host.run("backup", "--json").json
+    assert result["new_bytes"] < 10_000, "the root carries the config, which changed"
+    assert host.run("verify").code == 0
+    assert host.run("restore", "latest", "--key", host.key, "--target", tmp_path / "no").code == 12
+    assert host.run("restore", "latest", "--key", new, "--target", tmp_path / "yes").code == 0
+    apart = ("--repository", host.a, "--key", new)
+    assert run("verify", *apart).code == 0 and run("verify", "--repository", host.a).code == 0
+    assert run("restore", "latest", *apart, "--target", tmp_path / "apart").code == 0
+
+
+def test_recover_py_restores_with_the_new_key_only(host: Machine, tmp_path: Path) -> None:
+    """Snapshots that hint at key objects which are gone restore without a problem; the old key opens nothing."""
+    new, _ = rotated(host)
+    program = tmp_path / "recover.py"
+    program.write_bytes(kit()["recover.py"])
+    codes = {}
+    for key in (host.key, new):
+        command = [sys.executable, program, "--repository", host.b, "--key", key, "--target", tmp_path / key.stem]
+        codes[key] = subprocess.run(command, capture_output=True, text=True).returncode
+    assert codes == {host.key: 12, new: 0}
+
+
+def test_a_dry_run_changes_nothing(host: Machine) -> None:
+    """Neither config nor key ring, key files nor copies; and it tells how much there is to do."""
+    before = {path: path.read_bytes() for path in host.a.rglob("*") if path.is_file()}
+    config = host.config.read_text()
+    _, said = rotated(host, "--dry-run")
+    assert isinstance(said, dict) and said["runs"] == 3 and said["key_objects"] == 3 and not said["made"]
+    assert not (host.folder / "new.asc").exists() and host.config.read_text() == config
+    assert {path: path.read_bytes() for path in host.a.rglob("*") if path.is_file()} == before
+
+
+def test_a_second_rotation_has_nothing_to_do(host: Machine) -> None:
+    """By the old key or the new one, which both are this config's."""
+    new, _ = rotated(host)
+    for key in (new, host.key):
+        answer = host.run("keys", "rotate", "--key", key)
+        assert answer.code == 0 and "nothing to do" in answer.out
+
+
+def test_a_copy_that_is_away_is_named_and_finished_later(host: Machine, tmp_path: Path) -> None:
+    """Exit 3 and how to go on; a repetition needs no more than the new key."""
+    away = host.folder / "away"
+    host.b.rename(away)
+    new = host.folder / "new.asc"
+    answer = host.run(
+        "keys", "rotate", "--key", host.key, "--new-recipient", "New <n@example.org>", "--recovery-key", new,
+        "--no-passphrase",
+    )  # fmt: skip
+    assert answer.code == 3 and "b" in answer.err and "keys rotate" in answer.err
+    away.rename(host.b)
+    assert host.run("sync").code == 0
+    assert host.run("keys", "rotate", "--key", new).code == 0
+    shutil.rmtree(host.a)
+    assert host.run("restore", "latest", "--from", "b", "--key", new, "--target", tmp_path / "t").code == 0
+    assert host.run("restore", "latest", "--from", "b", "--key", host.key, "--target", tmp_path / "u").code == 12
+
+
+def public_key(folder: Path) -> tuple[Path, Path, str]:
+    """A stranger's key: file with the public half, one with the private half, fingerprint."""
+    with Keyring(folder / "ring") as ring:
+        fingerprint = ring.generate("Third <t@example.org>")
+        public, private = folder / "third.asc", folder / "third.key"
+        public.write_bytes(ring.export_public([fingerprint]))
+        private.write_bytes(ring.export_secret(fingerprint))
+    return public, private, fingerprint
+
+
+def test_add_and_remove(host: Machine, tmp_short: Path, tmp_path: Path) -> None:
+    """Who is added opens everything; who is removed nothing; each act is one event of the audit log."""
+    public, private, fingerprint = public_key(tmp_short)
+    (old,), _ = recipients(host)
+    answer = host.run("keys", "add", public)
+    assert answer.code == 3 and "keys rotate" in answer.err, "no private key: only the future"
+    assert recipients(host)[0] == [old, fingerprint]
+    assert host.run("restore", "latest", "--key", private, "--target", tmp_path / "not-yet").code == 12
+    assert host.run("keys", "rotate", "--key", host.key).code == 0
+    assert host.run("restore", "latest", "--key", private, "--target", tmp_path / "third").code == 0
+    assert host.run("keys", "remove", old, "--key", private).code == 0
+    assert recipients(host) == ([fingerprint], [old])
+    assert host.run("restore", "latest", "--key", host.key, "--target", tmp_path / "gone").code == 12
+    assert host.run("restore", "latest", "--key", private, "--target", tmp_path / "fourth").code == 0
+    events = host.run("audit", "search", "--op", "keys.remove", "--json")
+    assert events.code == 0 and "keys.remove" in events.out
+    assert host.run("backup").code == 0
+
+
+def test_what_would_lock_everybody_out_is_refused(host: Machine, tmp_short: Path) -> None:
+    """The last recipient; the only one who opens what is there; a key of nobody; all before anything is changed."""
+    public, private, _ = public_key(tmp_short)
+    (old,), _ = recipients(host)
+    text = host.config.read_text()
+    assert host.run("keys", "remove", old, "--key", host.key).code == 2
+    assert host.run("keys", "rotate", "--key", private).code == 12
+    assert host.run("keys", "rotate").code == 12
+    assert host.run("keys", "remove", "F" * 40).code == 2
+    assert host.run("keys", "remove", "short").code == 2
+    assert host.run("keys", "add", host.folder / "nowhere.asc").code == 2
+    assert host.run("keys", "rotate", "--key", host.key, "--recipient", public, "--new-recipient", "x").code == 2
+    assert host.config.read_text() == text
+    assert host.run("keys", "add", public).code == 3
+    answer = host.run("keys", "remove", old)
+    assert answer.code == 12 and "nobody who would be left" in answer.err
+    assert old in recipients(host)[0]
+
+
+def test_the_new_recovery_key_file_is_whole(host: Machine) -> None:
+    """It names this repository and the config's signers; one that exists is never overwritten."""
+    new, _ = rotated(host)
+    known = read_key_file(new)
+    said = json.loads((host.a / "opskit.json").read_text())
+    keys = host.run("config", "show", "--json").json["keys"]
+    assert known.repository == said["id"] and list(known.signers) == keys["signers"]
+    before = new.read_bytes()
+    again = host.run(
+        "keys", "rotate", "--key", new, "--new-recipient", "x", "--recovery-key", new, "--no-passphrase"
+    )  # fmt: skip
+    assert again.code == 2 and new.read_bytes() == before
+
+
+def test_a_lost_host_comes_back_after_a_rotation(host: Machine, tmp_path: Path) -> None:
+    """`init --from` with the new key brings back who was retired, too: the mark is believed and nothing is missing."""
+    new, _ = rotated(host)
+    assert host.run("backup").code == 0
+    shutil.rmtree(host.state)
+    host.config.unlink()
+    answer = host.run("init", "--from", host.a, "--key", new, "--no-recovery-key")
+    assert answer.code == 0, answer.err
+    assert host.run("verify").code == 0
+    (result,) = host.run("backup", "--json").json
+    assert result["new_bytes"] == 0 and not result["errors"]
