@@ -40,14 +40,33 @@ class Shown:
 
 @app.command("list")
 def list_keys(typer_context: typer.Context) -> int | None:
-    """List recipients, signers and maintainers; exit 3 if one cannot be used."""
+    """List recipients, signers and maintainers, and what each opens; exit 3 if one cannot be used."""
+    from opskit.cli.opening import look
+
     context = Context.of(typer_context)
-    shown = _keys(context.load_config(), _users_keys(context))
+    config = context.load_config()
+    shown = _keys(config, _users_keys(context))
+    opening = look(context, config)
+    shown += [
+        Shown(each, ("unknown",), None, False, None) for each in opening.strangers({e.fingerprint for e in shown})
+    ]
     if context.json:
-        context.write_json([_as_json(key) for key in shown])
+        context.write_json([{**_as_json(key), **opening.as_json(key.fingerprint, key.roles)} for key in shown])
     else:
-        _write(context, shown)
+        _write(context, shown, [opening.in_words(key.fingerprint) for key in shown])
+        opening.tell(context, config)
+    _warn_of_expiry(context, shown)
     return 3 if any(key.problem for key in shown) else 0
+
+
+def _warn_of_expiry(context: Context, shown: Sequence[Shown]) -> None:
+    """Tell of keys that end within a month and are usable now."""
+    from opskit.gpg import expiring
+    from opskit.wiring import now
+
+    known = [key.known for key in shown if key.known and not key.problem and key.roles != ("retired",)]
+    for text in expiring(known, now().timestamp()):
+        context.warning(text)
 
 
 @app.command("add")
@@ -199,6 +218,7 @@ def _keys(config: Config, users: Sequence[KeyInfo]) -> list[Shown]:
     private = {key.fingerprint for key in [*own, *users] if key.has_secret}
     roles = {
         "recipient": config.keys.recipients,
+        "retired": config.keys.retired,
         "signer": config.keys.signers,
         "maintainer": config.keys.maintainers,
         "host": (config.keys.host,) if config.keys.host else (),
@@ -253,11 +273,11 @@ def _day(moment: int | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
-def _write(context: Context, shown: list[Shown]) -> None:
+def _write(context: Context, shown: list[Shown], opens: list[str]) -> None:
     from opskit.cli.render import printable, table
 
     rows = []
-    for key in shown:
+    for key, opened in zip(shown, opens, strict=True):
         known = key.known
         facts = (
             (known.algorithm, str(_day(known.created)), _day(known.expires) or "never", printable(known.user_id))
@@ -265,9 +285,9 @@ def _write(context: Context, shown: list[Shown]) -> None:
             else ("?", "?", "?", "(no public key in this host's key ring)")
         )
         private = "yes" if key.has_private else "no"
-        rows.append((key.fingerprint, ", ".join(key.roles), private, *facts))
+        rows.append((key.fingerprint, ", ".join(key.roles), private, opened, *facts))
     for line in table(
-        rows, ("fingerprint", "roles", "private half here", "algorithm", "created", "expires", "user id")
+        rows, ("fingerprint", "roles", "private half here", "opens", "algorithm", "created", "expires", "user id")
     ):
         context.write(line)
     for key in shown:

@@ -1,7 +1,8 @@
 """Config → YAML: a whole commented file, entries added to an existing one, the example; and as plain values.
 
-What is written here reads back as the same Config. `add_entries` edits text, so the user's comments and layout stay;
-it reads its own result and refuses rather than leave a file that says something else. Neither writes to disk.
+What is written here reads back as the same Config. `add_entries` and `with_lists` edit text, so the user's comments and
+layout stay; each reads its own result and refuses rather than leave a file that says something else. None writes to
+disk.
 """
 
 from __future__ import annotations
@@ -62,6 +63,31 @@ def add_entries(text: str, sources: Mapping[str, Source], destinations: Mapping[
         if entries:
             text = _with_entries(text, section, {name: _plain(entry) for name, entry in entries.items()})
     return text
+
+
+def with_lists(text: str, section: str, wanted: Mapping[str, list[str]]) -> str | None:
+    """`text` with lists of a section replaced, everything else untouched; one that is absent comes before the first.
+
+    None where the layout does not allow that safely.
+    """
+    before, root = read(text).value, compose(text)
+    if not isinstance(before, dict) or not isinstance(root, MappingNode):
+        return None
+    node = next((value for key, value in root.value if key.value == section), None)
+    if not isinstance(node, MappingNode) or not node.value:
+        return None
+    changed = {name: each for name, each in wanted.items() if each != (before[section].get(name) or [])}
+    there = {key.value for key, _ in node.value}
+    for key, value in reversed(node.value):
+        if key.value in changed:
+            text = text[: value.start_mark.index] + _flow(changed[key.value]) + text[_end(value) :]
+    first = node.value[0][0].start_mark
+    between = ", " if node.flow_style else "\n" + " " * first.column
+    added = "".join(f"{name}: {_flow(each)}{between}" for name, each in changed.items() if name not in there)
+    text = text[: first.index] + added + text[first.index :]
+    after = read(text)
+    expected = {**before, section: {**before[section], **changed}}
+    return None if after.problems or after.value != expected else text
 
 
 def _section(name: str, value: object) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from opskit.gpg.bulk import decrypt_symmetric, encrypt_symmetric, open_signed
 from opskit.gpg.ephemeral import ephemeral_keyring, remove_stale_keyrings
 from opskit.gpg.keyring import Decrypted, Keyring
-from opskit.gpg.listing import KeyInfo, usable_recipients
+from opskit.gpg.listing import KeyInfo, expiring, usable_recipients
 from opskit.gpg.program import Buffer, MemoryFile, Scratch, Versions, begin_check, check_programs
 from opskit.gpg.recipients import owners, recipients_of
 from opskit.gpg.verify import NOBODY, Signed, UnknownSigner, unjudged, verify, write_public_keyring
@@ -29,6 +29,7 @@ __all__ = [
     "decrypt_symmetric",
     "encrypt_symmetric",
     "ephemeral_keyring",
+    "expiring",
     "open_signed",
     "owners",
     "recipients_of",

@@ -155,3 +155,15 @@ def _objection(key: KeyInfo | None, now: float) -> str | None:
 
 def _day(moment: int) -> str:
     return datetime.datetime.fromtimestamp(moment, datetime.UTC).date().isoformat()
+
+
+def expiring(keys: Collection[KeyInfo], now: float, within: float = 30 * 86400) -> list[str]:
+    """A sentence for each key that is good now and ends within so many seconds; `now` is epoch seconds."""
+    found = []
+    for key in keys:
+        if key.expires is not None and now < key.expires <= now + within:
+            day = datetime.datetime.fromtimestamp(key.expires, datetime.UTC).date().isoformat()
+            found.append(
+                f"{key.fingerprint}: expires on {day}: renew it (gpg --quick-set-expire), or rotate it in time"
+            )
+    return found

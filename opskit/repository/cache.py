@@ -42,6 +42,8 @@ CREATE TABLE manifests (name TEXT PRIMARY KEY, signer TEXT NOT NULL, payload BLO
                         check_sum INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+_KEY_IDS = "CREATE TABLE IF NOT EXISTS key_ids (name TEXT PRIMARY KEY, ids TEXT NOT NULL) WITHOUT ROWID"
+"""Came later: a cache without it is as good."""
 
 _ADD_CHUNKS = """
 WITH RECURSIVE row (no) AS (SELECT 0 UNION ALL SELECT no + 1 FROM row WHERE no + 1 < :count)
@@ -257,6 +259,20 @@ class Cache:
             if row is None or row[2] != zlib.crc32(row[1]):
                 return None
             return str(row[0]), bytes(row[1])
+
+    def key_ids(self) -> dict[str, tuple[str, ...]]:
+        """To which key ids key objects are encrypted, by name, as far as they were looked at."""
+        with _translated():
+            self._db.execute(_KEY_IDS)
+            found = self._db.execute("SELECT name, ids FROM key_ids").fetchall()
+        return {str(name): tuple(str(ids).split()) for name, ids in found}
+
+    def add_key_ids(self, name: str, ids: Sequence[str]) -> None:
+        """Remember to whom a key object is encrypted."""
+        with _translated():
+            self._db.execute(_KEY_IDS)
+            self._db.execute("INSERT OR REPLACE INTO key_ids VALUES (?, ?)", (name, " ".join(ids)))
+            self._db.commit()
 
     def manifests(self) -> list[tuple[str, str, bytes]]:
         """(name, signer, payload) of all manifests verified before, by name."""

@@ -8,14 +8,11 @@ to must be believed on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from yaml.nodes import MappingNode, Node
 
 from opskit.config.model import Keys
-from opskit.config.syntax import compose, read
+from opskit.config.render import with_lists
 from opskit.errors import ConfigError, UsageError
 from opskit.gpg import KeyInfo, usable_recipients
 from opskit.repository.durable import write_durably
@@ -67,7 +64,7 @@ def write(path: Path, keys: Keys) -> None:
     """Make a config say who the recipients are, and who was one; raises ConfigError where that cannot be edited."""
     text = path.read_text("utf-8-sig")
     wanted = {"recipients": [*keys.recipients], "retired": [*keys.retired]}
-    edited = _edited(text, wanted)
+    edited = with_lists(text, "keys", wanted)
     if edited is None:
         raise ConfigError(
             f"{path}: the layout of section keys cannot be edited safely: expected a plain mapping without aliases",
@@ -75,32 +72,3 @@ def write(path: Path, keys: Keys) -> None:
         )
     if edited != text:
         write_durably(path, edited.encode(), like_before=True)
-
-
-def _edited(text: str, wanted: Mapping[str, list[str]]) -> str | None:
-    before = read(text).value
-    root = compose(text)
-    if not isinstance(before, dict) or not isinstance(root, MappingNode):
-        return None
-    changed = {name: value for name, value in wanted.items() if value != (before["keys"].get(name) or [])}
-    section = next((value for name, value in root.value if name.value == "keys"), None)
-    if not isinstance(section, MappingNode):
-        return None
-    spots: list[tuple[Any, Node]] = [(name, value) for name, value in section.value if name.value in wanted]
-    for name, node in reversed(spots):
-        absent = {"retired": changed["retired"]} if "retired" in changed and _lacks(section, "retired") else {}
-        if name.value in changed:
-            block = not isinstance(node.value, str) and node.value and not getattr(node, "flow_style", True)
-            end = (node.value[-1] if block else node).end_mark.index
-            text = text[: node.start_mark.index] + json.dumps(changed[name.value]) + text[end:]
-        if name.value == "recipients" and absent:
-            start, column = name.start_mark.index, name.start_mark.column
-            between = ", " if section.flow_style else "\n" + " " * column
-            text = f"{text[:start]}retired: {json.dumps(absent['retired'])}{between}{text[start:]}"
-    after = read(text)
-    expected = {**before, "keys": {**before["keys"], **changed}}
-    return None if after.problems or after.value != expected else text
-
-
-def _lacks(section: MappingNode, name: str) -> bool:
-    return all(key.value != name for key, _ in section.value)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,44 @@ def test_a_lost_host_comes_back_after_a_rotation(host: Machine, tmp_path: Path) 
     assert host.run("verify").code == 0
     (result,) = host.run("backup", "--json").json
     assert result["new_bytes"] == 0 and not result["errors"]
+
+
+def of_key(machine: Machine, fingerprint: str) -> dict[str, object]:
+    (found,) = (key for key in machine.run("keys", "list", "--json").json if key["fingerprint"] == fingerprint)
+    return found  # type: ignore[no-any-return]
+
+
+def test_an_old_key_is_safe_to_destroy_only_when_nothing_needs_it(host: Machine) -> None:
+    """Not while a copy was not seen, nor while one still needs it; then it says so."""
+    (old,), _ = recipients(host)
+    opens = {"key_objects": 3, "runs": 3, "needed": 0}
+    assert of_key(host, old)["opens"] == {"a": opens, "b": opens}
+    away = host.folder / "away"
+    host.b.rename(away)
+    new = host.folder / "new.asc"
+    host.run(
+        "keys", "rotate", "--key", host.key, "--new-recipient", "New <n@example.org>", "--recovery-key", new,
+        "--no-passphrase",
+    )  # fmt: skip
+    seen = of_key(host, old)
+    assert (seen["opens"], seen["safe_to_destroy"], seen["not_seen"]) == ({}, False, ["b"])
+    away.rename(host.b)
+    seen = of_key(host, old)
+    assert seen["safe_to_destroy"] is False and seen["opens"] == {"b": {**opens, "needed": 3}}
+    assert "STILL NEEDED" in host.run("keys", "list").err
+    assert host.run("sync").code == 0
+    assert of_key(host, old)["safe_to_destroy"] is True, "the new key opens all of it at b, too"
+    assert host.run("keys", "rotate", "--key", new).code == 0
+    seen = of_key(host, old)
+    assert seen["opens"] == {} and seen["safe_to_destroy"] is True
+    assert "safe to destroy" in host.run("keys", "list").err
+
+
+def test_a_stranger_who_opens_something_is_shown(host: Machine, tmp_short: Path) -> None:
+    """A key object for somebody whom the config does not name: by his key id, or whose it is."""
+    _, _, fingerprint = public_key(tmp_short)
+    with Keyring(tmp_short / "ring") as ring:
+        data = ring.encrypt(b"{}", [fingerprint])
+    (host.a / "keys" / f"{sha256(data).hexdigest()}.asc").write_bytes(data)
+    (stranger,) = (key for key in host.run("keys", "list", "--json").json if key["roles"] == ["unknown"])
+    assert stranger["opens"] == {"a": {"key_objects": 1, "runs": 0, "needed": 1}}

@@ -13,7 +13,7 @@ from opskit.gpg import bulk
 from opskit.gpg.verify import LARGEST_PAYLOAD
 from opskit.operations import contents
 from opskit.paper.sheet import Part
-from opskit.repository import chunker, evidence, index, manifest, marks, names, pack, tree
+from opskit.repository import chunker, consent, evidence, index, manifest, marks, names, pack, tree
 from opskit.repository.recovery import keyfile
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -62,6 +62,11 @@ def check_key_file(data: bytes) -> None:
     ] == data.splitlines()
 
 
+def check_consent(data: bytes) -> None:
+    said = encoding.decode_object(data, what="consent")
+    assert consent.words(said["repository"], manifest.time_of(said["created"]), said["supersedes"]) == data
+
+
 def check_options(data: bytes) -> None:
     assert tuple(data.decode().split()) == bulk.CIPHER_OPTIONS
 
@@ -82,6 +87,7 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
     "index": check_index,
     "manifest": again(manifest.decode, manifest.encode),  # type: ignore[arg-type]
     "mark": again(marks.decode, marks.encode),  # type: ignore[arg-type]
+    "consent": check_consent,
     "evidence": again(evidence.decode, evidence.encode),  # type: ignore[arg-type]
     "key file": check_key_file,
     "paper code": check_paper_code,

@@ -1,0 +1,101 @@
+"""What `opskit keys list` tells of key objects: which key opens how much, where, and whether one may be destroyed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from opskit.cli.context import Context
+
+if TYPE_CHECKING:
+    from opskit.access import Access
+    from opskit.config.model import Config
+    from opskit.operations.rekeying.openers import Openers
+
+
+@dataclass
+class Opening:
+    """What was seen; None where this host has no repository yet. `absent` destinations may need any key."""
+
+    found: Openers | None = None
+    absent: list[str] = field(default_factory=list)
+
+    def strangers(self, known: Collection[str]) -> list[str]:
+        """Keys that open something and are none of those known."""
+        return [] if self.found is None else sorted(set(self.found.found) - set(known))
+
+    def is_safe(self, key: str) -> bool:
+        """Whether a key can be destroyed: everything was seen, and nothing needs it."""
+        seen = self.found is not None and not self.absent and not self.found.unread
+        return seen and self.found is not None and not self.found.is_needed(key)
+
+    def in_words(self, key: str) -> str:
+        """What a key opens, for the table."""
+        from opskit.cli.render import printable
+
+        if self.found is None:
+            return "?"
+        parts = [f"{len(each.runs):,} runs at {printable(name)}" for name, each in sorted(self.found.of(key).items())]
+        return ", ".join(parts) or ("nothing" if not self.absent else "nothing seen")
+
+    def as_json(self, key: str, roles: Sequence[str]) -> dict[str, object]:
+        """For machines; `safe_to_destroy` of a retired key alone."""
+        if self.found is None:
+            return {"opens": None, "safe_to_destroy": None, "not_seen": self.absent}
+        opens = {
+            name: {"key_objects": each.objects, "runs": len(each.runs), "needed": each.needed}
+            for name, each in sorted(self.found.of(key).items())
+        }
+        safe = self.is_safe(key) if "retired" in roles else None
+        return {"opens": opens, "safe_to_destroy": safe, "not_seen": self.absent}
+
+    def tell(self, context: Context, config: Config) -> None:
+        """What may become of retired keys, and why not."""
+        from opskit.cli.render import counted, printable
+
+        if self.found is None:
+            return
+        for key in config.keys.retired:
+            if self.is_safe(key):
+                context.message(f"{key} is safe to destroy: nothing at any destination needs it")
+            elif self.found.is_needed(key):
+                places = {name: each.needed for name, each in self.found.of(key).items() if each.needed}
+                where = ", ".join(
+                    f"{counted(count, 'key object')} at {printable(name)}" for name, count in places.items()
+                )
+                context.warning(f"{key} IS STILL NEEDED: {where}")
+                context.hint("to encrypt them to the present recipients: opskit keys rotate --key FILE")
+            else:
+                unseen = [*self.absent, *(["what cannot be read"] if self.found.unread else [])]
+                context.message(f"{key}: do not destroy it yet: {printable(', '.join(unseen))} was not seen")
+
+
+def look(context: Context, config: Config) -> Opening:
+    """Look at the key objects of every destination that can be reached."""
+    from opskit import access
+    from opskit.cli.render import printable
+    from opskit.errors import OpskitError
+
+    try:
+        with access.by_config(config, may_be_none=True) as opened:
+            return Opening(_openers(opened, config), sorted(opened.absent))
+    except OpskitError as error:
+        if config.keys.host is not None:
+            context.message(printable(f"what the keys open was not seen: {error}"))
+        return Opening(absent=sorted(config.destinations))
+
+
+def _openers(opened: Access, config: Config) -> Openers:
+    from opskit.cli.reading import history_of
+    from opskit.errors import CacheError
+    from opskit.operations.rekeying.openers import openers
+    from opskit.wiring import identity_of
+
+    opened.marks()  # the copies learn what was superseded
+    snapshots = history_of(opened).snapshots
+    keys = identity_of(config).keyring.keys()
+    try:
+        return openers(opened.copies, snapshots, keys, config.keys.recipients, opened.cache)
+    except CacheError:  # a backup holds it
+        return openers(opened.copies, snapshots, keys, config.keys.recipients)

@@ -1,0 +1,93 @@
+"""Whose private key opens what, at which copy: told by the packets of key objects, so no key is used.
+
+Invariants: what an object says is remembered by its name, which is its hash, so it is read once. A key is *needed* at
+a copy where an object is that nobody else who counts opens, and nothing there stands in for it. What could not be read,
+and copies that were not seen, may need any key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from opskit.errors import OpskitError
+from opskit.gpg import KeyInfo, owners, recipients_of
+from opskit.repository import names
+from opskit.repository.cache import Cache
+from opskit.repository.copy import Copy, get_from
+from opskit.repository.manifest import Snapshot
+
+
+@dataclass(slots=True)
+class Opens:
+    """What one private key opens at one copy: key objects, runs that snapshots there need; `needed`: see above."""
+
+    objects: int = 0
+    runs: set[str] = field(default_factory=set)
+    needed: int = 0
+
+
+@dataclass(slots=True)
+class Openers:
+    """By primary fingerprint (or key id, where nobody knows whose it is), by destination.
+
+    `unread` are key objects that no copy at hand has whole, or that say nothing.
+    """
+
+    found: dict[str, dict[str, Opens]] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+
+    def of(self, key: str) -> dict[str, Opens]:
+        """What one key opens, by destination."""
+        return self.found.get(key, {})
+
+    def is_needed(self, key: str) -> bool:
+        """Whether something at hand, as far as it could be read, is opened by nobody else who counts."""
+        return any(each.needed for each in self.of(key).values())
+
+
+def openers(
+    copies: Sequence[Copy],
+    snapshots: Iterable[Snapshot],
+    keys: Collection[KeyInfo],
+    recipients: Collection[str],
+    cache: Cache | None = None,
+) -> Openers:
+    """Look at every key object of every copy; the copies know which stand in for others."""
+    found = Openers()
+    known = cache.key_ids() if cache else {}
+    whose: dict[str, list[str]] = {}
+    for name in sorted({name for copy in copies for name in copy.objects if _is_key(name)}):
+        try:
+            if name not in known:
+                known[name] = recipients_of(get_from(copies, name))
+                if cache:
+                    cache.add_key_ids(name, known[name])
+            whose[name] = owners(known[name], keys)
+        except OpskitError:
+            found.unread.append(name)
+    hints = {run.id: run.key for each in snapshots for run in each.manifest.runs}
+    for copy in copies:
+        _look(found, copy, whose, hints, recipients)
+    return found
+
+
+def _look(
+    found: Openers, copy: Copy, whose: dict[str, list[str]], hints: dict[str, str], recipients: Collection[str]
+) -> None:
+    runs: dict[str, set[str]] = {}
+    for run, hint in hints.items():
+        for digest in (hint, *copy.succession.heirs(hint)):
+            runs.setdefault(names.key(digest), set()).add(run)
+    for name in whose.keys() & copy.objects.keys():
+        ends = map(names.key, copy.succession.ends(names.digest_in(name) or ""))
+        is_lone = not set(recipients).intersection(whose[name]) and not any(end in copy.objects for end in ends)
+        for each in whose[name]:
+            opens = found.found.setdefault(each, {}).setdefault(copy.destination, Opens())
+            opens.objects += 1
+            opens.runs |= runs.get(name, set())
+            opens.needed += is_lone
+
+
+def _is_key(name: str) -> bool:
+    return name.startswith("keys/") and names.digest_in(name) is not None
