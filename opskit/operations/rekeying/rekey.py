@@ -33,8 +33,8 @@ from opskit.repository import consent, names
 from opskit.repository.copy import Copy
 from opskit.repository.identity import Identity
 from opskit.repository.marks import SUPERSEDE, Mark, Marked, Marks
-from opskit.repository.reader import Decrypt
 from opskit.repository.threads import end
+from opskit.repository.unlocking import Decrypt
 
 log = logger(__name__)
 
