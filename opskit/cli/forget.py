@@ -41,6 +41,9 @@ def forget(
         str | None, typer.Option("--host", metavar="LABEL", help="Of this host's snapshots instead of our own.")
     ] = None,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the mark, in the clear.")] = "",
+    even_if_drilled: Annotated[
+        bool, typer.Option("--even-if-drilled", help="With --snapshot: also the last that a drill restored well.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be forgotten, and why not.")] = False,
 ) -> int | None:
     """Mark snapshots that retention does not keep; prune deletes them after a grace."""
@@ -52,6 +55,8 @@ def forget(
         raise UsageError("expected sources, or --snapshot, or --undo: each names snapshots in its own way")
     if host and (snapshot or undo):
         raise UsageError("--host is for what the rules judge: expected none with --snapshot or --undo")
+    if even_if_drilled and not snapshot:
+        raise UsageError("--even-if-drilled is for what is named: expected --snapshot beside it")
     op = "" if dry_run else "forget.undo" if undo else "forget"
     named = [*(sources or ()), *(snapshot or ()), *(undo or ())]
     with opened_for_copying(context, op, named) as (config, opened, event):
@@ -59,7 +64,7 @@ def forget(
         if undo:
             return forgetting.take_back(undo)
         if snapshot:
-            return forgetting.by_name(snapshot)
+            return forgetting.by_name(snapshot, even_if_drilled=even_if_drilled)
         return forgetting.by_rules(sources or (), host or config.host)
 
 
@@ -88,13 +93,12 @@ class _Forgetting:
     def by_rules(self, sources: Sequence[str], host: str) -> int:
         """Judge the chains of a host by the config's rules, tell of each snapshot, mark what is not kept."""
         from opskit.errors import SnapshotNotFound
-        from opskit.operations.forget import judge_chains, proved_by, require_holds
+        from opskit.operations.forget import judge_chains, require_holds
 
         require_holds(self._marks)
-        rules, standing = _rules(self._config), self._marks.forgotten()
+        rules = _rules(self._config)
         # What only an absent destination has, or none any more, must not take the place of what is at hand.
-        shown = self._history.snapshots
-        proved = proved_by(self._ledger.drills(), [each for each in shown if each.id not in standing])
+        shown, proved = self._history.snapshots, self._proved()
         chains = judge_chains(self._opened.copies, shown, self._marks, rules, now=self._now, proved=proved)
         chains = [each for each in chains if each.host == host and (not sources or each.source in sources)]
         missing = set(sources) - {each.source for each in chains}
@@ -126,17 +130,25 @@ class _Forgetting:
         )
         self._context.hint("opskit backup names the files: make them readable, or exclude them")
 
-    def by_name(self, texts: Sequence[str]) -> int:
+    def by_name(self, texts: Sequence[str], *, even_if_drilled: bool) -> int:
         """Mark the snapshots that were named, whatever the rules say of them."""
         from opskit.operations.choosing import choose
         from opskit.operations.forget import require_forgettable, require_holds
 
         require_holds(self._marks)
         chosen = [choose(self._known, text, self._marks.forgotten()) for text in texts]
-        require_forgettable(self._opened.copies, self._known, self._marks, chosen, now=self._now)
+        proved = {} if even_if_drilled else self._proved()
+        require_forgettable(self._opened.copies, self._known, self._marks, chosen, now=self._now, proved=proved)
         if not self._dry_run:
             self._publish_forget(chosen)
         return self._end([{"id": each.id, "source": each.manifest.source, "keep": []} for each in chosen], chosen)
+
+    def _proved(self) -> dict[str, str]:
+        from opskit.operations.forget import proved_by
+
+        standing = self._marks.forgotten()
+        shown = [each for each in self._history.snapshots if each.id not in standing]
+        return proved_by(self._ledger.drills(), shown)
 
     def take_back(self, texts: Sequence[str]) -> int:
         """Mark the snapshots as not forgotten after all."""

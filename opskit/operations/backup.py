@@ -242,11 +242,11 @@ class _Run:
             session.refresh()
         self._require_uncondemned(snapshot)
         marks = session.marks
-        self._synced = {}
+        self._synced, evidence = {}, session.straggling_evidence()
         for copy in session.working() if not marks.unreadable() else ():  # one of them may forget what would come back
             self._synced[copy.destination] = sync(
                 copy, session.working(), older,
-                before=[each.name for each in marks.marks],
+                before=[each.name for each in marks.marks], after=evidence,
                 forgotten=marks.forgotten(), condemned=marks.condemned_by().keys(),
                 workers=self._options.workers, quick=True, look_again=self._look_again,
             )  # fmt: skip

@@ -75,9 +75,22 @@ def proved_by(drills: Iterable[Drilled], snapshots: Iterable[Snapshot]) -> dict[
 
 
 def require_forgettable(
-    copies: Sequence[Copy], snapshots: Sequence[Snapshot], marks: Marks, chosen: Sequence[Snapshot], *, now: datetime
+    copies: Sequence[Copy],
+    snapshots: Sequence[Snapshot],
+    marks: Marks,
+    chosen: Sequence[Snapshot],
+    *,
+    now: datetime,
+    proved: Mapping[str, str],
 ) -> None:
-    """Raise UsageError where one of the chosen is held, or no complete and whole snapshot would be left beside them."""
+    """Raise UsageError where one of the chosen is held, or what a drill proved (reasons by snapshot id), or no complete
+    and whole snapshot would be left beside them."""
+    for each in chosen:
+        if each.id in proved:
+            raise UsageError(
+                f"snapshot {each.id[:8]} is the last of {each.manifest.source} that was {proved[each.id]}",
+                hint=f"opskit drill run {each.manifest.source} proves another first; --even-if-drilled forgets it",
+            )
     held = _held(marks, now)
     for each in chosen:
         if each.id in held:

@@ -23,6 +23,7 @@ from opskit.repository import index as indexes
 from opskit.repository import lasttree, names
 from opskit.repository.cache import FOREIGN, Cache, PackRow, open_or_replace, remove
 from opskit.repository.copy import Copy, get_from, open_copy
+from opskit.repository.evidence import load_evidence
 from opskit.repository.heads import GoneBack, Heads, gone_back
 from opskit.repository.identity import Identity
 from opskit.repository.locating import is_usable
@@ -97,6 +98,18 @@ class Session:
     def present(self) -> set[str]:
         """The names that a new snapshot may refer to: listed at some copy, and not condemned."""
         return {name for copy in self.copies for name in copy.objects} - self.marks.condemned_by().keys()
+
+    def straggling_evidence(self) -> list[str]:
+        """Believed evidence that some working copy lacks; nothing is read where all have the same."""
+        copies, host = self.working(), self.host
+        shown = [{name for name in copy.objects if name.startswith("evidence/")} for copy in copies]
+        if all(names == shown[0] for names in shown):
+            return []
+        ledger = load_evidence(
+            copies, host.identity.verify,
+            signers=host.identity.signers, repository=host.repository, cache=self.cache,
+        )  # fmt: skip
+        return [each.name for each in ledger.kept]
 
     def get(self, name: str) -> bytes:
         """An object from the first copy that has it intact; raises the last failure."""

@@ -373,8 +373,9 @@ def test_rules_and_what_is_whole(two: Lab) -> None:
     assert kept == [4, 5]
     with pytest.raises(Exception, match="without a complete snapshot"):
         require_forgettable(
-            shown.copies, shown.history.snapshots, shown.marks, shown.history.snapshots[:4], now=two.now()
-        )
+            shown.copies, shown.history.snapshots, shown.marks, shown.history.snapshots[:4],
+            now=two.now(), proved={},
+        )  # fmt: skip
 
 
 def test_dry(two: Lab) -> None:
