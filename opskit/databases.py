@@ -19,6 +19,8 @@ from opskit.sources.databases.mariadb import Mariadb
 from opskit.sources.databases.postgresql import Postgresql
 from opskit.sources.databases.scratch import ScratchDatabase
 from opskit.sources.databases.sqlite import SqliteSource as SqliteFiles
+from opskit.sources.databases.throwaway import ThrowawayServers
+from opskit.sources.loading import Loader as DumpLoader
 
 Database = PostgresqlSource | MariadbSource | SqliteSource
 COPIES = "sqlite"
@@ -46,6 +48,11 @@ def scratch(
             hint="pipe the dump into the server's own program: --stdout",
         )
     return ScratchDatabase(_programs(found, 0, environ, reveal), database)
+
+
+def throwaway(path: str) -> DumpLoader:
+    """What makes a server for dumps that are looked at in a drill."""
+    return ThrowawayServers(path, log.redact)
 
 
 def _programs(

@@ -35,6 +35,7 @@ from opskit.stores.local import LocalStore
 
 if TYPE_CHECKING:
     from opskit.sources.databases.scratch import ScratchDatabase
+    from opskit.sources.loading import Loader
 
 
 def now() -> datetime:
@@ -129,6 +130,13 @@ def stores_of(config: Config, names: Sequence[str] = ()) -> dict[str, Store]:
         for name, each in config.destinations.items()
         if not names or name in names
     }
+
+
+def dump_loader() -> Loader:
+    """What loads dumps of databases in drills, into servers that are thrown away."""
+    from opskit import databases
+
+    return databases.throwaway(os.environ.get("PATH", os.defpath))
 
 
 def read_only(stores: Mapping[str, Store]) -> dict[str, Store]:

@@ -66,11 +66,12 @@ ROOMS = (
     Room("stores", ("errors", "stores.base"), "an adapter knows its own seam only", isolated=True),
     Room(
         "sources",
-        ("errors", "sources.base", "sources.output"),
+        ("errors", "sources.base", "sources.loading", "sources.output"),
         "an adapter knows its own seam only, and how the output of programs is streamed",
         isolated=True,
     ),
     Room("sources.base", ("errors",), "the seam stands on nothing that is behind it"),
+    Room("sources.loading", (), "the seam of what loads dumps in drills stands on nothing that is behind it"),
     Room("sources.output", ("errors", "sources.base"), "streaming serves the adapters and knows none"),
     Room(
         "repository",
@@ -81,7 +82,7 @@ ROOMS = (
     Room("repository.recovery.recover", (), "recover.py must run where opskit is gone"),
     Room(
         "operations",
-        ("errors", "encoding", "log", "gpg", "repository", "stores.base", "sources.base"),
+        ("errors", "encoding", "log", "gpg", "repository", "stores.base", "sources.base", "sources.loading"),
         "operations see bases, never a concrete adapter; wiring hands them objects",
     ),
     Room(
@@ -105,7 +106,7 @@ ROOMS = (
     Room("cli", EVERYTHING, "adapters are made in wiring alone", never=CONCRETE),
 )
 # What stays open to a room that may not use concrete adapters: their seams.
-SEAMS = ("stores.base", "sources.base", "secrets.base", "secrets.stores.base")
+SEAMS = ("stores.base", "sources.base", "sources.loading", "secrets.base", "secrets.stores.base")
 
 # Third-party package → the rooms or modules that own it. Anything else goes through the owner.
 OWNERS = {

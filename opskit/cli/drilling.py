@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from opskit import __version__, access, gpg, log, wiring
 from opskit.cli.auditing import audited, judged
 from opskit.cli.copying import chosen
-from opskit.cli.reading import decrypting, history_of, warn_of_absent, warn_of_rejected
+from opskit.cli.reading import decrypting, history_of, resolved, warn_of_absent, warn_of_rejected
 from opskit.cli.render import counted, human_bytes, printable
 from opskit.config.model import LocalDestination, PathsSource
 from opskit.errors import SnapshotNotFound, UsageError
@@ -23,6 +23,7 @@ from opskit.operations.choosing import choose
 from opskit.operations.drilling import records
 from opskit.operations.drilling.checks import Commands
 from opskit.operations.drilling.choose import Choice, Pair, choose_pair, choose_snapshot, pairs
+from opskit.operations.drilling.dumps import Questions
 from opskit.operations.drilling.report import Report, as_json, seconds, span
 from opskit.operations.drilling.run import Means, Order, Outcome, elsewhere, run_drill
 from opskit.operations.drilling.sampling import wish_of
@@ -104,8 +105,8 @@ class Drilling:
             return
         if self._key is None:
             raise UsageError("--stock restores with the recovery-key file alone: expected --key FILE")
-        if self._wish is not None or self._passphrase is not None:
-            raise UsageError("--stock: recover.py restores whole snapshots, with a key that has no passphrase")
+        if self._wish is not None:
+            raise UsageError("--stock: recover.py restores whole snapshots: expected neither --sample nor --budget")
 
     def _place(self) -> Path:
         """The scratch place; raises UsageError for one inside a source or a destination."""
@@ -181,6 +182,7 @@ class Drilling:
             self._wish,
             _rate(past, choice.pair.copy),
             Commands(verify.each, verify.all, verify.timeout, log.redact) if verify else Commands(),
+            Questions(verify.dumps, verify.queries, verify.load_timeout, verify.timeout) if verify else Questions(),
             drills.objective_rto,
             drills.objective_rpo,
             self._stock(choice.pair.destination, opened) if self._wanted.stock else None,
@@ -188,15 +190,11 @@ class Drilling:
 
     def _stock(self, destination: str, opened: Access) -> Stock:
         found = self._config.destinations[destination]
-        if not isinstance(found, LocalDestination):
-            raise UsageError(
-                f"--stock: recover.py reads folders, and {destination} is a bucket",
-                hint="copy the bucket into a folder by its own tools, and drill that by hand: RECOVER.md says how",
-            )
         assert self._key is not None
         stated = access.read_key_file(self._key).recover_sha256
         known = {digests()[names.RECOVER_PROGRAM], *([stated] if stated else [])}
-        return Stock(found.path.absolute(), self._key.absolute(), known)
+        folder = found.path.absolute() if isinstance(found, LocalDestination) else None
+        return Stock(folder, self._key.absolute(), known, resolved(self._context, self._passphrase))
 
     def _means(self, choice: Choice, opened: Access, decrypt: Decrypt) -> Means:
         config, name = self._config, choice.pair.destination
@@ -211,7 +209,7 @@ class Drilling:
 
         return Means(
             open_alone, decrypt, opened.verify, opened.signers, opened.trusted, wiring.boottime,
-            self._context.environ.get("PATH", os.defpath), config.performance.workers,
+            self._context.environ.get("PATH", os.defpath), wiring.dump_loader, config.performance.workers,
         )  # fmt: skip
 
     def _keep(self, outcome: Outcome, opened: Access) -> tuple[Drilled, list[str]]:
@@ -246,6 +244,8 @@ class Drilling:
             context.warning(printable(f"{path}: {what}" if path else what))
         if len(outcome.failures) > SHOWN:
             context.warning(f"{len(outcome.failures) - SHOWN:,} more like these; --json names all")
+        for text in outcome.gaps:
+            context.warning(printable(text))
         for name, text in drill.elsewhere.items():
             context.message(f"the other copies of this snapshot: {printable(name)}: {text}")
         if not context.quiet:
@@ -257,6 +257,9 @@ class Drilling:
                 f"{span(drill.restore_ms)}{objective}" + (f", a sample of {drill.sample}" if drill.sample else "")
             )
             told = [f"{each.name} {each.passed:,} of {each.total:,}" for each in drill.checks if each.total]
+            told += [
+                f"{each.name} {each.note.partition(':')[0]}" for each in drill.checks if not each.total and each.note
+            ]
             context.write(" · ".join([*told, "scratch wiped"]))
         colour = {"PASSED": "green", "FAILED": "red"}.get(report.verdict, "yellow")
         kept = f"kept at {counted(len(kept_at), 'destination')}"
@@ -290,8 +293,10 @@ def _paths(config: Config) -> list[tuple[str, Path]]:
 
 def _rate(past: Sequence[Drilled], copy: str) -> int | None:
     """Bytes a second of the last drill of a copy that took long enough to tell."""
-    told = [each.drill for each in past if each.drill.copy == copy and each.drill.restore_ms >= 1000]
-    return told[-1].bytes * 1000 // told[-1].restore_ms if told and told[-1].bytes else None
+    told = [
+        each.drill for each in past if each.drill.copy == copy and each.drill.restore_ms - each.drill.load_ms >= 1000
+    ]
+    return told[-1].bytes * 1000 // (told[-1].restore_ms - told[-1].load_ms) if told and told[-1].bytes else None
 
 
 def _with_elsewhere(outcome: Outcome, found: dict[str, str]) -> Drill:

@@ -65,6 +65,15 @@ class Verify(Entry):
     )
     all: Argv | None = key("argv run once in the restored folder", default=None)
     timeout: Duration = key("how long one of them may run", default=Duration.parse("10m"))
+    dumps: dict[Pattern, Literal["postgresql", "mariadb"]] = key(
+        "plain SQL dumps among the files, by path, loaded in drills; those of database sources need no mention",
+        default_factory=dict,
+    )
+    queries: dict[Pattern, Annotated[tuple[Pattern, ...], Rule.NOT_EMPTY]] = key(
+        "by database, or by path in dumps: asked after loading; each must give true, or a number other than 0",
+        default_factory=dict,
+    )
+    load_timeout: Duration = key("how long loading one dump may take", default=Duration.parse("6h"))
 
 
 class Hooks(Entry):

@@ -57,10 +57,11 @@ class Drill:
     `source` of `origin` (a host) was restored from the copy `copy`, then at `destination`, as it was at `taken`.
     `chosen` is "seeded", "latest" or "named"; with `seed` and what lay there anybody can repeat the choice. `sample`
     is "" when everything was restored. `files` and `bytes` were restored, of `planned_files` and `planned_bytes`.
-    `restore_ms` is the recovery time measured, from opening the copy to the last file; `recovery_seconds` the age of
-    the newest snapshot that this copy had to give (the recovery point). Objectives are in seconds, None where none is
-    set. `milliseconds` belong to the whole second in which it ended (`created`), so that two drills in it keep their
-    order. `elsewhere` tells of a failed drill what the other copies had of what failed here.
+    `restore_ms` is the recovery time measured, from opening the copy to the last file and the last dump loaded;
+    `load_ms` of it were spent on loading dumps into a database server (0 in evidence of versions that loaded none).
+    `recovery_seconds` is the age of the newest snapshot that this copy had to give (the recovery point). Objectives are
+    in seconds, None where none is set. `milliseconds` belong to the whole second in which it ended (`created`), so that
+    two drills in it keep their order. `elsewhere` tells of a failed drill what other copies had of what failed here.
     """
 
     source: str
@@ -88,6 +89,7 @@ class Drill:
     elsewhere: Mapping[str, str]
     writer: str
     milliseconds: int = 0
+    load_ms: int = 0
 
     @property
     def chain(self) -> tuple[str, str]:
@@ -289,6 +291,7 @@ def drill_of(value: Mapping[str, Any]) -> Drill:
         elsewhere={check_label(name): _text(said) for name, said in value["elsewhere"].items()},
         writer=text("writer"),
         milliseconds=number("milliseconds") % 1000,
+        load_ms=_number(value.get("load_ms", 0)),
     )
 
 

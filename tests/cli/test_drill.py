@@ -11,14 +11,18 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from opskit.gpg import Keyring
+from opskit.operations.drilling import checks
 from opskit.repository import names
-from tests.cli.hosts import Machine, objects, snapshot_of
+from tests.cli.hosts import Machine, fill, objects, snapshot_of
 from tests.stores.mounts import MEBIBYTE, mounted
 
 LONG = f"{os.getpid()}99"
@@ -308,6 +312,26 @@ def test_by_the_recovery_kit_alone(three: Machine) -> None:
     assert_wiped(three)
 
 
+def test_by_the_recovery_kit_with_a_passphrase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--stock types the passphrase of a protected key where gpg asks; a wrong one is exit 12, and no evidence."""
+    machine = Machine(tmp_path / "host")
+    fill(machine.source)
+    monkeypatch.setenv("SAFE_WORD", "a long and good one, ü")
+    made = machine.run(
+        "init", "--state-dir", machine.state, "--source", f"data={machine.source}", "--destination", f"a={machine.a}",
+        "--new-recipient", "Safe <safe@example.org>", "--recovery-key", machine.key, "--passphrase", "env:SAFE_WORD",
+    )  # fmt: skip
+    assert made.code == 0, made
+    assert machine.run("backup").code == 0
+    (told,) = drill(machine, "--stock", "--passphrase", "env:SAFE_WORD", "--json").json
+    assert told["passed"] and told["method"] == "stock"
+    monkeypatch.setenv("SAFE_WORD", "another one")
+    assert drill(machine, "--stock", "--passphrase", "env:SAFE_WORD").code == 12
+    assert drill(machine, "--stock").code == 12
+    assert len(objects(machine.a, "evidence")) == 1
+    assert_wiped(machine)
+
+
 def test_a_sample(three: Machine) -> None:
     """A sample restores the files that the seed says, a budget what fits; neither is called a whole drill."""
     wanted = ("--sample", "50%", "--from", "a", "--snapshot", "latest", "--json")
@@ -395,6 +419,73 @@ def test_retention_keeps_what_a_drill_proved(machine: Machine) -> None:
     (chain,) = machine.run("forget", "--dry-run", "--json").json["judged"]
     kept = {each["id"]: each["keep"] for each in chain["snapshots"] if each["keep"]}
     assert list(kept) == [ids[1], ids[3]] and kept[ids[1]][0].startswith("restored well in a drill on ")
+
+
+def test_what_a_drill_proved_is_not_forgotten_by_name(three: Machine) -> None:
+    """The last snapshot that a drill restored well is refused, unless that is asked for; another one is not."""
+    newest, oldest = (each["id"] for each in sorted(three.run("snapshots", "--json").json, key=_sequence, reverse=True))
+    assert drill(three, "--snapshot", oldest[:12]).code == 0
+    answer = three.run("forget", "--snapshot", oldest[:12])
+    assert answer.code == 2 and "the last of data that was restored well in a drill" in answer.err
+    assert "--even-if-drilled" in answer.err and len(three.run("snapshots", "--json").json) == 2
+    assert three.run("forget", "--even-if-drilled").code == 2, "of what?"
+    assert three.run("forget", "--snapshot", oldest[:12], "--even-if-drilled").code == 0
+    assert [each["id"] for each in three.run("snapshots", "--json").json] == [newest]
+
+
+def _sequence(snapshot: dict[str, Any]) -> int:
+    return int(snapshot["sequence"])
+
+
+def test_a_backup_brings_evidence_along(three: Machine) -> None:
+    """A copy that was away during a drill has its evidence after the next backup; a stranger's is not passed on."""
+    away = three.folder / "away"
+    three.b.rename(away)
+    assert drill(three, "--from", "a").code == 0
+    away.rename(three.b)
+    stray = three.a / "evidence" / ("20261121T070000Z-drill-" + "0" * 64 + ".gpg")
+    stray.write_bytes(b"nobody signed this")
+    assert not objects(three.b, "evidence")
+    assert three.run("backup").code in (0, 3)
+    own = {each for each in objects(three.a, "evidence") if not each.endswith("0" * 64 + ".gpg")}
+    assert own and objects(three.b, "evidence") == own
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("sleep 600", "longer than"),
+        ("echo the password is hunter2hunter2; exit 5", "exit status 5"),
+        ("head -c 300000000 /dev/zero | tr '\\0' x; exit 6", "exit status 6"),
+        ("setsid sleep LONG3 > /dev/null 2>&1 & exit 7", "exit status 7"),
+        ("rm -rf ../*; exit 8", "exit status 8"),
+    ],
+    ids=["hangs", "tells a secret", "talks much", "leaves a daemon", "deletes what it was given"],
+)
+def test_a_command_that_misbehaves(three: Machine, script: str, words: str) -> None:
+    """It is a failure with its last words, cleaned; the evidence is kept, and nothing of it is left."""
+    with_verify(three, all=["/bin/sh", "-c", script.replace("LONG", LONG)], timeout="1m")
+    limit = timedelta(seconds=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opskit.log._settings.secrets", {"hunter2hunter2"})
+        patch.setattr(checks, "judge_all", partial(_hurried, checks.judge_all, limit))
+        (told,) = drill(three, "--from", "a", "--json").json
+    assert not told["passed"] and words in str(told["failures"]), told
+    assert "hunter2" not in str(told) and len(str(told["failures"])) < 5000
+    assert len(objects(three.a, "evidence")) == 1
+    assert_wiped(three)
+    assert not [each for each in Path("/proc").glob("[0-9]*/cmdline") if f"sleep\0{LONG}3".encode() in _read(each)]
+
+
+def _hurried(judge: Any, limit: timedelta, runner: Any, commands: Any, folder: bytes) -> Any:
+    return judge(runner, replace(commands, limit=limit), folder)
+
+
+def _read(place: Path) -> bytes:
+    try:
+        return place.read_bytes()
+    except OSError:
+        return b""
 
 
 def test_a_drill_host(three: Machine, tmp_path: Path) -> None:

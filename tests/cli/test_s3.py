@@ -541,3 +541,25 @@ def test_a_budget_is_read_and_the_rest_asked_for(tmp_path: Path) -> None:
 def shared_bytes(key: str) -> tuple[str, bytes]:
     """A key of the bucket, and what lies there."""
     return key, shared_client().get_object(Bucket="plain", Key=key)["Body"].read()
+
+
+def test_a_drill_of_the_bucket_by_the_recovery_kit(tmp_path: Path) -> None:
+    """--stock copies what one snapshot needs out of the bucket and runs recover.py on it; damage there fails it."""
+    place = location()
+    machine = host(tmp_path, place)
+    assert machine.run("backup").code == 0
+    (machine.source / "more.bin").write_bytes(os.urandom(200_000))
+    assert machine.run("backup").code == 0
+    words = ("drill", "run", "--from", "far", "--stock", "--key", machine.key, "--snapshot", "latest", "--json")
+    answer = machine.run(*words)
+    (told,) = answer.json
+    assert answer.code == 0 and told["passed"] and told["method"] == "stock", answer
+    assert not list((machine.state / "scratch").iterdir())
+    packs = [each for each in keys(place) if "/packs/" in each]
+    for pack in packs:
+        shared_client().put_object(Bucket="plain", Key=pack, Body=b"rotten")
+    answer = machine.run(*words)
+    (told,) = answer.json
+    assert answer.code == 3 and any("recover.py: PROBLEM" in each["what"] for each in told["failures"]), told
+    assert told["objects"] and all(any(pack.endswith(name) for pack in packs) for name in told["objects"])
+    assert told["elsewhere"] == {"a": "good"}

@@ -2,8 +2,8 @@
 
 Invariants: commands are lists of words, no shell is involved; they run in the scratch with an environment of their own
 (PATH, a home and a place for temporary files in the scratch, no variable of this process), without input, in a process
-group of their own that is killed when their time is over or the drill ends. Exit status 0 means good. What they say is
-cleaned of secrets, and stays on this host. Nothing here knows a repository.
+group of their own that is killed when their time is over or the drill ends; so is what left that group. Exit status 0
+means good. What they say is cleaned of secrets, and stays on this host. Nothing here knows a repository.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _SAID = 300
 _SQLITE_STEPS = 100_000
 """Steps of SQLite's machine between two chances to be interrupted."""
 
+_ROUNDS = 10
 _AT_ONCE = 1000
 """Files whose commands are in the queue; there may be millions."""
 
@@ -113,6 +114,13 @@ class Runner:
         words = re.sub(r"\s+", " ", "".join(each if each.isprintable() else " " for each in text)).strip()
         return f": {words[-_SAID:]}" if words else ""
 
+    def end_strays(self) -> None:
+        """Kill what commands left running outside of their process groups: known by the home that they were given."""
+        mark = b"HOME=" + os.fsencode(self._home)
+        for _ in range(_ROUNDS):  # one that is killed may have started another meanwhile
+            if not any([_end_if_marked(name, mark) for name in os.listdir("/proc") if name.isdigit()]):
+                return
+
     def stop(self) -> None:
         """Kill what runs, and begin nothing more."""
         with self._lock:
@@ -120,6 +128,24 @@ class Runner:
             for group in self._running:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(group, signal.SIGKILL)
+
+
+def _end_if_marked(number: str, mark: bytes) -> bool:
+    """Kill a process in whose environment a variable stands so; whether there was one."""
+    try:
+        process = os.pidfd_open(int(number))  # first, so that no other process can come to have its number
+    except OSError:
+        return False
+    try:
+        with open(f"/proc/{number}/environ", "rb") as file:
+            if mark not in file.read().split(b"\0"):
+                return False
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    except OSError:  # gone meanwhile, or another user's
+        return False
+    finally:
+        os.close(process)
+    return True
 
 
 def judge_each(

@@ -27,8 +27,14 @@ _NAMES = {
     "counts": "As many files and bytes as the signed manifest says",
     "verify.each": "The source's own check of each file",
     "verify.all": "The source's own check of the whole",
+    "dumps": "Dumps of databases were loaded into a private server",
+    "queries": "The queries of the config were answered as they should be",
     "sqlite": "SQLite databases are sound (PRAGMA integrity_check)",
 }
+
+
+_UNMADE = {"dumps": "Dumps of databases", "verify.all": "The source's own check of the whole"}
+"""What a check is about that was not made, and so says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,8 @@ def facts(drill: Drill) -> Iterator[tuple[str, str]]:
     objective = _objective(drill.objective_restore, is_met="RTO" not in drill.missed)
     if drill.sample:
         objective = ", of a sample: not held against the objective"
-    yield "Recovery time (RTO)", f"{span(drill.restore_ms)}{objective}"
+    loading = f", {span(drill.load_ms)} of it for loading dumps" if drill.load_ms else ""
+    yield "Recovery time (RTO)", f"{span(drill.restore_ms)}{loading}{objective}"
     objective = _objective(drill.objective_recovery, is_met="RPO" not in drill.missed)
     yield "Recovery point (RPO)", f"newest snapshot of this copy {seconds(drill.recovery_seconds)} old{objective}"
     yield "Checking took", span(drill.check_ms)
@@ -96,7 +103,10 @@ def _objective(objective: int | None, *, is_met: bool) -> str:
 def check_text(check: Check) -> tuple[str, str, str]:
     """(what, how many of how many, verdict) of a check."""
     number = f"{check.passed:,} of {check.total:,}" if check.total else "-"
-    what = _NAMES.get(check.name, check.name) + (f" ({check.note})" if check.note else "")
+    if check.total:
+        what = _NAMES.get(check.name, check.name) + (f" ({check.note})" if check.note else "")
+    else:
+        what = f"{_UNMADE.get(check.name, check.name)}: {check.note or 'there was nothing to check'}"
     return what, number, ("not made" if not check.total else "good" if check.is_good else "BAD")
 
 
@@ -105,6 +115,8 @@ def as_markdown(report: Report, now: datetime) -> str:
     drill = report.drilled.drill
     lines = [f"# Restore drill: {_md(drill.source)} from {_md(drill.destination)}: {report.verdict}", ""]
     lines += [f"Drilled {report.drilled.ended:%Y-%m-%d %H:%M} UTC by host {_md(report.drilled.host)}.", ""]
+    if unchecked := _unchecked(drill):
+        lines += [f"**{_md(unchecked)}**", ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {_md(text)} |" for name, text in facts(drill))]
     lines += ["", "| check | right | verdict |", "|---|---|---|"]
     lines += [f"| {_md(what)} | {number} | {verdict} |" for what, number, verdict in map(check_text, drill.checks)]
@@ -129,6 +141,7 @@ def as_html(report: Report, now: datetime) -> str:
         f"<h1>{escape(title)}</h1>",
         f'<p class="verdict {color}">{escape(report.verdict)}</p>',
         f"<p>{escape(_lead(report))}</p>",
+        *([f'<p class="late"><strong>{escape(unchecked)}</strong></p>'] if (unchecked := _unchecked(drill)) else []),
         "<h2>What was done and measured</h2><table class='facts'>",
         *(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts(drill)),
         "</table><h2>What was checked</h2><table>",
@@ -164,6 +177,12 @@ def _lead(report: Report) -> str:
         )
     failed = f"could not be restored as it was from the copy {drill.destination}"
     return f"On {when} {drill.source} {failed}. What to do is below."
+
+
+def _unchecked(drill: Drill) -> str:
+    """What nobody should take this drill for a proof of."""
+    unmade = [_UNMADE.get(each.name, each.name).lower() for each in drill.checks if not each.total]
+    return f"Not checked: {', '.join(unmade)}. Why is told below." if unmade else ""
 
 
 def _failures(report: Report) -> tuple[list[tuple[str, str]], str]:
@@ -235,7 +254,7 @@ table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid #ddd;
   overflow-wrap: anywhere }
 th { font-weight: 400; width: 60% } .facts th { width: 30% }
-td { font-weight: 600 } .number { text-align: right; white-space: nowrap }
+td { font-weight: 600 } td:last-child:not(:nth-child(2)) { width: 6rem } .number { text-align: right; white-space: nowrap }
 code { font-size: .9em; overflow-wrap: anywhere } footer { margin-top: 2rem; color: #444; font-size: .85rem;
   overflow-wrap: anywhere }
 @media print { body { margin: 0; max-width: none } h2 { break-after: avoid } tr, li { break-inside: avoid } }

@@ -20,10 +20,11 @@ from opskit.operations.drilling import checks as judging
 from opskit.operations.drilling.checks import Commands, Failure, Runner
 from opskit.operations.drilling.choose import Choice
 from opskit.operations.drilling.comparing import Compared, compare
+from opskit.operations.drilling.dumps import Questions, judge_dumps
 from opskit.operations.drilling.expected import Expected
 from opskit.operations.drilling.sampling import Sample, Wish, sample_of
 from opskit.operations.drilling.scratch import Scratch
-from opskit.operations.drilling.stock import Stock, recover
+from opskit.operations.drilling.stock import Stock, download_size, recover
 from opskit.operations.restore import Restored, RestoreOptions, restore
 from opskit.repository import names
 from opskit.repository.copy import Copy
@@ -34,6 +35,7 @@ from opskit.repository.manifest import Snapshot
 from opskit.repository.reader import SnapshotReader
 from opskit.repository.tree import Node
 from opskit.repository.unlocking import Decrypt
+from opskit.sources.loading import Loader
 
 ASKED_ELSEWHERE = 100
 """Failing objects for which the other copies are asked, at most."""
@@ -50,6 +52,7 @@ class Means:
     trusted: Path
     clock: Callable[[], float]
     path: str
+    loader: Callable[[], Loader]
     workers: int = 2
 
 
@@ -63,6 +66,7 @@ class Order:
     wish: Wish | None = None
     rate: int | None = None
     commands: Commands = field(default_factory=Commands)
+    questions: Questions = field(default_factory=Questions)
     objective_restore: timedelta | None = None
     objective_recovery: timedelta | None = None
     stock: Stock | None = None
@@ -72,12 +76,13 @@ class Order:
 class Outcome:
     """What a drill came to: what anybody may know (`drill`), and all failures by file, which stay on this host.
 
-    `bad` names objects that the copy lacks or holds damaged, with the reason.
+    `bad` names objects that the copy lacks or holds damaged, with the reason; `gaps` tell what could not be checked.
     """
 
     drill: Drill
     failures: list[Failure]
     bad: dict[str, str]
+    gaps: list[str] = field(default_factory=list)
 
 
 def run_drill(order: Order, means: Means, scratch: Scratch, progress: Restored | None = None) -> Outcome:
@@ -99,7 +104,8 @@ class _Run:
         self._lost: dict[bytes, str] = {}
         self._sample: Sample | None = None
         self._reader: SnapshotReader | None = None
-        self._restore_seconds = 0.0
+        self._restore_seconds = self._load_seconds = 0.0
+        self._gaps: list[str] = []
         self._is_scratch_at_fault = False
 
     def run(self) -> Outcome:
@@ -121,7 +127,7 @@ class _Run:
         seconds = clock() - checking
         if self._failures:
             self._note_damage(copy)
-        return Outcome(self._drill(copy, compared, seconds), self._failures, self._bad)
+        return Outcome(self._drill(copy, compared, seconds), self._failures, self._bad, self._gaps)
 
     def _restore(self, copy: Copy, begun: float) -> None:
         means, order = self._means, self._order
@@ -167,10 +173,10 @@ class _Run:
 
     def _recover(self, stock: Stock, copy: Copy, snapshot: Snapshot, reader: SnapshotReader) -> None:
         """As somebody would without opskit; of opskit comes only what the result is held against."""
-        self._scratch.require_room(snapshot.manifest.entries, snapshot.manifest.bytes)
-        begun = self._means.clock()
-        target = self._scratch.restored
-        self._failures += recover(stock, copy, snapshot, target, self._scratch.folder, self._means.path)
+        more = download_size(stock, copy, snapshot)
+        self._scratch.require_room(snapshot.manifest.entries, snapshot.manifest.bytes + more)
+        begun, means, place = self._means.clock(), self._means, self._scratch
+        self._failures += recover(stock, copy, snapshot, place.restored, place.folder, means.path, means.workers)
         self._restore_seconds = self._means.clock() - begun
         take = self.expected.takes(_everything)
         for node in reader.nodes(reader.root()):
@@ -190,6 +196,7 @@ class _Run:
         self._add("metadata", there - len(seen), there, seen)
         if self._sample is None:
             self._check_counts()
+        self._check_dumps(wrong)  # before commands, which may change what lies there
         self._check_commands(wrong)
         databases = [each for each in compared.databases if each not in wrong]
         if databases:
@@ -209,13 +216,32 @@ class _Run:
         text += f"{manifest.entries:,} and {manifest.bytes:,}"
         self._add("counts", int(is_right), 1, [] if is_right else [(b"", text)], note)
 
+    def _check_dumps(self, wrong: set[bytes]) -> None:
+        questions, place = self._order.questions, self._scratch
+        if self._sample is not None:
+            if questions.queries or questions.dumps:
+                self._checks.append(Check("dumps", 0, 0, "left out: this is a sample"))
+            return
+        judged = judge_dumps(self._means.loader, questions, place.restored, wrong, place.folder)
+        self._checks += judged.checks
+        self._failures += judged.failures
+        self._gaps += [judged.gap] if judged.gap else []
+        self._load_seconds = judged.seconds
+
     def _check_commands(self, wrong: set[bytes]) -> None:
-        commands, restored = self._order.commands, self._scratch.restored
+        commands = self._order.commands
         if commands.each is None and commands.all is None:
             return
         snapshot = self._order.choice.snapshot
         about = {"OPSKIT_DRILL": "1", "OPSKIT_SOURCE": snapshot.manifest.source, "OPSKIT_SNAPSHOT": snapshot.id}
         runner = Runner(self._scratch.folder, self._means.path, commands.redact, about)
+        try:
+            self._run_commands(runner, wrong)
+        finally:
+            runner.end_strays()
+
+    def _run_commands(self, runner: Runner, wrong: set[bytes]) -> None:
+        commands, restored = self._order.commands, self._scratch.restored
         folder = _folder_of(restored, self.expected.tops)
         if commands.each is not None:
             files = (path for path in _files_in(restored) if path not in wrong)
@@ -276,14 +302,15 @@ class _Run:
             bytes=self._right_bytes(compared),
             planned_files=sample.files if sample else manifest.files - counts.unread_files,
             planned_bytes=sample.bytes if sample else manifest.bytes,
-            restore_ms=round(self._restore_seconds * 1000),
-            check_ms=round(check_seconds * 1000),
+            restore_ms=round((self._restore_seconds + self._load_seconds) * 1000),
+            check_ms=round(max(check_seconds - self._load_seconds, 0) * 1000),
             recovery_seconds=max(int((order.now - pair.newest.manifest.started).total_seconds()), 0),
             objective_restore=_seconds(order.objective_restore),
             objective_recovery=_seconds(order.objective_recovery),
             checks=self._checks,
             elsewhere={},
             writer=order.writer,
+            load_ms=round(self._load_seconds * 1000),
         )
 
 

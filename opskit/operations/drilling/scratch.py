@@ -16,7 +16,9 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import stat
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ log = logger(__name__)
 
 _NAME = re.compile(r"opskit-drill-[0-9a-f]{12}")
 _MARKER = "opskit-drill.marker"
+_BRANCHES = 16
 BLOCK = 4096
 """Bytes that an entry takes beside its content, at most, on file systems with blocks of this size."""
 
@@ -65,16 +68,16 @@ def scratch_in(place: Path) -> Iterator[Scratch]:
 
     Raises StoreRefused, StoreFull, and OpskitError where it cannot be wiped.
     """
-    with _translated(place):
+    with translated(place):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     sweep(place)
-    with _translated(place):
+    with translated(place):
         folder = place / f"opskit-drill-{os.urandom(6).hex()}"
         folder.mkdir(mode=0o700)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with _translated(place):
+        with translated(place):
             (folder / _MARKER).write_bytes(b"made by opskit drill; the next drill removes it\n")
         yield Scratch(folder)
     finally:
@@ -125,6 +128,7 @@ def _sweep(path: Path) -> None:
 def _wipe(folder: Path) -> None:
     """Remove a folder, its marker last: what is left after an interruption or an error is still known for ours."""
     _open_folders(folder)
+    _remove_many(_branches(folder))
     for entry in list(os.scandir(folder)):
         if entry.name != _MARKER:
             _remove(entry)
@@ -137,6 +141,38 @@ def _wipe(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(folder / _MARKER)
     os.rmdir(folder)
+
+
+def _branches(folder: Path) -> list[str]:
+    """Folders that hold nearly everything, so that several processes have about as much to remove."""
+    found = [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    while 0 < len(found) < _BRANCHES:
+        below = [
+            entry.path for path in found for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)
+        ]  # fmt: skip
+        if not below:
+            break
+        found = below
+    return found
+
+
+def _remove_many(folders: list[str]) -> None:
+    """Remove folders by rm, some at once: it takes a fifth of the time that Python does. What it leaves comes after."""
+    command = ["xargs", "--null", "--max-procs=2", "--max-args=8", "rm", "-rf", "--one-file-system", "--"]
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is this process's to answer
+        )  # fmt: skip
+    except OSError:  # no such program: then it takes longer
+        return
+    try:
+        process.communicate(b"".join(os.fsencode(each) + b"\0" for each in folders))
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
 
 
 def _remove(entry: os.DirEntry[str]) -> None:
@@ -192,7 +228,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _translated(place: Path) -> Iterator[None]:
+def translated(place: Path) -> Iterator[None]:
+    """Errors of the file system as StoreFull and StoreRefused."""
     try:
         yield
     except OSError as error:

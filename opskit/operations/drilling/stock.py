@@ -2,24 +2,34 @@
 
 Invariants: recover.py lies on storage that nobody trusts, so it is read once, its SHA-256 is held against sums known
 from elsewhere (this program's own kit, the signed manifest, the recovery-key file), and those very bytes are run, by a
-Python without site packages and without variables of this process. Only copies in folders: the kit reads no bucket.
+Python without site packages and without variables of this process. The kit reads folders: of a copy in a bucket what
+the snapshot needs is first copied into the scratch, object by object as it lies there, right or wrong, as somebody
+would who has nothing but the bucket's own tools; recover.py is what judges it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from opskit.errors import Forged, NoKey
+from opskit.errors import Forged, NoKey, ObjectNotFound, ObjectUnreadable
 from opskit.operations.drilling.checks import Failure
+from opskit.operations.drilling.scratch import translated
 from opskit.repository import names
 from opskit.repository.copy import Copy
+from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
+from opskit.repository.threads import end
 
 _SAID = 400
 _GRACE_SECONDS = 10.0
@@ -29,14 +39,25 @@ _NO_KEY = 12
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """What a restore without opskit takes: the copy's folder, the key file, and the sums that recover.py may have."""
+    """What a restore without opskit takes: the copy's folder, the key file, and the sums that recover.py may have.
 
-    repository: Path
+    `repository` is None for a copy that lies in no folder. The passphrase is typed at a terminal, as a person would.
+    """
+
+    repository: Path | None
     key: Path
     known: Collection[str]
+    passphrase: bytes | None = None
 
 
-def recover(stock: Stock, copy: Copy, snapshot: Snapshot, target: Path, scratch: Path, path: str) -> list[Failure]:
+def download_size(stock: Stock, copy: Copy, snapshot: Snapshot) -> int:
+    """Bytes that are copied into the scratch before recover.py begins; raises StoreError, Damaged."""
+    return sum(copy.objects[name] for name in _wanted(copy, snapshot)) if stock.repository is None else 0
+
+
+def recover(
+    stock: Stock, copy: Copy, snapshot: Snapshot, target: Path, scratch: Path, path: str, workers: int = 1
+) -> list[Failure]:
     """Restore a snapshot into `target`; what went wrong in recover.py's own words. Raises Forged, StoreError, NoKey."""
     program = copy.store.get(names.RECOVER_PROGRAM)
     known = {*stock.known, snapshot.manifest.kit.get(names.RECOVER_PROGRAM, "")}
@@ -45,15 +66,16 @@ def recover(stock: Stock, copy: Copy, snapshot: Snapshot, target: Path, scratch:
             f"{copy.destination}: {names.RECOVER_PROGRAM} is not the kit's: its SHA-256 is {names.sha256(program)}",
             hint=f"it was not run; opskit heal --destination {copy.destination} puts the right one there",
         )
+    repository = stock.repository or _downloaded(copy, snapshot, scratch / "copy", workers)
     own = scratch / names.RECOVER_PROGRAM
     own.write_bytes(program)
     command = [
-        *(sys.executable, "-I", str(own), "--repository", str(stock.repository), "--key", str(stock.key)),
+        *(sys.executable, "-I", str(own), "--repository", str(repository), "--key", str(stock.key)),
         *("--target", str(target), "--snapshot", snapshot.id),
     ]
     environment = {"PATH": path, "HOME": str(scratch), "LANG": "C.UTF-8"}
     with tempfile.TemporaryFile(dir=scratch) as said:
-        status = _run(command, environment, said.fileno())
+        status = _run(command, environment, said.fileno(), stock.passphrase)
         said.seek(0)
         lines = said.read().decode("utf-8", "replace").splitlines()
     if status == _NO_KEY:
@@ -64,23 +86,84 @@ def recover(stock: Stock, copy: Copy, snapshot: Snapshot, target: Path, scratch:
     return problems
 
 
-def _run(command: list[str], environment: dict[str, str], said: int) -> int:
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=said,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        cwd=os.sep,
-        start_new_session=True,  # Ctrl-C is ours to answer: it must end before the scratch goes
-    )
+def _wanted(copy: Copy, snapshot: Snapshot) -> list[str]:
+    """What recover.py reads of a copy, as far as it is there."""
+    found = [names.REPOSITORY, names.COPY, snapshot.name, *objects_of(snapshot.manifest, copy.get)]
+    return [name for name in dict.fromkeys(found) if name in copy.objects]
+
+
+def _downloaded(copy: Copy, snapshot: Snapshot, folder: Path, workers: int) -> Path:
+    """A folder with what the snapshot needs; what the store cannot give is left out. Raises StoreError for a store
+    that is away."""
+
+    def fetch(name: str) -> None:
+        with contextlib.suppress(ObjectNotFound, ObjectUnreadable):
+            data, place = copy.store.get(name), folder / name
+            with translated(folder):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="download")
+    tasks = [threads.submit(fetch, name) for name in _wanted(copy, snapshot)]
     try:
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        try:
-            process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        for task in tasks:
+            task.result()
+    except BaseException as error:
+        end(threads, tasks, error)
         raise
+    end(threads, tasks, None)
+    return folder
+
+
+def _run(command: list[str], environment: dict[str, str], said: int, passphrase: bytes | None) -> int:
+    with ExitStack() as opened:
+        typist = None if passphrase is None else opened.enter_context(Typist(passphrase))
+        process = subprocess.Popen(
+            [*(typist.command if typist else ()), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=os.sep,
+            start_new_session=True,  # Ctrl-C is ours to answer: it must end before the scratch goes
+        )
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            raise
+
+
+class Typist:
+    """A terminal of its own for a command, at which somebody types the passphrase whenever gpg asks for it."""
+
+    def __init__(self, passphrase: bytes) -> None:
+        self._passphrase = passphrase
+        self._ours, self._theirs = os.openpty()
+        # The first terminal that the leader of a session opens is its own.
+        code = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.argv[2], sys.argv[2:])"
+        self.command = [sys.executable, "-I", "-S", "-c", code, os.ttyname(self._theirs)]
+        self._thread = threading.Thread(target=self._type, name="typist", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._theirs)  # the last one that has it open: then reading ends
+        self._thread.join(_GRACE_SECONDS)
+        os.close(self._ours)
+
+    def _type(self) -> None:
+        seen = b""
+        with contextlib.suppress(OSError):
+            while data := os.read(self._ours, 4096):
+                seen += data
+                if b"passphrase:" in seen.lower():
+                    seen = b""
+                    os.write(self._ours, self._passphrase + b"\n")

@@ -80,7 +80,8 @@ class SourceStatus:
     recovery_age: timedelta | None
     problems: Sequence[Problem]
     advice: Sequence[Problem] = ()
-    """Drills that are due where none was ever made: who began to drill is held to it, who did not is told."""
+    """Drills that are due where none was ever made: who began to drill is held to it, who did not is told. And what
+    the last good drill of a copy could not check."""
 
     @property
     def is_met(self) -> bool:
@@ -137,7 +138,7 @@ def judge(
         verified,
         now - verified.time if verified else None,
         [*problems, *(drills if is_drilled else ())],
-        () if is_drilled else drills,
+        [*(() if is_drilled else drills), *(advice for each in copies for advice in _of_gaps_in_drills(each))],
     )
 
 
@@ -278,6 +279,13 @@ def _of_drills(source: str, copy: CopyState, policy: Policy, now: datetime) -> I
     elif is_drill_due(copy, policy.drill_every, now):
         when = f"{length(now - copy.drilled.ended)} ago" if copy.drilled else "never"
         yield Problem(f"{name} was last drilled {when}, the policy wants it every {policy.drill_every}", drill)
+
+
+def _of_gaps_in_drills(copy: CopyState) -> Iterator[Problem]:
+    for check in copy.drilled.drill.checks if copy.drilled else ():
+        if check.name == "dumps" and not check.total:
+            text = f"the last drill of {copy.destination.name} did not load the dumps of databases: {check.note}"
+            yield Problem(text, f"opskit drill report {copy.drilled.id[:8] if copy.drilled else ''}")
 
 
 def _of_state(copy: CopyState, newest: Point | None) -> Iterator[Problem]:

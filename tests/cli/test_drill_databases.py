@@ -1,0 +1,98 @@
+"""Drills of databases: dumps loaded into a server that is made for them, asked, timed, reported, and thrown away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opskit.sources.databases import throwaway
+from tests.cli.hosts import Answer, Machine
+from tests.cli.test_databases import add_source, good, secret
+from tests.cli.test_drill import with_verify
+from tests.database_servers import Server
+from tests.sources.test_throwaway import needs_jail
+
+
+@pytest.fixture(scope="module")
+def shop(postgresql_server: Server) -> Iterator[Server]:
+    """A server with a database `shop`."""
+    needs_jail("postgres")
+    postgresql_server.sql("CREATE DATABASE shop")
+    rows = "SELECT n AS id FROM generate_series(1, 500) n"
+    postgresql_server.sql(f"CREATE TABLE customers AS {rows}", database="shop")
+    yield postgresql_server
+    postgresql_server.sql("DROP DATABASE shop")
+
+
+@pytest.fixture
+def dumped(machine: Machine, shop: Server) -> Machine:
+    """A host with a snapshot of it."""
+    where = f"host: {shop.socket}, user: {shop.user}, password: {secret(machine)!r}, databases: [shop]"
+    ask = "verify: {queries: {shop: ['select count(*) > 0 from customers']}}"
+    add_source(machine, f"{{postgresql: {{{where}}}, {ask}}}")
+    good(machine.run("backup", "db"))
+    return machine
+
+
+def drill(machine: Machine, *arguments: object) -> Answer:
+    return machine.run("drill", "run", "db", "--key", machine.key, *arguments)
+
+
+def test_dumps_are_loaded_and_asked(dumped: Machine, shop: Server) -> None:
+    """All three dumps load, the query is answered, the time is part of the RTO, and no server is touched or left."""
+    before = shop.sql("SELECT datname FROM pg_database ORDER BY 1")
+    (told,) = good(drill(dumped, "--json")).json
+    checks = {each["name"]: (each["passed"], each["total"]) for each in told["checks"]}
+    assert checks["dumps"] == (3, 3) and checks["queries"] == (1, 1)
+    assert 0 < told["load_ms"] <= told["restore_ms"]
+    assert shop.sql("SELECT datname FROM pg_database ORDER BY 1") == before
+    assert not list((dumped.state / "scratch").iterdir())
+    page = good(dumped.run("drill", "report", "--format", "html")).out
+    assert "Dumps of databases were loaded" in page and "for loading dumps" in page
+    assert "customers" not in page, "the query is in no evidence"
+
+
+def test_an_answer_that_is_wrong(dumped: Machine) -> None:
+    """A dump that loads and lacks what should be in it fails the drill, and so does a database that is not there."""
+    dumped.edit_config("count(*) > 0 from", "count(*) > 500 from")
+    answer = drill(dumped, "--json")
+    (told,) = answer.json
+    assert answer.code == 3 and not told["passed"]
+    (failure,) = told["failures"]
+    assert failure["path"] == "/databases/shop.sql" or failure["path"] == "databases/shop.sql"
+    assert "count(*) > 500" in failure["what"]
+    dumped.edit_config("queries: {shop:", "queries: {shoop:")
+    (told,) = drill(dumped, "--json").json
+    assert not told["passed"] and "no dump of 'shoop'" in told["failures"][0]["what"]
+
+
+def test_without_a_server_it_is_not_checked(dumped: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server program: the drill passes for what it checked, and drill, report and status say what it did not."""
+    monkeypatch.setattr(throwaway, "_PG_PROGRAMS", ("no-such-initdb",))
+    answer = drill(dumped)
+    assert answer.code == 0 and "install postgresql" in answer.err
+    assert "dumps not loaded" in answer.out
+    page = good(dumped.run("drill", "report")).out
+    assert "not made" in page and "initdb and postgres not found" in page
+    assert "did not load the dumps of databases" in dumped.run("status").out
+
+
+def test_a_plain_file_that_is_a_dump(machine: Machine) -> None:
+    """A dump among files is loaded where the config says what it is; one that is damaged in itself fails the drill."""
+    needs_jail("postgres")
+    for name, text in (("good.sql", "CREATE TABLE t (a int);\nINSERT INTO t VALUES (1);\n"), ("cut.sql", "CREATE TAB")):
+        (machine.source / name).write_text(text)
+    paths = {name: str(machine.source / name) for name in ("good.sql", "cut.sql", "gone.sql")}
+    asked = {"queries": {paths["good.sql"]: ["select count(*) from t"]}}
+    with_verify(machine, dumps={paths["good.sql"]: "postgresql"}, **asked)
+    good(machine.run("backup"))
+    (told,) = machine.run("drill", "run", "--key", machine.key, "--json").json
+    checks = {each["name"]: (each["passed"], each["total"]) for each in told["checks"]}
+    assert told["passed"] and checks["dumps"] == (1, 1) and checks["queries"] == (1, 1), told
+    more = "".join(f'"{paths[name]}": "postgresql", ' for name in ("cut.sql", "gone.sql"))
+    machine.edit_config('"dumps": {', '"dumps": {' + more)
+    (told,) = machine.run("drill", "run", "--key", machine.key, "--json").json
+    wrong = {Path(each["path"]).name: each["what"] for each in told["failures"]}
+    assert set(wrong) == {"cut.sql", "gone.sql"} and "was not restored" in wrong["gone.sql"], told
