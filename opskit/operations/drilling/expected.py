@@ -44,6 +44,7 @@ class Expected:
         self.counts = Counts()
         self.tops: list[bytes] = []
         """The paths of the source, seen in the tree: entries below folders that are only their parents."""
+        self._top = b"/"  # no path begins so
         self._files: list[IO[bytes]] = [tempfile.TemporaryFile(dir=folder) for _ in range(processes)]  # noqa: SIM115
         self._loads = [0] * processes
         self._batch: list[tuple[Any, ...]] = []
@@ -74,8 +75,9 @@ class Expected:
         """Take one entry down, in the order of the tree."""
         counts = self.counts
         counts.entries += 1
-        if node.mtime is not None and not (self.tops and node.path.startswith(self.tops[-1] + b"/")):
+        if not node.path.startswith(self._top) and node.mtime is not None:
             self.tops.append(node.path)
+            self._top = node.path + b"/"
         first = b""
         if node.type == "file":
             counts.files += 1

@@ -254,7 +254,8 @@ table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid #ddd;
   overflow-wrap: anywhere }
 th { font-weight: 400; width: 60% } .facts th { width: 30% }
-td { font-weight: 600 } td:last-child:not(:nth-child(2)) { width: 6rem } .number { text-align: right; white-space: nowrap }
+td { font-weight: 600 } td:last-child:not(:nth-child(2)) { width: 6rem }
+.number { text-align: right; white-space: nowrap }
 code { font-size: .9em; overflow-wrap: anywhere } footer { margin-top: 2rem; color: #444; font-size: .85rem;
   overflow-wrap: anywhere }
 @media print { body { margin: 0; max-width: none } h2 { break-after: avoid } tr, li { break-inside: avoid } }

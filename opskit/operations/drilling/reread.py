@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import hashlib
 import marshal
 import os
@@ -54,6 +55,8 @@ class Reread:
         if about is not None and about[0] == "socket":
             return  # sockets belong to programs, and are not restored
         try:
+            if type(content) is bytes and not about[8] and not about[9] and self._is_right_file(path, about, content):
+                return
             if about is not None and (about[0] != "file" or about[9]):
                 self._look_plain(path, about)
             else:
@@ -62,6 +65,34 @@ class Reread:
             self._wrong(path, "it is not there")
         except OSError as error:
             self._wrong(path, f"it cannot be read: {error.strerror}")
+
+    def _is_right_file(self, path: bytes, about: Any, chunk_id: bytes) -> bool:
+        """Whether a plain file of one chunk is right in all: nearly every one is, so this is short. If not, or where
+        there is more to be said of it, the long way finds out."""
+        above, _, name = path.rpartition(b"/")
+        descriptor = os.open(name, _FILE, dir_fd=self._folder(above))
+        try:
+            found = os.fstat(descriptor)
+            mode, size = found.st_mode, found.st_size
+            mask = 0o7777 if self._is_root else 0o1777
+            if (
+                size != about[5]
+                or size > _LARGEST_CHUNK
+                or not stat.S_ISREG(mode)
+                or (mode ^ about[1]) & mask
+                or found.st_mtime_ns != about[4]
+                or (self._is_root and (found.st_uid != about[2] or found.st_gid != about[3]))
+            ):
+                return False
+            data = os.read(descriptor, size)
+        finally:
+            os.close(descriptor)
+        if hashlib.sha256(data).digest() != chunk_id:
+            return False
+        self.bytes += size
+        if data.startswith(MAGIC):
+            self.databases.append(path)
+        return True
 
     def _wrong(self, path: bytes, what: str) -> None:
         self.contents.append((path, what))
@@ -198,6 +229,7 @@ def _is_empty(descriptor: int, position: int, length: int) -> bool:
 
 def main(arguments: list[str], source: IO[bytes], output: IO[bytes]) -> None:
     """Compare everything that `source` tells."""
+    gc.disable()  # there are no cycles, and looking for some takes a tenth of the time
     root = os.open(arguments[0], _FOLDER)
     reread = Reread(root, arguments[1] == "1")
     while head := source.read(8):
