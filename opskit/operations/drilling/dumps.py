@@ -8,6 +8,7 @@ through a symbolic link. That dumps could not be loaded here (no server program)
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,13 +63,13 @@ def judge_dumps(
     loader: Callable[[], Loader], questions: Questions, restored: Path, wrong: set[bytes], folder: Path
 ) -> Judged:
     """Load every dump that was restored right, and ask; no check where there is neither a dump nor a question."""
+    judged, total = Judged(), Loaded("")
     with ExitStack() as opened:
-        found = [each for each in _dumps_in(restored, questions, opened) if each.path not in wrong]
-        judged = _of_absent(questions, found)
-        if not found:
-            return _of_mysql(judged, restored)
-        total = Loaded("")
         try:
+            found = [each for each in _dumps_in(restored, questions, opened) if each.path not in wrong]
+            judged = _of_absent(questions, found)
+            if not found:
+                return _of_mysql(judged, restored)
             for kind in dict.fromkeys(each.kind for each in found):
                 scripts = [each.script for each in found if each.kind == kind]
                 seconds = questions.load_limit.total_seconds(), questions.query_limit.total_seconds()
@@ -85,7 +86,8 @@ def judge_dumps(
 def _of_mysql(judged: Judged, restored: Path) -> Judged:
     """Its own dumps do not load into MariaDB for certain, and no server of it is made."""
     with ExitStack() as opened:
-        heads = [os.pread(_opened(restored, path, opened), _HEAD, 0) for path, _ in _paths_in(restored)]
+        files = [_opened(restored, path, opened) for path, _ in _paths_in(restored)]
+        heads = [os.pread(each, _HEAD, 0) for each in files if each is not None]
     if any(b"-- MySQL dump" in head for head in heads):
         judged.checks.insert(0, Check("dumps", 0, 0, f"{NOT_LOADED}: a drill has no server of MySQL"))
         judged.gap = "dumps of databases were not loaded: a drill has no server of MySQL"
@@ -130,21 +132,17 @@ def _of_absent(questions: Questions, found: Sequence[_Found]) -> Judged:
 def _dumps_in(restored: Path, questions: Questions, opened: ExitStack) -> Iterator[_Found]:
     for path, database in _paths_in(restored):
         descriptor = _opened(restored, path, opened)
-        kind = _kind_of(descriptor)
-        if kind is not None:
+        kind = None if descriptor is None else _kind_of(descriptor)
+        if descriptor is not None and kind is not None:
             part = {b"globals.sql": "server", b"create": "create"}.get(path.partition(b"/")[0], "database")
             queries = questions.queries.get(database, ()) if part == "database" else ()
             yield _Found(path, kind, Script(printable(path), descriptor, part, database, queries))  # type: ignore[arg-type]
     for number, (name, kind) in enumerate(sorted(questions.dumps.items())):
         path = os.fsencode(_plain(name))
-        try:
-            descriptor = _opened(restored, path, opened)
-        except OSError:
-            continue  # that it is not there is told elsewhere
-        script = Script(
-            printable(path), descriptor, "database", f"opskit_drill_{number}", questions.queries.get(name, ())
-        )
-        yield _Found(path, kind, script)
+        descriptor = _opened(restored, path, opened)
+        if descriptor is not None:  # that one is not there is told elsewhere
+            database, queries = f"opskit_drill_{number}", questions.queries.get(name, ())
+            yield _Found(path, kind, Script(printable(path), descriptor, "database", database, queries))
 
 
 def _plain(name: str) -> str:
@@ -169,24 +167,23 @@ def _paths_in(restored: Path) -> Iterator[tuple[bytes, str]]:
         yield b"globals.sql", ""
 
 
-def _opened(restored: Path, path: bytes, opened: ExitStack) -> int:
-    """A descriptor of a regular file; raises OSError."""
+def _opened(restored: Path, path: bytes, opened: ExitStack) -> int | None:
+    """A descriptor of a regular file; None where there is none. Raises SourceError for one that cannot be read."""
     *folders, name = path.split(b"/")
-    descriptor = os.open(restored, _FOLDER)
-    for each in folders:
-        above = descriptor
+    with ExitStack() as above:
         try:
-            descriptor = os.open(each, _FOLDER, dir_fd=above)
-        finally:
-            os.close(above)
-    try:
-        file = os.open(name, _FILE, dir_fd=descriptor)
-    finally:
-        os.close(descriptor)
+            descriptor = os.open(restored, _FOLDER)
+            above.callback(os.close, descriptor)
+            for each in folders:
+                descriptor = os.open(each, _FOLDER, dir_fd=descriptor)
+                above.callback(os.close, descriptor)
+            file = os.open(name, _FILE, dir_fd=descriptor)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+                return None
+            raise SourceError(f"a dump cannot be read: {(error.strerror or 'error').lower()}") from error
     opened.callback(os.close, file)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        raise FileNotFoundError(name)
-    return file
+    return file if stat.S_ISREG(os.fstat(file).st_mode) else None
 
 
 def _kind_of(descriptor: int) -> Kind | None:

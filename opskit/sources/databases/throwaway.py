@@ -68,7 +68,10 @@ class ThrowawayServers:
         if os.geteuid() == 0:
             os.chown(own, NOBODY, NOBODY)
         plan.job.update(root=str(root), folder=str(own), path=_FOLDERS)
-        answer = _run(plan.job, [each.descriptor for each in scripts], folder)
+        try:
+            answer = _run(plan.job, [each.descriptor for each in scripts], folder)
+        except OSError as error:
+            raise SourceError(f"no private server could be started: {(error.strerror or 'error').lower()}") from error
         if "unavailable" in answer:
             detail = self._shown(str(answer.get("detail", "")))
             raise SourceError(self._shown(str(answer["unavailable"])), hint=detail or None)
@@ -128,7 +131,9 @@ def _answer_of(answer: IO[bytes], status: int) -> dict[str, Any]:
         found = json.loads(said.rstrip().rpartition(b"\n")[2])  # above it may stand warnings
     except ValueError:
         words = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        raise SourceError(f"the jail of the database server ended with status {status}: {words[:_SHOWN]}") from None
+        raise SourceError(
+            f"the jail of the database server ended with status {status}", hint=words[:_SHOWN] or None
+        ) from None
     return dict(found)
 
 
