@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from opskit.sources.databases import throwaway
-from tests.cli.hosts import Answer, Machine
+from tests.cli.hosts import Answer, Machine, objects
 from tests.cli.test_databases import add_source, good, secret
 from tests.cli.test_drill import with_verify
 from tests.database_servers import Server
-from tests.sources.test_throwaway import needs_jail
+from tests.sources.test_throwaway import LONG, needs_jail, processes, until
+from tests.stores.mounts import MEBIBYTE, mounted
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +98,41 @@ def test_a_plain_file_that_is_a_dump(machine: Machine) -> None:
     (told,) = machine.run("drill", "run", "--key", machine.key, "--json").json
     wrong = {Path(each["path"]).name: each["what"] for each in told["failures"]}
     assert set(wrong) == {"cut.sql", "gone.sql"} and "was not restored" in wrong["gone.sql"], told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_drill_that_ends_while_it_loads(machine: Machine, number: signal.Signals) -> None:
+    """Server and client go with it, whatever ends it; there is no evidence, and the next drill begins clean."""
+    needs_jail("postgres")
+    dump = machine.source / "slow.sql"
+    dump.write_text(f"SELECT pg_sleep({LONG}5);\n")
+    with_verify(machine, dumps={str(dump): "postgresql"})
+    good(machine.run("backup"))
+    with machine.start("drill", "run", "--key", machine.key) as process:
+        until(lambda: bool(processes("postgres: ", "opskit_drill_0", "SELECT")), process)
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    assert process.returncode == (-9 if number is signal.SIGKILL else 130)
+    until(lambda: not processes(str(machine.folder)) and not processes("postgres: ", "opskit_drill_0"))
+    assert not objects(machine.a, "evidence")
+    dump.write_text("SELECT 1;\n")
+    good(machine.run("backup"))
+    (told,) = good(machine.run("drill", "run", "--key", machine.key, "--snapshot", "latest", "--json")).json
+    assert told["passed"] and not list((machine.state / "scratch").iterdir())
+
+
+def test_a_scratch_that_becomes_full(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dump that finds no room in the scratch is no fault of the copy: it was not loaded, and that is said."""
+    needs_jail("postgres")
+    monkeypatch.setattr(throwaway, "_LEAST_ROOM", 0)
+    dump = machine.source / "grows.sql"
+    dump.write_text("CREATE TABLE t AS SELECT repeat('x', 1000) FROM generate_series(1, 200000);\n")
+    with_verify(machine, dumps={str(dump): "postgresql"})
+    good(machine.run("backup"))
+    with mounted("tmpfs", tmp_path, size=110 * MEBIBYTE) as place:
+        answer = machine.run("drill", "run", "--key", machine.key, "--scratch", place, "--json")
+        assert not list(place.iterdir())
+    (told,) = answer.json
+    assert answer.code == 0 and told["passed"], answer
+    (check,) = [each for each in told["checks"] if each["name"] == "dumps"]
+    assert check["total"] == 0 and check["note"] == "not loaded: the scratch place became full"

@@ -393,9 +393,16 @@ def test_evidence_round_trip() -> None:
     assert forms.decode(later).drill is None
 
 
+def test_evidence_of_before_dumps_were_loaded() -> None:
+    """What an older opskit signed says nothing of loading, and is read as none."""
+    older = forms.encode(_evidence()).replace(b'"load_ms":0,', b"")
+    assert b"load_ms" not in older and forms.decode(older) == _evidence()
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        (b'"load_ms":0', b'"load_ms":-1'),
         (b'"format":1', b'"format":2'),
         (b'"kind":"evidence"', b'"kind":"mark"'),
         (b'"passed":true', b'"passed":1'),

@@ -101,7 +101,7 @@ def test_a_whole_postgresql_server(postgresql_server: Server, folder: Path, file
         server.sql("DROP TABLESPACE fast", "DROP ROLE reader", "DROP ROLE app")
     assert found.failures == [] and (found.scripts, found.loaded, found.queries, found.answered) == (3, 3, 3, 3)
     assert found.server.startswith("PostgreSQL ") and found.seconds > 0
-    assert not _processes(str(folder)) and not list(place.iterdir())
+    assert not processes(str(folder)) and not list(place.iterdir())
 
 
 def test_a_postgresql_dump_without_its_roles(folder: Path, files: ExitStack) -> None:
@@ -149,7 +149,7 @@ def test_a_hostile_dump_reaches_nothing(
     values = {"secret": secret, "outside": outside, "long": LONG, "socket": postgresql_server.socket}
     found = load("postgresql", [script(files, folder, "databases/evil.sql", HOSTILE.format(**values))], folder)
     assert found.loaded == 0 and "hunter-of-the-host" not in str(found)
-    assert outside.read_text() == "" and not _processes(LONG) and not _processes(str(folder))
+    assert outside.read_text() == "" and not processes(LONG) and not processes(str(folder))
     assert postgresql_server.sql("SELECT datname FROM pg_database ORDER BY 1") == before
 
 
@@ -164,25 +164,25 @@ def test_nothing_is_left_of_a_killed_one(folder: Path) -> None:
         "T('', str).load('postgresql', [Script('x', f.fileno(), 'database', 'x')], Path(sys.argv[1]), 600, 600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(folder), str(path)]) as process:
-        _until(lambda: bool(_processes(f"sleep {LONG}1")), process)
+        until(lambda: bool(processes(f"sleep {LONG}1")), process)
         process.send_signal(signal.SIGKILL)
-    _until(lambda: not _processes(f"sleep {LONG}1") and not _processes("/server/data"))
+    until(lambda: not processes(f"sleep {LONG}1") and not processes("/server/data"))
 
 
-def _processes(word: str) -> list[str]:
-    """Command lines in which a word stands, those of this process and its parents aside."""
+def processes(*words: str) -> list[str]:
+    """Command lines in which all the words stand, those of this process and its parents aside."""
     found = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if word in line and "pytest" not in line:
+        if all(word in line for word in words) and "pytest" not in line:
             found.append(line)
     return found
 
 
-def _until(is_so: object, process: subprocess.Popen[bytes] | None = None) -> None:
+def until(is_so: object, process: subprocess.Popen[bytes] | None = None) -> None:
     for _ in range(600):
         if is_so():  # type: ignore[operator]
             return
@@ -233,3 +233,31 @@ def test_mariadb(folder: Path, files: ExitStack) -> None:
     assert (found.loaded, found.scripts, found.answered, found.queries) == (3, 4, 1, 2), found
     assert sorted(name for name, _ in found.failures) == ["databases/bad.sql", "databases/o`dd.sql"]
     assert found.server.startswith("MariaDB ") and outside.read_text() == ""
+
+
+def test_an_ordinary_user_has_a_jail_too(folder: Path) -> None:
+    """Without root the jail is one of the user's own namespaces: what a dump runs there still reads no file of hers."""
+    needs_jail("postgres")
+    if os.geteuid() != 0:
+        pytest.skip("not root: then every test here is of an ordinary user")
+    secret, dump = folder.parent / "secret", folder / "dump.sql"
+    secret.write_text("hunter-of-the-host")
+    dump.write_text(
+        f"\\! id -u; cat {secret}; grep -c '^CapEff:.0*$' /proc/self/status\n\\! cat {secret} >&2\nnonsense;\n"
+    )
+    folder.parent.chmod(0o755)
+    for each in (folder, secret, dump):
+        shutil.chown(each, "nobody", "nogroup")
+    own = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", sys.executable, "-B", "-c"]
+    if subprocess.run([*own, "import opskit"], capture_output=True, check=False).returncode:
+        pytest.skip("opskit is where nobody may read")
+    code = (
+        "import sys; from pathlib import Path; from opskit.sources.databases.throwaway import ThrowawayServers as T;"
+        "from opskit.sources.loading import Script; f = open(sys.argv[2], 'rb');"
+        "print(T('', str).load('postgresql', [Script('x', f.fileno(), 'database', 'x')], Path(sys.argv[1]), 60, 60))"
+    )
+    done = subprocess.run([*own, code, str(folder), str(dump)], capture_output=True, check=False, text=True)
+    if "lets no process be shut in" in done.stderr:
+        pytest.skip("this system gives ordinary users no namespaces")
+    assert done.returncode == 0 and "loaded=0" in done.stdout and "nonsense" in done.stdout, done
+    assert "hunter-of-the-host" not in done.stdout + done.stderr and secret.read_text()

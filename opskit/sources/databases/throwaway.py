@@ -32,7 +32,7 @@ _HEAD = 4096
 _GROWTH = 3
 """Room that is asked for: what a dump holds, with indexes, and the log of writing it, beside the size of the dump."""
 _LEAST_ROOM = 256 * 1024 * 1024
-_FULL = re.compile(r"No space left on device|Disk full|Errcode: 28|Got error 28|is full")
+_FULL = re.compile(r"could not (?:extend|write)|No space left on device|Disk full|Errcode: 28|Got error 28|is full")
 _SHOWN = 500
 _BY_PG_DUMP = re.compile(rb"^-- Dumped by pg_dump(?:all)? version (\d+)", re.MULTILINE)
 _OF_MARIADB = re.compile(rb"^-- Server version\s+(\d+)\.(\d+)", re.MULTILINE)
