@@ -29,6 +29,7 @@ _KINDS = {
 }
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SMALL = 64 * 1024
 _LARGEST_CHUNK = 8 * 1024 * 1024
 _DIFFERS = "its content differs from what was backed up"
 
@@ -84,13 +85,17 @@ class Reread:
                 or (self._is_root and (found.st_uid != about[2] or found.st_gid != about[3]))
             ):
                 return False
-            data = os.read(descriptor, size)
+            data: bytes | memoryview = b""
+            if size <= _SMALL:
+                data = os.read(descriptor, size)
+            else:  # into memory that is there: fresh memory costs more than the copying
+                data = self._buffer[: os.preadv(descriptor, [self._buffer[:size]], 0)]
         finally:
             os.close(descriptor)
         if hashlib.sha256(data).digest() != chunk_id:
             return False
         self.bytes += size
-        if data.startswith(MAGIC):
+        if data[: len(MAGIC)] == MAGIC:
             self.databases.append(path)
         return True
 
