@@ -274,6 +274,26 @@ def test_a_torn_file_is_set_aside(tmp_path: Path, content: bytes) -> None:
     assert path.with_suffix(".damaged").read_bytes() == content
 
 
+def test_pages_that_were_lost_are_seen(tmp_path: Path) -> None:
+    """A file of which a power cut kept some pages only is set aside, or its rows claim nothing that was not noted."""
+    path, sizes = tmp_path / "l.sqlite", {pack(number): 10 for number in range(3000)}
+    with a_ledger(path) as ledger:
+        turn = Turn(ledger, COPY, sizes, START, MONTH, None)
+        for name in turn.names[:1500]:
+            turn.note(name, is_good=True)
+        turn.flush()
+        noted = {digest for digest, entry in ledger.entries(COPY, START).items() if entry.read}
+    whole = path.read_bytes()
+    for page in range(0, len(whole) // 4096, 7):
+        torn = bytearray(whole)
+        torn[page * 4096 : (page + 1) * 4096] = bytes(4096)
+        path.write_bytes(torn)
+        with a_ledger(path) as ledger:
+            found = ledger.entries(COPY, START)
+            assert ledger.lost or found
+            assert {digest for digest, entry in found.items() if entry.read} <= noted
+
+
 def test_a_ledger_of_another_repository_is_set_aside(tmp_path: Path) -> None:
     """What was read of another repository says nothing of this one."""
     Ledger(tmp_path / "l", "1" * 32).close()
