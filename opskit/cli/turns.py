@@ -122,9 +122,11 @@ def tell_coverage(context: Context, name: str, report: CopyReport) -> None:
     elif coverage.never:
         words.append(f"{human_bytes(coverage.never)} never yet")
     context.write(f"  {', '.join(words)}")
-    if report.by_checksum or report.not_vouched:
-        none = f"; it keeps none for {report.not_vouched:,}" if report.not_vouched else ""
+    if report.by_checksum:
+        none = f"; of {report.not_vouched:,} it keeps none" if report.not_vouched else ""
         context.write(f"  {counted(report.by_checksum, 'pack')} by the checksum that the store keeps, not read{none}")
+    elif report.not_vouched:
+        context.write("  the store keeps no checksums of packs, so its word counts for nothing here")
     if (budget := enough(coverage, every)) is not None:
         lap = length(timedelta(seconds=coverage.lap or 0))
         context.warning(f"{name}: at the pace so far all of it is read in {lap}; policy.verify_every is {every}")
@@ -137,7 +139,7 @@ def tell_pace(context: Context, reports: Mapping[str, CopyReport], turns: Mappin
     from opskit.operations.status.rules import length
 
     known = [each.coverage is None or each.coverage.lap is not None for each in reports.values()]
-    runs = max((turns[name].runs_needed() or 0 for name in reports if turns[name].budget), default=0)
+    runs = max((turn.runs_needed() or 0 for name, turn in turns.items() if turn.budget and name in reports), default=0)
     if runs > 1 and not any(known):
         span = length(context.load_config().policy.verify_every / (runs + 1))
         context.hint(f"{counted(runs, 'such run')} read all of it: one every {span} keeps to policy.verify_every")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from opskit.cli.context import Context
-from opskit.cli.copying import DryRunOption
 from opskit.cli.options import noun
 from opskit.cli.reading import DestinationOption, RepositoryOption, TrustOption
 
@@ -49,7 +48,7 @@ def verify(
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Keep the answer, signed, at the copies: for other hosts' status.")
     ] = False,
-    dry_run: DryRunOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how much would be read.")] = False,
 ) -> int | None:
     """Read the copies back and compare every object; needs no private key."""
     from opskit.cli.auditing import audited_reading, judged

@@ -163,6 +163,7 @@ def test_a_ledger_that_cannot_be_used(lab: HostLab, capsys: Capture) -> None:
     (lab.root / "state" / "readback").write_text("no folder")
     assert lab.run("verify") == 0
     assert "cannot be remembered" in capsys.readouterr().err
+    assert lab.run("verify", "--by-checksum") == 0
     assert lab.run("verify", "--budget", "10%") == 1
     assert "state_dir" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from opskit.operations.status.places import Original
 from opskit.operations.status.rules import Counts, Policy, SourceStatus, count, judge, length
 from opskit.operations.status.states import CopyState, Destination, Point
 from opskit.repository.evidence import Drill, Drilled
-from opskit.repository.verification import Verification
+from opskit.repository.verification import Coverage, Verification
 
 NOW = datetime(2026, 11, 21, 7, tzinfo=UTC)
 NEWEST = Point(7, NOW - timedelta(hours=5), "7" * 64)
@@ -247,6 +247,33 @@ def test_each_copy_is_verified_in_time(verified: int | None, told: str | None) -
     texts = [each.text for each in judged(Original(), [old]).problems]
     assert len(texts) == (told is not None) and all(str(told) in text for text in texts)
     assert not judged(Original(), [replace(good("a"), verified=None)]).problems
+
+
+@pytest.mark.parametrize(
+    ("since", "lap", "told", "command"),
+    [
+        (10, None, None, None),
+        (10, 30, None, None),
+        (10, 60, "reading a back takes 60 d at the pace so far", "--budget 20%"),
+        (31, 60, "31 d ago (75 % of it within 30 d", "opskit verify --destination a"),
+        (None, 20, "never (75 % of it", "opskit verify --destination a"),
+    ],
+)
+def test_a_part_each_night_has_to_be_enough(
+    since: int | None, lap: int | None, told: str | None, command: str | None
+) -> None:
+    """With a budget the copy counts as verified since all of it was read; a pace that is too slow is told at once."""
+    start = None if since is None else NOW - timedelta(days=since)
+    today = int(NOW.timestamp()) // 86400
+    seconds = None if lap is None else lap * 86400
+    coverage = Coverage(start, start, 400, ((today - 40, 100), (today - 2, 300)), 0, seconds, "10%")
+    memory = Verification(NOW, 1, 1, since=start, coverage=coverage)
+    old = replace(good("a"), verified=memory, oldest=NOW - timedelta(days=300))
+    problems = judged(Original(), [old]).problems
+    if told is None or command is None:
+        assert not problems
+    else:
+        assert told.replace("30 d", str(LAX.verify_every)) in problems[0].text and command in problems[0].command
 
 
 def test_the_recovery_point_is_the_newest_verified_one() -> None:

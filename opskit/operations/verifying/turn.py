@@ -67,9 +67,8 @@ class Turn:
     ) -> None:
         self._ledger, self._key = ledger if key else None, key
         self.budget = budget
-        packs = {names.digest_in(name) or "": name for name in objects if names.is_pack(name)}
-        packs.pop("", None)  # what others left in that folder
-        self._sizes = {bytes.fromhex(digest): objects[name] for digest, name in packs.items()}
+        # One that was cut to nothing counts as a byte, so that it has its turn too.
+        self._sizes = {each: max(size, 1) for name, size in objects.items() if (each := _pack(name)) is not None}
         self.total = sum(self._sizes.values())
         self._past = self._ledger.runs(key, begun) if self._ledger else []
         self._run = Run(begun, self.total, 0)
@@ -77,7 +76,7 @@ class Turn:
         self._unnoted: dict[bytes, Entry] = {}
         self.failure: OpskitError | None = None
         """What kept the ledger from being written; the run goes on without it."""
-        self._small = sorted(objects.keys() - set(packs.values()))
+        self._small = sorted(name for name in objects if _pack(name) is None)  # with what others left there
         self._bad = sorted(each for each, entry in self._entries.items() if entry.is_bad)
         order = _in_order(self._entries, begun, self._patience(every)) if budget else sorted(self._sizes)
         self._chosen = list(self._within(order))
@@ -89,8 +88,12 @@ class Turn:
         known = self._ledger.entries(self._key, self._run.begun)
         came = _NEW if not self._past else Entry(min(self._past[-1].begun, self._run.begun))
         new = [(digest, came) for digest in self._sizes if digest not in known]
-        self._ledger.begin(self._key, self._run, new, known.keys() - self._sizes.keys())
-        return {digest: known.get(digest, came) for digest in self._sizes}
+        gone = known.keys() - self._sizes.keys()
+        self._ledger.begin(self._key, self._run, new, gone)
+        for digest in gone:
+            del known[digest]
+        known.update(new)
+        return known
 
     @property
     def names(self) -> list[str]:
@@ -159,9 +162,8 @@ class Turn:
 
     def note(self, name: str, *, is_good: bool) -> None:
         """Note that an object was read back now, whole, and whether its bytes were right."""
-        if not names.is_pack(name) or not (digest := names.digest_in(name)):
+        if (key := _pack(name)) is None:
             return
-        key = bytes.fromhex(digest)
         before = self._entries[key]
         if is_good:
             entry = Entry(before.seen, self._run.begun, before.word)
@@ -173,8 +175,8 @@ class Turn:
     def vouch(self, names_: Iterable[str]) -> None:
         """Note packs for which the store gave its word."""
         for name in names_:
-            key = bytes.fromhex(names.digest_in(name) or "")
-            self._keep(key, self._entries[key]._replace(word=self._run.begun))
+            if (key := _pack(name)) is not None:
+                self._keep(key, self._entries[key]._replace(word=self._run.begun))
 
     def _keep(self, key: bytes, entry: Entry) -> None:
         self._entries[key] = self._unnoted[key] = entry
@@ -198,7 +200,7 @@ class Turn:
     def coverage(self, gone: Sequence[str] = ()) -> Coverage:
         """What is covered by now, without packs that were `gone` when they were to be read."""
         self.flush()
-        lost = {bytes.fromhex(names.digest_in(name) or "") for name in gone}
+        lost = set(map(_pack, gone))
         found = coverage_of(
             ((size, self._entries[each]) for each, size in self._sizes.items() if each not in lost), self._run.begun
         )
@@ -223,6 +225,12 @@ def _in_order(entries: Mapping[bytes, Entry], now: int, patience: float) -> list
         return lane, age_from, digest
 
     return sorted((each for each, entry in entries.items() if not entry.is_bad), key=rank)
+
+
+def _pack(name: str) -> bytes | None:
+    """The SHA-256 of a pack, by its name; None for anything else."""
+    digest = names.digest_in(name) if names.is_pack(name) else None
+    return bytes.fromhex(digest) if digest else None
 
 
 def _name(digest: bytes) -> str:
