@@ -13,7 +13,8 @@ is, never emptier.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,8 +85,9 @@ def used_content(path: Path, cache: Cache, among: Collection[int]) -> dict[int, 
             if len(record.packs) == 1 and record.signature != lasttree.NEVER:
                 _count(used, record.packs[0], _SIZE.unpack_from(record.signature)[0], among)
             elif record.packs:
+                packs = set(record.packs)
                 for chunk_id, length in _chunks(record.lines):
-                    number = cache.find(chunk_id, set(record.packs))
+                    number = cache.find(chunk_id, packs)
                     if number is not None:
                         _count(used, number, length, among)
     return used
@@ -96,13 +98,9 @@ def _count(used: dict[int, int], number: int, length: int, among: Collection[int
         used[number] = used.get(number, 0) + _BLOCK + -(-length // _BLOCK) * _BLOCK
 
 
-def _chunks(lines: bytes) -> list[tuple[bytes, int]]:
-    """The chunks of an entry; none where its lines are not what opskit writes."""
-    found: list[tuple[bytes, int]] = []
-    try:
+def _chunks(lines: bytes) -> Iterator[tuple[bytes, int]]:
+    """The chunks of an entry, up to a line that is not what opskit writes."""
+    with contextlib.suppress(Damaged, TypeError, ValueError):
         for line in lines.splitlines():
-            chunks = encoding.decode_object(line, what="tree line").get("chunks", [])
-            found += [(bytes.fromhex(chunk_id), int(length)) for chunk_id, length in chunks]
-    except (Damaged, TypeError, ValueError):
-        return []
-    return found
+            for chunk_id, length in encoding.decode_object(line, what="tree line").get("chunks", []):
+                yield bytes.fromhex(chunk_id), int(length)

@@ -17,10 +17,11 @@ that was off for a year keeps what it had. Nothing is forgotten here: `marks` sa
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import islice
 
 from opskit.repository.manifest import Snapshot
 
@@ -71,15 +72,20 @@ def settled(chain: Iterable[Snapshot]) -> set[str]:
     That much time of snapshots has to lie before the one that is judged: what became unreadable yesterday may be
     readable tomorrow.
     """
-    found, before = set[str](), list[Snapshot]()
+    found, latest, older = set[str](), datetime.min.replace(tzinfo=UTC), -1
+    recent, fewest = deque[tuple[datetime, int]](), deque[tuple[datetime, int]]()
     for each in sorted(chain, key=lambda each: (each.manifest.sequence, each.name)):
-        manifest = each.manifest
-        since = manifest.started - PATIENCE
-        recent = [other.manifest.unreadable for other in before if other.manifest.started > since]
-        older = [other.manifest.unreadable for other in before if other.manifest.started <= since][-1:]
-        if manifest.complete or (older and manifest.unreadable <= min([*older, *recent])):
+        missing, latest = each.manifest.unreadable, max(latest, each.manifest.started)
+        while recent and recent[0][0] <= latest - PATIENCE:
+            older = recent.popleft()[1]
+        while fewest and fewest[0][0] <= latest - PATIENCE:
+            fewest.popleft()
+        if each.manifest.complete or missing <= min([older, *(least for _, least in islice(fewest, 1))]):
             found.add(each.id)
-        before.append(each)
+        while fewest and fewest[-1][1] >= missing:  # so the first of them is the least of the time that counts
+            fewest.pop()
+        fewest.append((latest, missing))
+        recent.append((latest, missing))
     return found
 
 

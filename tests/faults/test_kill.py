@@ -19,8 +19,8 @@ from tests.repositories import Keys, Lab, PackInspector, assert_restores, make_s
 
 LONGEST = 0.12
 """Seconds; a whole run of the child takes a little less on a quiet machine."""
-ROUNDS = 10
-"""Runs of one repository: after 64 small packs a backup would gather their chunks into a new one."""
+ROUNDS = 4
+"""Kills of one repository: after more than 16 tiny packs a backup would gather their chunks into a new one."""
 
 
 @contextmanager

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from opskit.operations import sparse
-from opskit.operations.sparse import AT_ONCE_BYTES, Measured, choose
+from opskit.operations.sparse import AT_ONCE_BYTES, Measured, choose, used_content
 from opskit.repository.cache import PackRow
 from opskit.repository.locating import packs_of
 from opskit.sources.files import FileSource
 from tests.operations.judging import restored, run
-from tests.repositories import Lab, noise
+from tests.repositories import SOURCE, Lab, noise
 
 FILES = 40
 
@@ -86,6 +86,19 @@ def test_a_deleted_half_is_noticed(many: Lab, source: Path) -> None:
     run(many, FileSource([source]))
     run(many, FileSource([source]))
     assert not needed(many) & first
+
+
+def test_use_is_counted_to_the_byte(lab: Lab, source: Path) -> None:
+    """Of what was just stored, long files among it, all is needed: packs of trees aside, which the last tree omits."""
+    change(source, range(FILES), 0)
+    (source / "long").write_bytes(noise(1, 9_000_000))
+    (source / "sparse").touch()
+    os.truncate(source / "sparse", 1_000_000)
+    run(lab, FileSource([source]))
+    with lab.session() as session:
+        used = used_content(session.last_tree(SOURCE), session.cache, session.live)
+        assert used and all(session.live[number].content == size for number, size in used.items())
+        assert sum(used.values()) > 9_000_000 + FILES * 20_000
 
 
 def test_the_emptiest_come_first() -> None:

@@ -16,7 +16,7 @@ from opskit.repository.cache import Cache, PackRow
 from opskit.repository.chains import chains_of, gaps_in
 from opskit.repository.locating import move_to_lists, packs_of, runs_needed
 from opskit.repository.manifest import Manifest, Run, Snapshot, decode_list, pack_lists
-from opskit.repository.retention import CLOCK_TOLERANCE, Judged, Rules, judge
+from opskit.repository.retention import CLOCK_TOLERANCE, PATIENCE, Judged, Rules, judge, settled
 from opskit.repository.succession import Succession
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -116,6 +116,23 @@ def test_what_became_unreadable_lately_keeps_what_came_before() -> None:
     assert kept(worse, Rules(last=1)) == list(range(80, 101))
     longer = [*incomplete(range(10, 60)), *incomplete(range(60, 101), 2)]
     assert kept(longer, Rules(last=1)) == [59, 100]
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 3)), max_size=25))
+def test_what_stands_for_a_complete_one(drawn: list[tuple[int, int]]) -> None:
+    """Held against the words: it lacks no more than the last one older than a month, and each one since that."""
+    days = sorted(drawn, key=lambda each: -each[0])
+    chain = [
+        snapshot(number + 1, NOON - DAY * ago, complete=not missing, missing=missing)
+        for number, (ago, missing) in enumerate(days)
+    ]
+    expected = set()
+    for number, (ago, missing) in enumerate(days):
+        before = [(other, lacked) for other, lacked in days[:number] if other < ago + PATIENCE.days]
+        older = [lacked for other, lacked in days[:number] if other >= ago + PATIENCE.days][-1:]
+        if not missing or (older and all(missing <= lacked for lacked in [*older, *(each for _, each in before)])):
+            expected.add(chain[number].id)
+    assert settled(chain) == expected
 
 
 def test_tags_and_protection() -> None:
