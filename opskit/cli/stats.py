@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,7 +14,10 @@ from opskit.cli.options import noun
 from opskit.cli.reading import DestinationOption, RepositoryOption, TrustOption
 
 if TYPE_CHECKING:
+    from opskit.access import Access
+    from opskit.operations.sparse import Use
     from opskit.operations.stats import Amount, CopyStats
+    from opskit.repository.history import History
 
 app = noun()
 
@@ -38,14 +43,47 @@ def stats(
         any_absent = warn_of_absent(context, opened)
         code = warn_of_rejected(context, history)
         found = count(opened.copies, history, opened.marks().forgotten())
+        newest = _newest(context, opened, history) if repository is None else {}
     if context.json:
-        context.write_json({"destinations": as_json(found)})
+        context.write_json(
+            {"destinations": as_json(found), "newest": {name: asdict(use) for name, use in newest.items()}}
+        )
     else:
         _write(context, found)
+        _write_newest(context, newest)
     unread = max((each.unread_lists for each in found.values()), default=0)
     if unread:
         context.warning(f"{unread:,} pack lists cannot be read: what they name may be counted as dead")
     return max(code, 3 if any_absent or unread else 0)
+
+
+def _newest(context: Context, opened: Access, history: History) -> dict[str, Use]:
+    """How full the packs are that the newest snapshots of this host need, by source, where that is known."""
+    from opskit.errors import OpskitError
+    from opskit.operations.sparse import use_of
+    from opskit.repository import lasttree
+    from opskit.repository.copy import get_from
+
+    config, found = context.load_config(), {}
+    for source in config.sources:
+        chain = history.of(source, config.host)
+        if opened.cache is None or not chain:
+            continue
+        last_tree = lasttree.place(config.state_dir, opened.repository, source)
+        with contextlib.suppress(OpskitError):  # a backup that is under way holds the cache
+            use = use_of(opened.cache, chain[-1].manifest, last_tree, lambda name: get_from(opened.copies, name))
+            if use is not None:
+                found[source] = use
+    return found
+
+
+def _write_newest(context: Context, newest: Mapping[str, Use]) -> None:
+    from opskit.cli.render import counted, human_bytes, printable
+
+    for source, use in newest.items():
+        what = f"{human_bytes(use.needed)} of the {human_bytes(use.content)} in {counted(use.packs, 'pack')}"
+        sparse = f"; {use.sparse:,} are sparse: backups leave them" if use.sparse else ""
+        context.write(f"newest snapshot of {printable(source)}: needs {what}{sparse}")
 
 
 def _write(context: Context, found: Mapping[str, CopyStats]) -> None:

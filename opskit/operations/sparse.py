@@ -14,7 +14,7 @@ is, never emptier.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,8 @@ from opskit import encoding
 from opskit.errors import Damaged
 from opskit.repository import lasttree
 from opskit.repository.cache import Cache, PackRow
+from opskit.repository.locating import packs_of
+from opskit.repository.manifest import Manifest
 
 SPARSE = 0.3
 """A pack is sparse when less than this share of its content is needed."""
@@ -57,6 +59,35 @@ class Sparse:
 
     packs: set[int] = field(default_factory=set)
     is_all: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Packs with file content that a source's newest snapshot needs: how many, bytes of content, bytes of it needed.
+
+    `sparse` of them are nearly empty.
+    """
+
+    packs: int
+    content: int
+    needed: int
+    sparse: int
+
+
+def use_of(cache: Cache, newest: Manifest, last_tree: Path, get: Callable[[str], bytes]) -> Use | None:
+    """What this host knows of the packs of a snapshot of its own; None where its last tree is not of this cache.
+
+    Raises CacheError, and what `get` raises of a pack list.
+    """
+    token = cache.generation(newest.source)
+    if token is None or lasttree.read_about(last_tree).get("generation") != token:
+        return None
+    wanted = {digest for run in newest.runs for digest in packs_of(run, get)}
+    rows = {row.no: row for row in cache.packs() if row.name in wanted}
+    used = used_content(last_tree, cache, rows)
+    held = {number: min(need, rows[number].content) for number, need in used.items()}
+    sparse = sum(need < SPARSE * rows[number].content for number, need in held.items())
+    return Use(len(held), sum(rows[number].content for number in held), sum(held.values()), sparse)
 
 
 def choose(used: Mapping[int, int], rows: Mapping[int, PackRow], source_bytes: int) -> Sparse:

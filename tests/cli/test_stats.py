@@ -59,3 +59,21 @@ def test_leftovers_are_dead(used: Machine) -> None:
 def test_half_a_way_in_is_a_usage_error(used: Machine) -> None:
     """--key without --repository ends with 2: a config needs none."""
     assert used.run("stats", "--key", used.key).code == 2
+
+
+def test_how_full_the_packs_of_the_newest_are(used: Machine) -> None:
+    """A host knows by its last tree how much of the packs its newest snapshot needs; without that nothing is said."""
+    for number in range(20):
+        (used.source / f"more-{number}").write_bytes(os.urandom(20_000))
+    assert used.run("backup").code == 0
+    full = used.run("stats", "--json").json["newest"]["data"]
+    assert full["needed"] == full["content"] > 400_000 and full["sparse"] == 0
+    for number in range(18):
+        (used.source / f"more-{number}").write_bytes(os.urandom(20_000))
+    assert used.run("backup").code == 0
+    found = used.run("stats", "--json").json["newest"]["data"]
+    assert found["sparse"] == 1 and found["content"] - found["needed"] >= 18 * 20_000
+    assert "1 are sparse" in used.run("stats").out
+    for path in (used.folder / "state" / "trees").iterdir():
+        path.unlink()
+    assert used.run("stats", "--json").json["newest"] == {}
