@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opskit import gpg
@@ -20,6 +20,7 @@ from opskit.errors import CacheError, CopyUnidentified, Damaged, NoKey, OpskitEr
 from opskit.gpg import KeyInfo, Keyring, Signed
 from opskit.locations import is_bucket
 from opskit.operations.session import Host, cache_file, open_copies
+from opskit.operations.successors import successors, told
 from opskit.repository import names
 from opskit.repository.believing import Rejected
 from opskit.repository.cache import Cache, open_or_replace
@@ -190,10 +191,19 @@ def by_key_file(location: str, key: Path) -> Iterator[Access]:
     with tempfile.TemporaryDirectory(prefix="opskit-") as folder:
         trusted = Path(folder) / "trusted.gpg"
         gpg.write_public_keyring(known.public, trusted)
-        signers = (*known.signers, *known.maintainers)
+        signers, maintainers = [*known.signers, *known.maintainers], [*known.maintainers]
+        notes = list[str]()
+        for each in successors(copies, trusted, signers, copies[0].repository):
+            # Who holds the old key could sign anything with that one: its word for another key adds nothing.
+            signers.append(each.new)
+            maintainers += [each.new] if each.old in maintainers else []
+            notes.append(f"{told(each)}: what it signed is believed")
+            known = replace(known, public=known.public + each.public.encode())
+        if notes:
+            gpg.write_public_keyring(known.public, trusted)
         yield Access(
             copies, {}, copies[0].repository, signers, trusted,
-            recover_sha256=known.recover_sha256, maintainers=known.maintainers,
+            recover_sha256=known.recover_sha256, maintainers=maintainers, notes=notes,
             agreed=_AgreedByKeyFile(known.secret, Path(folder) / "recipient.gpg"),
         )  # fmt: skip
 

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("diff", "Show what differs between two snapshots."),
     "stats": ("stats", "Show what fills the copies, and how much of it the snapshots need."),
     "audit": ("audit", "Read and verify the record of what was done."),
-    "keys": ("keys", "Show the keys of the backups, and change who can read them."),
+    "keys": ("keys", "Show, print and change the keys of the backups, and who can read them."),
     "demo": ("demo", "Show backup, damage and restore on PATH or sample tokens."),
     "config": ("config", "Check, show and explain the config."),
 }

@@ -16,6 +16,7 @@ from opskit.cli.options import noun
 from opskit.cli.paper import paper
 from opskit.cli.reading import PassphraseOption
 from opskit.cli.rekeying import DryRunOption, HolderOption
+from opskit.cli.signers import rotate_host, trust
 
 if TYPE_CHECKING:
     from opskit.access import Held
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from opskit.gpg import KeyInfo
     from opskit.setup.rekeying import Wish
 
-app = noun("Show the keys of the backups, and change who can read them.")
+app = noun("Show, print and change the keys of the backups, and who can read them.")
 app.command("paper")(paper)
+app.command("rotate-host")(rotate_host)
+app.command("trust")(trust)
 
 
 @dataclass(frozen=True)

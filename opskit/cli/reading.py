@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from opskit.access import Access, Ask
     from opskit.errors import NoKey
     from opskit.repository.believing import Rejected
+    from opskit.repository.copy import Copy
     from opskit.repository.evidence import Ledger
     from opskit.repository.history import History
     from opskit.repository.manifest import Snapshot
@@ -92,6 +93,8 @@ def opened_for_reading(
     if destinations:
         raise UsageError("--repository names one copy already: expected no destination beside it")
     with access.by_key_file(repository, key) if key else access.by_location(repository) as opened:
+        for note in opened.notes:
+            context.message(printable(note))
         yield opened
 
 
@@ -205,6 +208,18 @@ def warn_of_absent(context: Context, opened: Access) -> bool:
         if isinstance(reason, Damaged | CopyUnidentified) and reason.hint:
             context.hint(printable(reason.hint))
     return bool(opened.absent)
+
+
+def tell_successors(
+    context: Context, copies: Sequence[Copy], trusted: Path, signers: Sequence[str], repository: str
+) -> None:
+    """Where something by an unknown signer was left out: which keys a known signer certified to be its successors."""
+    from opskit.cli.render import printable
+    from opskit.operations.successors import successors, told
+
+    for each in successors(copies, trusted, signers, repository):
+        context.warning(printable(told(each)))
+        context.hint(f"is that so? ask whoever runs {printable(each.host)}, then: opskit keys trust {each.new}")
 
 
 def warn_of_rejected(context: Context, found: History | Marks | Ledger | Sequence[Rejected]) -> int:

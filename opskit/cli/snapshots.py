@@ -33,7 +33,7 @@ def snapshots(
     key: TrustOption = None,
 ) -> int | None:
     """List the snapshots and the copies that hold them."""
-    from opskit.cli.reading import history_of, opened_for_reading, warn_of_absent, warn_of_rejected
+    from opskit.cli.reading import history_of, opened_for_reading, tell_successors, warn_of_absent, warn_of_rejected
     from opskit.errors import UsageError
 
     context = Context.of(typer_context)
@@ -43,6 +43,8 @@ def snapshots(
         history = history_of(opened)
         any_absent = warn_of_absent(context, opened)
         code = warn_of_rejected(context, history)
+        if code == 13:
+            tell_successors(context, opened.copies, opened.trusted, opened.signers, opened.repository)
         forgotten = opened.marks().forgotten()
         found = [each for each in _chosen(history, sources or ()) if everything or each.id not in forgotten]
         if context.json:

@@ -18,6 +18,7 @@ from opskit.cli.options import noun
 if TYPE_CHECKING:
     from opskit.config.model import Config
     from opskit.config.model import Source as SourceConfig
+    from opskit.operations.session import Host
     from opskit.operations.status.places import Original
     from opskit.operations.status.rules import SourceStatus
     from opskit.operations.status.states import CopyState, Destination, Point, Seen
@@ -37,7 +38,7 @@ def status(
     from opskit import gpg
 
     gpg.begin_check()  # answered while the rest is imported
-    from opskit.cli.reading import warn_of_rejected
+    from opskit.cli.reading import tell_successors, warn_of_rejected
     from opskit.cli.render import printable
 
     context = Context.of(typer_context)
@@ -48,6 +49,9 @@ def status(
         context.warning(printable(note))
     code = max(warn_of_rejected(context, seen.history), 3 if seen.heads is None or seen.heads.lost else 0)
     code = max(code, warn_of_rejected(context, seen.rejected_evidence))
+    if code == 13:
+        host = _host(config)
+        tell_successors(context, seen.copies, host.identity.trusted, host.identity.signers, host.repository)
     now, places = _now(), destinations_of(config, seen, _lock_trials(config))
     found = [_judged(config, seen, name, places, now) for name in wanted]
     if context.json:
@@ -73,6 +77,12 @@ def _look(config: Config) -> Seen:
     from opskit.wiring import host_of, read_only, stores_of
 
     return look(host_of(config), read_only(stores_of(config)), config.sources.keys(), config.keys.maintainers)
+
+
+def _host(config: Config) -> Host:
+    from opskit.wiring import host_of
+
+    return host_of(config)
 
 
 def _lock_trials(config: Config) -> Mapping[str, bool]:

@@ -72,11 +72,20 @@ def verify(
             context.write_json(_as_json(context, opened, reports, extent))
         else:
             _tell(context, opened, reports, turns, extent)
-        if not opened.judges_signatures:
-            context.warning("SIGNATURES WERE NOT JUDGED: hashes show what is damaged, and not who made it")
-            context.hint("--key FILE, the recovery-key file, checks who made the snapshots as well")
+        _tell_signers(context, opened, reports)
         told = _as_json(context, opened, reports, extent)["destinations"]
         return judged(event, max(code, _code(opened, reports)), destinations=told)
+
+
+def _tell_signers(context: Context, opened: Access, reports: Mapping[str, CopyReport]) -> None:
+    """What there is to say of who signed."""
+    from opskit.cli.reading import tell_successors
+
+    if not opened.judges_signatures:
+        context.warning("SIGNATURES WERE NOT JUDGED: hashes show what is damaged, and not who made it")
+        context.hint("--key FILE, the recovery-key file, checks who made the snapshots as well")
+    elif _code(opened, reports) == 13:
+        tell_successors(context, opened.copies, opened.trusted, opened.signers, opened.repository)
 
 
 class _Extent(NamedTuple):

@@ -4,8 +4,8 @@ Whatever is asked of it runs gpg directly, with every input and output in memory
 taking keys in goes through python-gnupg, imported there: its constructor alone runs gpg once.
 
 Invariants: messages can be read by GnuPG 2.2 and 2.4 alike; the network is never asked; a passphrase goes through a
-pipe; nothing is written into the home but by `create`, `generate` and `import_keys`, so that a full disk does not
-stop a signature. Calls from several threads are safe.
+pipe; nothing is written into the home but by `create`, `generate`, `import_keys` and `remove_private`, so that a full
+disk does not stop a signature. Calls from several threads are safe.
 
 It deliberately keeps no trust database: which key may do what is the config's business.
 """
@@ -166,6 +166,12 @@ class Keyring:
         if finished.code != 0 or not text:
             raise NoKey(f"gpg gave out no private key for {fingerprint}: {finished.last_words()}")
         return text
+
+    def remove_private(self, fingerprint: str) -> None:
+        """Remove a private key, and keep its public half. Raises OpskitError."""
+        self._listed = None
+        self._gpg(["--yes", "--delete-secret-keys", self._present(fingerprint)]).output.close()
+        self._listed = None
 
     def _present(self, fingerprint: str) -> str:
         wanted = normalised(fingerprint)

@@ -175,7 +175,7 @@ def _write_rebuilt(path: Path, text: str | None, known: Config | None, config: C
         write_durably(path, render(config).encode())
         return path
     if (known.host, known.state_dir) == (config.host, config.state_dir):
-        edited = _with_keys(text, config.keys)
+        edited = with_keys(text, config.keys)
         if edited is not None:
             write_durably(path, edited.encode(), like_before=True)
             return path
@@ -184,7 +184,7 @@ def _write_rebuilt(path: Path, text: str | None, known: Config | None, config: C
     return beside
 
 
-def _with_keys(text: str, keys: Keys) -> str | None:
+def with_keys(text: str, keys: Keys) -> str | None:
     """A config's text with other host, signers and maintainers; None where its layout does not allow that."""
     wanted: dict[str, Any] = {"host": keys.host, "signers": [*keys.signers], "maintainers": [*keys.maintainers]}
     before = read(text).value

@@ -88,7 +88,7 @@ def recover(
 
 def _wanted(copy: Copy, snapshot: Snapshot) -> list[str]:
     """What recover.py reads of a copy, as far as it is there."""
-    found = [names.REPOSITORY, names.COPY, snapshot.name, *objects_of(snapshot.manifest, copy.get)]
+    found = [names.REPOSITORY, names.COPY, snapshot.name, *objects_of(snapshot.manifest, copy.get, copy.key_object)]
     return [name for name in dict.fromkeys(found) if name in copy.objects]
 
 
