@@ -1,7 +1,8 @@
 """Ways into a repository for commands that read it: by the config, or by a location and a key file alone.
 
 Invariant: whose signatures count is known before a manifest is believed: from the config on a host that
-has one, from the recovery-key file otherwise. Nothing in the repository is asked about that.
+has one, from the recovery-key file otherwise. Nothing in the repository is asked about that but certificates, by which
+those whose signatures count already say which keys come after theirs.
 """
 
 from __future__ import annotations

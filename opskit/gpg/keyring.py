@@ -168,10 +168,11 @@ class Keyring:
         return text
 
     def remove_private(self, fingerprint: str) -> None:
-        """Remove a private key, and keep its public half. Raises OpskitError."""
+        """Remove a private key, if it is here, and keep its public half. Raises OpskitError."""
         self._listed = None
-        self._gpg(["--yes", "--delete-secret-keys", self._present(fingerprint)]).output.close()
-        self._listed = None
+        if any(key.has_secret and key.fingerprint == normalised(fingerprint) for key in self.keys()):
+            self._gpg(["--yes", "--delete-secret-keys", normalised(fingerprint)]).output.close()
+            self._listed = None
 
     def _present(self, fingerprint: str) -> str:
         wanted = normalised(fingerprint)
