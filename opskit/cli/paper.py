@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from opskit.paper.reading import Read
 
 STDOUT = "-"
+LARGEST_SCAN = 100_000_000
+"""Bytes of a picture or text: no page needs as many."""
+MAX_TEXT = 2_000_000
+"""Bytes of a text: the largest key file, twice."""
 
 
 def paper(
@@ -133,12 +137,17 @@ def _tell_problems(context: Context, found: Read) -> int:
 
 def _texts(context: Context, name: str) -> list[tuple[str, str]]:
     """The texts in a file: one, or the codes of a picture."""
-    from opskit.errors import UsageError
+    from opskit.errors import NoKey, UsageError
     from opskit.paper.codes import is_picture, texts_in
 
-    data = sys.stdin.buffer.read() if name == STDOUT else _bytes_of(Path(name))
+    try:
+        data = sys.stdin.buffer.read(LARGEST_SCAN) if name == STDOUT else _bytes_of(Path(name))
+    except NoKey as error:
+        raise UsageError(str(error)) from error
     if data.startswith(b"%PDF"):
         raise UsageError(f"{name} is a PDF: expected text or a picture", hint="scan the page as PNG or JPEG")
+    if not is_picture(data) and len(data) > MAX_TEXT:
+        raise UsageError(f"{name} is too large for what was scanned or typed: expected at most 2 MB of text")
     if is_picture(data):
         found = texts_in(Path(name), data)
         if not found:
@@ -151,7 +160,8 @@ def _bytes_of(path: Path) -> bytes:
     from opskit.errors import NoKey
 
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(LARGEST_SCAN)
     except OSError as error:
         raise NoKey(f"{path} cannot be read: {(error.strerror or 'error').lower()}") from error
 

@@ -14,6 +14,7 @@ from opskit.repository.recovery import keyfile
 
 def facts_of(data: bytes, printed: str) -> Facts:
     """What the page says of the key file `data`; `printed` is a date. Raises Damaged, UsageError, NoKey."""
+    keyfile.decode(data)  # of what is no key file at all, nothing else is worth telling
     text = plain(data)
     known = keyfile.decode(text.encode())
     keys, is_protected = examined(known.secret)

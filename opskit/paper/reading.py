@@ -20,6 +20,10 @@ _TYPED = re.compile(r"\s*(\d{1,4})[.:]?\s+([0-9a-fA-F]{4})(?:\s+(.*))?$")
 _END = re.compile(r"\s*end\s+(\d{1,4})\s+([0-9a-fA-F]{8})\s*$")
 
 
+MOST_ROWS = 50
+"""Rows that a typed line may be broken into: the longest has 2,200 characters."""
+
+
 @dataclass(slots=True)
 class Read:
     """What came of reading: the `text` of the key file, or `problems` that say why there is none.
@@ -85,6 +89,8 @@ def _take(pile: _Pile, name: str, text: str) -> None:
 
 def _take_code(pile: _Pile, name: str, head: re.Match[str], body: str) -> None:
     number, count, first, last = (int(head[group]) for group in (1, 2, 4, 5))
+    if not (1 <= number <= count and 1 <= first <= last):
+        return  # no page ever said that
     sheet = pile.sheets.setdefault(head[3], _Sheet())
     pile.places.setdefault(head[3], []).append(f"{name} code {number}")
     sheet.count = max(sheet.count, count)
@@ -125,7 +131,7 @@ def _take_typed(pile: _Pile, name: str, text: str) -> bool:
         typed = _TYPED.match(row)
         if typed is not None:
             found = True
-            _take_line(pile, name, typed, _continued(rows[place + 1 :]))
+            _take_line(pile, name, typed, _continued(rows[place + 1 : place + 1 + MOST_ROWS]))
     return found
 
 
@@ -165,9 +171,9 @@ def _assembled(pile: _Pile, chosen: str, found: Read) -> Read:
         absent = [number for number in range(1, sheet.count + 1) if number not in sheet.codes]
         broken = {number for each, number in pile.broken if each == chosen}
         if (gone := [number for number in absent if number not in broken]) and (missing or not sheet.total):
-            found.problems.append(_numbered("code", gone, f" of {sheet.count}") + _instead(missing))
+            found.problems.append(_codes(gone, sheet.count) + _instead(missing))
     elif gone := [number for number in missing if number not in pile.wrong]:
-        found.problems.append(_numbered("line", gone))
+        found.problems.append(_gone(gone))
     if not found.problems:
         found.problems.append(
             f"everything is there, and the sum of the whole is {sheet_sum(text)}, not {chosen}: "
@@ -187,7 +193,7 @@ def _without_codes(pile: _Pile) -> Read:
         missing = [number for number in range(1, max(pile.typed | pile.wrong) + 1) if number not in pile.typed]
         found.problems = [pile.wrong[number] for number in missing if number in pile.wrong]
         if gone := [number for number in missing if number not in pile.wrong]:
-            found.problems.append(_numbered("line", gone))
+            found.problems.append(_gone(gone))
         found.problems.append("the last line, which begins with 'end', is missing")
     elif len(pile.bare) == 1 and "-----BEGIN PGP" in pile.bare[0]:
         found.text = pile.bare[0]
@@ -196,11 +202,15 @@ def _without_codes(pile: _Pile) -> Read:
     return found
 
 
-def _numbered(what: str, numbers: Sequence[int], of: str = "") -> str:
-    if len(numbers) == 1:
-        return f"{what} {numbers[0]}{of} is missing"
+def _codes(numbers: Sequence[int], count: int) -> str:
     texts = [str(number) for number in numbers]
-    return f"{what}s {', '.join(texts[:-1])} and {texts[-1]}{of} are missing"
+    if len(texts) == 1:
+        return f"code {texts[0]} of {count} is missing"
+    return f"codes {', '.join(texts[:-1])} and {texts[-1]} of {count} are missing"
+
+
+def _gone(numbers: Sequence[int]) -> str:
+    return f"{_spans(numbers)} {'is' if len(numbers) == 1 else 'are'} missing"
 
 
 def _spans(numbers: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import subprocess
 from pathlib import Path
@@ -75,6 +76,28 @@ def test_a_key_that_gpg_does_not_take_is_not_given_out(set_up: Machine, tmp_path
     answer = run("keys", "paper", "--read", typed, "--output", tmp_path / "back.asc")
     assert answer.code in (3, 13) and not (tmp_path / "back.asc").exists()
     assert secret[:8] not in answer.err
+
+
+def test_a_full_disk_leaves_nothing_behind(set_up: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the page cannot be written whole, no part of it stays."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    answer = run("keys", "paper", "--key", set_up.key, "--output", tmp_path / "page.html")
+    assert answer.code == 1 and "no space left" in answer.err and not [*tmp_path.glob("page*")]
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """A folder, an absent file, a broken picture, a PDF and a huge text: exit 2, and no key."""
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nxx")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
+    (tmp_path / "huge.txt").write_bytes(b"1 abcd x\n" * 300_000)
+    for name in (".", "absent", "bad.png", "a.pdf", "huge.txt"):
+        answer = run("keys", "paper", "--read", tmp_path / name, "--output", tmp_path / "back.asc")
+        assert answer.code == 2, (name, answer)
+    assert not (tmp_path / "back.asc").exists()
 
 
 @pytest.mark.parametrize(

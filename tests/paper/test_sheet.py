@@ -178,6 +178,27 @@ def test_missing_and_swapped_lines_are_named() -> None:
     assert [problem.split()[2] for problem in put_together(["\n".join(swapped)]).problems] == ["16", "17"]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "opskit-paper 9/1 deadbeef 99-1 abcd\nx",
+        "opskit-paper 0/0 deadbeef 0-0 abcd",
+        "",
+        "\x00\xff",
+        "1 abcd x\n" * 9999,
+    ],
+)
+def test_what_no_page_ever_said_gives_no_key(odd: str) -> None:
+    """Heads that make no sense and endless rows are told as what they are, at once, and harm no good scan."""
+    assert put_together([odd]).text is None and put_together([odd]).problems
+    assert put_together([*scans(sample()), odd]).text == sample()
+
+
+def test_many_missing_lines_are_told_in_short() -> None:
+    """Spans, not every number."""
+    assert put_together(["end 900 deadbeef"]).problems == ["lines 1 to 900 are missing"]
+
+
 def test_a_text_without_sums_is_not_called_proven() -> None:
     """A key file typed without its check sums may be right; only gpg can tell."""
     found = put_together([sample()])
