@@ -90,6 +90,11 @@ ROOMS = (
         ("errors", "gpg", "repository.recovery"),
         "a key file on paper and back knows the file and gpg, and no repository",
     ),
+    Room(
+        "fuse",
+        ("errors", "operations.mounting", "sources.base"),
+        "the owner of libfuse shows a view, and knows neither config nor repository",
+    ),
     Room("wiring", EVERYTHING, "the composition root builds, and the command line sits on top of it", never=("cli",)),
     Room(
         "databases",
@@ -112,6 +117,7 @@ SEAMS = ("stores.base", "sources.base", "sources.loading", "secrets.base", "secr
 OWNERS = {
     "boto3": ("stores.s3",),
     "gnupg": ("gpg",),
+    "mfusepy": ("fuse",),
     "orjson": ("encoding",),
     "pathspec": ("sources.files", "operations.selecting"),
     "pillow": ("paper.codes",),

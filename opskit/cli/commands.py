@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "snapshots": ("snapshots", "List the snapshots and the copies that hold them."),
     "ls": ("ls", "List a folder of a snapshot."),
     "find": ("find", "Find files in snapshots by name."),
+    "mount": ("mount", "Show snapshots as a read-only folder, until Ctrl-C or umount."),
     "status": ("status", "Show whether each source is kept 3-2-1, and what to do where it is not."),
     "verify": ("verify", "Read the copies back and compare every object; needs no private key."),
     "sync": ("sync", "Copy to destinations what they lack, from others; needs no private key."),

@@ -99,7 +99,7 @@ class SnapshotReader:
         """The entries of the tree chunks that can hold a path and what is below it, each once."""
         held: Node | None = None
         for chunk in _chunks_for(root.chunks, below):
-            for node in decoding.nodes(self._tree_chunk(chunk)):
+            for node in decoding.nodes(self.tree_piece(chunk)):
                 if node.type == "more":
                     if held is None and below:
                         continue  # the end of an entry before those asked for
@@ -113,7 +113,8 @@ class SnapshotReader:
         if held is not None:
             yield held
 
-    def _tree_chunk(self, chunk: TreeChunk) -> bytes:
+    def tree_piece(self, chunk: TreeChunk) -> bytes:
+        """The lines of one piece of the tree, compared with their id; for one thread at a time. Raises Damaged."""
         digest = chunk.pack or self.manifest.tree_pack
         content = self._tree_pack(digest)[1].get(chunk.chunk_id)
         if content is None:
