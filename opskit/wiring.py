@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -254,6 +255,7 @@ def identity_of(config: Config) -> Identity:
         trusted_file(config.state_dir),
         config.keys.maintainers,
         config.keys.retired,
+        None if config.keys.passphrase is None else partial(_reveal, config.keys.passphrase),
     )
 
 

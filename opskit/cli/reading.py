@@ -43,7 +43,11 @@ TrustOption = Annotated[
 ]
 PassphraseOption = Annotated[
     str | None,
-    typer.Option("--passphrase", metavar="REFERENCE", help="Where the key's passphrase is: env:, file:, cred:."),
+    typer.Option(
+        "--passphrase",
+        metavar="REFERENCE",
+        help="Where the passphrase of the key, or of the backups, is: env:, file:, cred:.",
+    ),
 ]
 DestinationOption = Annotated[
     list[str] | None,

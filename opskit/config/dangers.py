@@ -186,6 +186,11 @@ def _key_risks(config: Config) -> Iterator[str]:
                 f"keys.recipients: {fingerprint} also signs or maintains: "
                 "its private half is within reach of a host that backs up; use separate keys"
             )
+    if keys.passphrase is not None:
+        yield (
+            f"keys.passphrase: this host can resolve {keys.passphrase}: whoever gets in there, and at a copy, can read "
+            "all history that it opens; with recipients alone he could read none"
+        )
     if keys.host is not None and keys.host in keys.maintainers:
         yield (
             "keys.maintainers: the host's own key is a maintainer: an intruder on this host can erase history "

@@ -325,6 +325,10 @@ class Keys(Entry):
     )
     signers: tuple[Fingerprint, ...] = key("whose snapshots are believed; default: host", default=())
     maintainers: tuple[Fingerprint, ...] = key("who may forget and prune; default: host", default=())
+    passphrase: Reference | None = key(
+        "reference to a passphrase that opens new backups too; then this host holds what opens its history",
+        default=None,
+    )
     host: Fingerprint | None = key("this host's own key, which signs what it makes", default=None)
 
 

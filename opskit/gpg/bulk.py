@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opskit.errors import Damaged, NoKey, OpskitError, UsageError
+from opskit.gpg.packets import passphrases_alone
 from opskit.gpg.program import NOWHERE, Buffer, Finished, MemoryFile, Scratch, run
 from opskit.gpg.verify import Signed, verify
 
@@ -24,6 +25,9 @@ CIPHER_OPTIONS = (
     "--s2k-cipher-algo", "AES256", "--s2k-digest-algo", "SHA256",
 )  # fmt: skip
 """Said in full because --rfc4880, which keeps 2.4 from writing packets others cannot read, falls back to 3DES."""
+
+STRETCHED = ("--s2k-mode", "3", "--s2k-count", "65011712")
+"""For what a person may have thought up: the most that RFC 4880 has, a quarter of a second for each guess."""
 
 _BARE = (
     "--rfc4880", "--batch", "--no-options", "--homedir", NOWHERE, "--no-keyring", "--no-autostart",
@@ -36,6 +40,8 @@ _AES256, _BINARY = "9", "62"
 _MDC, _AEAD = "2", "0"
 """How DECRYPTION_INFO names what protects a message. The second also if nothing does, but then GOODMDC is missing."""
 _ROOM_FOR_LOGS = 1 << 20
+_LARGEST_KEY_OBJECT = 64 << 20
+"""Bytes of text: half a million run keys."""
 _KEY_TROUBLE = ("Bad session key", "Bad passphrase", "No secret key", "public key decryption failed")
 _MACHINE_TROUBLE = ("annot allocate memory", "out of memory", "out of core", "No space left")
 
@@ -60,6 +66,20 @@ def decrypt_symmetric(data: Buffer | MemoryFile, run_key: bytes, scratch: Scratc
     decode. Check the SHA-256 of the object first: only then does NoKey surely mean the key.
     """
     return _decrypt(data, run_key, "--decrypt", scratch)
+
+
+def decrypt_with_passphrase(data: bytes, passphrase: bytes) -> bytes:
+    """The plaintext of a message that a person's passphrase opens, perhaps beside private keys, which are not asked.
+
+    Raises NoKey when it does not, Damaged.
+    """
+    message = passphrases_alone(data)
+    if message is None:
+        raise NoKey("no passphrase opens the message: expected a way in for one, got none")
+    finished = run("gpg", [*_BARE, "--decrypt"], data=message, secret=passphrase, output_limit=_LARGEST_KEY_OBJECT)
+    with finished.output as file:
+        require_decrypted(finished, literals=1, aead=True)
+        return file.read()
 
 
 def open_signed(data: Buffer, run_key: bytes, keyring: Path) -> Signed:

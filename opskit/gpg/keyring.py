@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from opskit.errors import Damaged, NoKey, OpskitError, ProgramMissing, UsageError
 from opskit.gpg import folders
 from opskit.gpg.agent import start_agent, stop_agent
-from opskit.gpg.bulk import CIPHER_OPTIONS, require_decrypted, require_run_key
+from opskit.gpg.bulk import CIPHER_OPTIONS, STRETCHED, require_decrypted, require_run_key
 from opskit.gpg.listing import KeyInfo, normalised, parse_listing
 from opskit.gpg.packets import PLAIN, SIGNED, literal_payload, unpack, without_passphrases
 from opskit.gpg.program import Buffer, Finished, child_environment, find_program, run
@@ -214,12 +214,16 @@ class Keyring:
             return None
         return tuple(found)
 
-    def encrypt(self, data: Buffer, recipients: Sequence[str]) -> bytes:
-        """`data`, ASCII-armored, to every one of `recipients` (full primary fingerprints). Raises NoKey."""
+    def encrypt(self, data: Buffer, recipients: Sequence[str], *, passphrase: bytes | None = None) -> bytes:
+        """`data`, ASCII-armored, to every one of `recipients` (full primary fingerprints). Raises NoKey.
+
+        With `passphrase`, a person's, that opens it too, and each guess at it is made slow.
+        """
         if not recipients:
             raise NoKey("expected at least one recipient, got none")
-        options = [*CIPHER_OPTIONS, "--armor", *_to(recipients), "--encrypt"]
-        return self._gpg(options, data=data, extra=_READ_ONLY).read()
+        also = [] if passphrase is None else [*STRETCHED, "--symmetric"]
+        options = [*CIPHER_OPTIONS, "--armor", *_to(recipients), *also, "--encrypt"]
+        return self._gpg(options, data=data, extra=_READ_ONLY, secret=passphrase).read()
 
     def sign(self, data: Buffer, signer: str, *, passphrase: bytes | None = None) -> bytes:
         """`data` signed by `signer` inside one compressed binary message. Raises NoKey.
@@ -244,7 +248,8 @@ class Keyring:
         Forged.
         """
         loopback = [] if passphrase is None else ["--pinentry-mode", "loopback"]
-        # 2.4 would ask a person for the run key of an index object before it tries the private key.
+        # 2.4 would ask a person for the run key of an index object, or for the passphrase of a key object, before it
+        # tries the private key.
         finished = self._run([*_READ_ONLY, *loopback, "--unwrap"], without_passphrases(bytes(data)), passphrase)
         message = finished.read()
         require_decrypted(finished, literals=0, aead=True)

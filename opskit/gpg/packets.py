@@ -9,6 +9,8 @@ It deliberately checks no signature and decrypts nothing.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import zlib
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ FOR_KEY, SIGNATURE, FOR_PASSPHRASE, ONE_PASS, COMPRESSED, LITERAL = 1, 2, 3, 4, 
 SIGNED = [ONE_PASS, LITERAL, SIGNATURE]
 PLAIN = [LITERAL]
 
+_ARMOR = b"-----BEGIN PGP MESSAGE-----"
 _INFLATE = {1: -zlib.MAX_WBITS, 2: zlib.MAX_WBITS}
 _UNCOMPRESSED = 0
 
@@ -47,15 +50,36 @@ def unpack(message: bytes, *, limit: int) -> tuple[bytes, list[Packet]]:
 
 
 def without_passphrases(message: bytes) -> bytes:
-    """An encrypted message with its public-key ways in alone; as it is where it has none, or is armored."""
+    """An encrypted message with its public-key ways in alone, in binary; as it is where it has none of them."""
+    return _with_ways(FOR_KEY, message) or message
+
+
+def passphrases_alone(message: bytes) -> bytes | None:
+    """An encrypted message with its passphrase ways in alone, in binary; None where no passphrase opens it."""
+    return _with_ways(FOR_PASSPHRASE, message)
+
+
+def _with_ways(wanted: int, armored: bytes) -> bytes | None:
+    message = dearmored(armored)
     kept = []
     position = 0
     while message[position : position + 1] >= b"\x80" and _tag(message, position)[0] in (FOR_KEY, FOR_PASSPHRASE):
         packet, end = _packet(message, position)
-        if packet.tag == FOR_KEY:
+        if packet.tag == wanted:
             kept.append(message[position:end])
         position = end
-    return b"".join(kept) + message[position:] if kept else message
+    return b"".join(kept) + message[position:] if kept else None
+
+
+def dearmored(message: bytes) -> bytes:
+    """The bytes inside ASCII armor (RFC 4880, section 6.2); what is not armored comes as it is."""
+    if not message.startswith(_ARMOR):
+        return message
+    lines = message.replace(b"\r\n", b"\n").partition(b"\n\n")[2].partition(b"\n-----END")[0].split(b"\n")
+    try:
+        return base64.b64decode(b"".join(line for line in lines if not line.startswith(b"=")), validate=True)
+    except binascii.Error as error:
+        raise Damaged(f"expected a message in ASCII armor, got something else: {error}") from error
 
 
 def literal_payload(packet: Packet) -> bytes:

@@ -6,28 +6,41 @@ out in silence; there is no key object without a usable recipient. What becomes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from opskit import encoding
-from opskit.errors import NoKey
-from opskit.gpg import usable_recipients
-from opskit.operations.session import Host
+from opskit.errors import NoKey, UnresolvedReference
+from opskit.gpg import PASSPHRASE, usable_recipients
 from opskit.repository.identity import Identity
+
+_SHORTEST, _LONGEST = 12, 1000
+"""Bytes of a passphrase that opens backups; gpg reads fewer than 4096."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """Who is to open a key object: full fingerprints of recipients. `rejected` tells who cannot, and why."""
+    """Who is to open a key object: full fingerprints of recipients, and perhaps who knows a passphrase.
+
+    `rejected` tells who cannot, and why.
+    """
 
     recipients: list[str]
     rejected: list[str]
+    passphrase: bytes | None = field(default=None, repr=False)
 
 
-def readers_of(host: Host) -> Readers:
-    """The readers that this host's config names, as far as they can be encrypted to now; raises NoKey without any."""
-    identity = host.identity
-    valid, rejected = usable_recipients(identity.keyring.keys(), identity.recipients, host.now().timestamp())
+def wanted_readers(recipients: Iterable[str], *, passphrase: bool) -> list[str]:
+    """Who is to open key objects, as `gpg.owners` names those who do: sorted."""
+    return sorted({*recipients, *([PASSPHRASE] if passphrase else [])})
+
+
+def readers_of(identity: Identity, now: float) -> Readers:
+    """The readers that this host's config names, as far as they can be encrypted to now; raises NoKey without any.
+
+    `now` is epoch seconds.
+    """
+    valid, rejected = usable_recipients(identity.keyring.keys(), identity.recipients, now)
     if not valid:
         raise NoKey(
             "no recipient can be encrypted to: " + "; ".join(rejected or ["none is configured"]),
@@ -35,9 +48,27 @@ def readers_of(host: Host) -> Readers:
             if all("the clock" in reason for reason in rejected) and rejected
             else "opskit keys list shows the recipients; import a renewed public key or add another recipient",
         )
-    return Readers(valid, rejected)
+    passphrase, objections = _passphrase(identity)
+    return Readers(valid, rejected + objections, passphrase)
 
 
 def seal(identity: Identity, keys: Mapping[str, str], readers: Readers) -> bytes:
     """The key object of these runs (id → run key) for these readers."""
-    return identity.keyring.encrypt(encoding.encode(dict(keys)), readers.recipients)
+    return identity.keyring.encrypt(encoding.encode(dict(keys)), readers.recipients, passphrase=readers.passphrase)
+
+
+def _passphrase(identity: Identity) -> tuple[bytes | None, list[str]]:
+    """The passphrase of the config, and what is wrong with it; backups go on without it, as without an expired key."""
+    if identity.passphrase is None:
+        return None, []
+    try:
+        found = identity.passphrase()
+    except UnresolvedReference as error:
+        return None, [f"keys.passphrase cannot be used: {error}"]
+    if b"\n" in found or b"\0" in found or len(found) > _LONGEST:
+        return None, [f"keys.passphrase cannot be used: expected one line of at most {_LONGEST} bytes"]
+    if len(found) < _SHORTEST:
+        return None, [
+            f"keys.passphrase cannot be used: expected at least {_SHORTEST} characters: whoever has a copy can guess"
+        ]
+    return found, []

@@ -37,7 +37,7 @@ class Storing:
 
     def __init__(self, session: Session, workers: int) -> None:
         self._session, self._host = session, session.host
-        self._readers = readers_of(session.host)
+        self._readers = readers_of(session.host.identity, session.host.now().timestamp())
         self.rejected = self._readers.rejected
         self._fanout = Fanout(session.copies)
         self.writer = ChunkWriter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ class Identity:
 
     `signers` may sign snapshots (maintainers among them), `maintainers` alone may sign marks. `trusted` is a key ring
     file with the public keys of both, for gpgv. `retired` were recipients once: what they agreed to counts on.
+    `passphrase` gives one that opens key objects beside the recipients; it raises UnresolvedReference.
     """
 
     keyring: Keyring
@@ -28,6 +29,7 @@ class Identity:
     trusted: Path
     maintainers: Sequence[str] = ()
     retired: Sequence[str] = ()
+    passphrase: Callable[[], bytes] | None = None
 
     def verify(self, data: bytes) -> Signed:
         """Check a signed object against the trusted keys; raises Forged."""

@@ -21,10 +21,10 @@ from opskit.config.model import Config, Keys
 from opskit.errors import NoKey, UsageError
 from opskit.gpg import KeyInfo, owners
 from opskit.operations import initialise as operations
+from opskit.operations.keyobjects import wanted_readers
 from opskit.operations.rekeying.rekey import Author, Holder, Rekeyed, rekey
 from opskit.operations.rekeying.survey import Survey, survey
 from opskit.repository.history import History
-from opskit.repository.identity import Identity
 from opskit.repository.marks import Marks
 from opskit.setup import recipients
 from opskit.setup.places import require_new_file
@@ -215,7 +215,7 @@ def _dry(
         present = [each for each in result.after.recipients if each in {key.fingerprint for key in own.keyring.keys()}]
         if present:
             scratch.import_keys(own.keyring.export_public(present))
-        identity = Identity(scratch, own.host_key, result.after.recipients, own.signers, own.trusted, own.maintainers)
+        identity = replace(own, keyring=scratch, recipients=result.after.recipients)
         author = Author(identity, opened.repository, config.host, wiring.now, wiring.boottime)
         result.rekeyed = rekey(opened.copies, found, marks, _holder(held, None), author, workers=workers, dry_run=True)
     return result
@@ -224,7 +224,7 @@ def _dry(
 def _tell_left(result: Changed, found: Survey, known: Sequence[KeyInfo], after: Keys) -> None:
     for digest, each in found.objects.items():
         who = owners(each.key_ids, known)
-        if sorted(who) != sorted(set(after.recipients)):
+        if sorted(who) != wanted_readers(after.recipients, passphrase=after.passphrase is not None):
             result.outdated += 1
         if not set(who).intersection(after.recipients):
             result.only_retired[digest] = who

@@ -26,6 +26,8 @@ from tests.cli.running import OPSKIT, clean, python
 from tests.cli.test_init import converse
 
 PASSPHRASE = "correct-horse-battery-staple-4711"
+BACKUPS = "of-the-backups-themselves-0815"
+"""The passphrase that opens them beside the recipient's key."""
 
 
 @dataclass
@@ -107,6 +109,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     passphrase = folder / "passphrase"
     passphrase.write_text(PASSPHRASE)
     passphrase.chmod(0o600)
+    backups = folder / "backups"
+    backups.write_text(BACKUPS)
+    backups.chmod(0o600)
     environ = {"HOME": str(home), "TMPDIR": str(folder / "tmp"), "OPSKIT_LOG": "json"}
     key = ["--key", str(machine.key), "--passphrase", f"file:{passphrase}"]
     shown = []
@@ -124,6 +129,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         assert code == 0, out
         shown.append(out)
         assert bare.init("--debug").code == 0
+        machine.edit_config("keys:\n", f"keys:\n  passphrase: file://{backups}\n")
         for host, arguments in (
             (machine, ["backup"]),
             (machine, ["snapshots"]),
@@ -133,6 +139,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
             (machine, ["restore", "latest", "--target", str(folder / "tmp" / "r"), *key]),
             (machine, ["restore", "latest", "--target", str(folder / "x"), "--key", str(machine.key)]),
             (machine, ["restore", "latest", "--repository", str(machine.a), "--target", str(folder / "y"), *key]),
+            (machine, ["ls", "latest", "--passphrase", f"file:{backups}"]),
             (bare, ["backup"]),
             (bare, ["restore", "latest", "--target", str(folder / "z"), "--key", str(bare.key)]),
         ):
@@ -145,6 +152,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
             shown += [done.stdout, done.stderr]
     patch.undo()
     passphrase.unlink()
+    backups.unlink()
     return Story(machine, bare, shown, watcher)
 
 
@@ -167,7 +175,7 @@ def secrets(story: Story) -> dict[str, list[bytes]]:
     return {
         "run key": [form for each in run_keys for form in (each.encode(), bytes.fromhex(each))],
         "private key": private,
-        "passphrase": [PASSPHRASE.encode()],
+        "passphrase": [PASSPHRASE.encode(), BACKUPS.encode()],
     }
 
 
@@ -246,7 +254,7 @@ print(len(seen), set(seen), code)
 
 def test_no_core_dump_at_any_time(story: Story) -> None:
     """During a backup the process is not dumpable and core files are limited to 0, at each program it starts."""
-    (story.machine.source / "one more").write_text("x")
-    answer = python(LOOKING, "--quiet", "--config", str(story.machine.config), "backup").stdout
+    (story.bare.source / "one more").write_text("x")
+    answer = python(LOOKING, "--quiet", "--config", str(story.bare.config), "backup").stdout
     count, _, rest = answer.partition(" ")
     assert int(count) > 3 and rest == "{(0, (0, 0))} 0\n"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from base64 import b64encode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import Damaged
-from opskit.gpg.packets import LITERAL, literal_payload, unpack, without_passphrases
+from opskit.gpg.packets import LITERAL, literal_payload, passphrases_alone, unpack, without_passphrases
 
 LIMIT = 1 << 20
 
@@ -71,6 +72,20 @@ def test_only_the_public_key_ways_in_are_kept() -> None:
     assert without_passphrases(key + phrase + key + body) == key + key + body
     for message in (phrase + body, body, b"", b"-----BEGIN PGP MESSAGE-----"):
         assert without_passphrases(message) == message
+
+
+def test_only_the_passphrase_ways_in_are_kept() -> None:
+    """The other way round, armored or not; where no passphrase opens the message there is nothing."""
+    key, phrase, body = b"\x84\x02ab", b"\x8c\x03abc", b"\xd2\x04text"
+    armored = (
+        b"-----BEGIN PGP MESSAGE-----\n\n" + b64encode(key + phrase + body) + b"\n=abcd\n-----END PGP MESSAGE-----\n"
+    )
+    for message in (key + phrase + body, phrase + key + body, armored, armored.replace(b"\n", b"\r\n")):
+        assert passphrases_alone(message) == phrase + body
+        assert without_passphrases(message) == key + body
+    assert passphrases_alone(key + body) is None and passphrases_alone(body) is None
+    with pytest.raises(Damaged, match="ASCII armor"):
+        passphrases_alone(b"-----BEGIN PGP MESSAGE-----\n\n!!!\n=abcd\n-----END PGP MESSAGE-----\n")
 
 
 def test_inflating_stops_at_the_limit() -> None:

@@ -21,8 +21,9 @@ from datetime import datetime
 
 from opskit import encoding
 from opskit.errors import Damaged, NoKey, OpskitError, StoreError, together
-from opskit.gpg import owners, recipients_of, usable_recipients
+from opskit.gpg import owners, recipients_of
 from opskit.log import logger
+from opskit.operations.keyobjects import Readers, readers_of, seal, wanted_readers
 from opskit.operations.locking import extend_lock_of
 from opskit.operations.marking import publish
 from opskit.operations.rekeying import merging
@@ -125,6 +126,7 @@ class _Rekeying:
         self._holder, self._author, self._most = holder, author, most
         self._identity = author.identity
         self._keys = self._identity.keyring.keys()
+        self._wanted = wanted_readers(self._identity.recipients, passphrase=self._identity.passphrase is not None)
         self._opened: dict[str, dict[str, str]] = {}
         self.result = Rekeyed(unread=dict(found.unread))
 
@@ -151,7 +153,7 @@ class _Rekeying:
         result.superseded = {copy.destination: len(superseded_at(copy, self._marks)) for copy in self._copies}
 
     def _is_current(self, each: KeyObject) -> bool:
-        return sorted(owners(each.key_ids, self._keys)) == sorted(set(self._identity.recipients))
+        return sorted(owners(each.key_ids, self._keys)) == self._wanted
 
     def _open(self, objects: Sequence[KeyObject], workers: int) -> None:
         first, *others = objects
@@ -182,8 +184,8 @@ class _Rekeying:
         """Make the new key objects and the mark, and put them to the copies."""
         if not self.result.groups:
             return
-        self._require_usable()
-        made = {group[0]: self._made(merging.merged(self._opened, group)) for group in self.result.groups}
+        readers = self._readers()
+        made = {group[0]: self._made(merging.merged(self._opened, group), readers) for group in self.result.groups}
         begun = self._author.boottime()
         supersedes = {names.sha256(made[group[0]]): sorted(group) for group in self.result.groups}
         for data in made.values():
@@ -211,21 +213,22 @@ class _Rekeying:
         self._marks.succession.add(supersedes)
         self._lock(took, [*map(names.key, supersedes), name])
 
-    def _require_usable(self) -> None:
-        identity = self._identity
+    def _readers(self) -> Readers:
+        """Whoever is to open the new objects, all of them; raises NoKey."""
         if not self._holder.consents:
             raise NoKey("no recipient's private key is at hand that can sign: expected one, for the consent")
-        _, rejected = usable_recipients(self._keys, identity.recipients, self._author.now().timestamp())
-        if rejected or not identity.recipients:
+        readers = readers_of(self._identity, self._author.now().timestamp())
+        if readers.rejected:
             raise NoKey(
-                f"not every recipient can be encrypted to: {'; '.join(rejected) or 'there is none'}",
+                f"not every recipient can be encrypted to: {'; '.join(readers.rejected)}",
                 hint="renew that key (gpg --quick-set-expire) and import it, or remove it: opskit keys remove",
             )
+        return readers
 
-    def _made(self, run_keys: Mapping[str, str]) -> bytes:
+    def _made(self, run_keys: Mapping[str, str], readers: Readers) -> bytes:
         """A new key object, tried before anybody relies on it; raises Damaged where it is not what it should be."""
-        message = self._identity.keyring.encrypt(encoding.encode(dict(run_keys)), self._identity.recipients)
-        if sorted(owners(recipients_of(message), self._keys)) != sorted(set(self._identity.recipients)):
+        message = seal(self._identity, run_keys, readers)
+        if sorted(owners(recipients_of(message), self._keys)) != self._wanted:
             raise Damaged("expected a key object for every recipient and nobody else, gpg made another one")
         ways = [*self._holder.opens_new]
         if self._holder.key_ids.intersection(recipients_of(message)):

@@ -21,6 +21,7 @@ import collections
 import concurrent.futures
 import contextlib
 import errno
+import getpass
 import grp
 import hashlib
 import json
@@ -82,6 +83,26 @@ def shown(path: bytes) -> str:
     return "/" + path.decode("utf-8", "backslashreplace")
 
 
+def ways_in(armored: bytes, wanted: int) -> bytes:
+    """A message with one kind of way in alone, 1: by private key, 3: by passphrase. Of both, gpg would ask a person."""
+    body = armored.replace(b"\r\n", b"\n").partition(b"\n\n")[2].partition(b"\n=")[0]
+    message, at, kept = base64.b64decode(body) if armored.startswith(b"-----") else armored, 0, b""
+    while message[at] & 0xC0 == 0x80 and message[at] >> 2 & 15 in (1, 3):
+        wide = 1 << (message[at] & 3)
+        end = at + 1 + wide + int.from_bytes(message[at + 1 : at + 1 + wide], "big")
+        kept += message[at:end] if message[at] >> 2 & 15 == wanted else b""
+        at = end
+    return kept + message[at:] if kept else armored
+
+
+def piped(secret: bytes) -> int:
+    """A descriptor to read a secret from: neither argv nor a file ever holds it."""
+    reader, writer = os.pipe()
+    os.write(writer, secret + b"\n")
+    os.close(writer)
+    return reader
+
+
 class Gpg:
     """Runs gpg in a short-lived home; the user's own keys (agent, smartcard) are asked where no key file is given."""
 
@@ -90,16 +111,14 @@ class Gpg:
         if key_file and not places:
             banner("There is no folder in memory (/dev/shm): the private key passes through this machine's disk.")
         self.home = tempfile.mkdtemp(prefix=f"opskit-recover-{os.getpid()}-", dir=places[0] if places else None)
-        self.has_key, self.repository = bool(key_file), ""
+        self.has_key, self.repository, self.passphrase = bool(key_file), "", b""
         with open(os.path.join(self.home, "gpg-agent.conf"), "w") as conf:
             conf.write("disable-scdaemon\nno-allow-external-cache\n")
         self.signers = {line[2] for line in self.take_in(signers_file)}
         if key_file:
             if not any(int(line[1]) & 16 for line in self.take_in(key_file)):
                 self.close()
-                raise Fail(
-                    12, "there is no private key in " + key_file, "give the recovery-key file that opskit init wrote"
-                )
+                raise Fail(12, "there is no private key in " + key_file, "give the file that opskit init wrote")
             with open(key_file, encoding="utf-8", errors="replace") as file:
                 head = file.read().partition("-----BEGIN")[0]
             fields = dict(re.findall(r"^(repository|signers): *(.*?) *$", head, re.MULTILINE))
@@ -123,26 +142,32 @@ class Gpg:
                 "--disable-dirmngr", "--trust-model", "always", "--ignore-time-conflict"]  # fmt: skip
 
     def run(
-        self, arguments: List[str], source: Optional[BinaryIO] = None, own: bool = False
+        self, arguments: List[str], source: bytes = b"", own: bool = False, passed: int = 2
     ) -> Tuple[int, bytes, List[List[str]], str]:
         """One call: exit code, output, status lines (keyword first), what gpg said last."""
         command = ["gpg"] if own else self.command()
         with tempfile.TemporaryFile(dir=self.home) as status:
             command += ["--status-fd", str(status.fileno()), *arguments]
-            process = subprocess.Popen(command, stdin=source or subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                       stderr=subprocess.PIPE, pass_fds=[status.fileno()])  # fmt: skip
-            output, log = process.communicate()
+            done = subprocess.run(command, input=source, capture_output=True, pass_fds=[status.fileno(), passed])
             status.seek(0)
             lines = [line.split(" ")[1:] for line in status.read().decode("utf-8", "replace").split("\n")]
-        words = "; ".join(log.decode("utf-8", "replace").split("\n")[-3:]).strip("; ")
-        return process.returncode, output, [line for line in lines if line], words
+        words = "; ".join(done.stderr.decode("utf-8", "replace").split("\n")[-3:]).strip("; ")
+        return done.returncode, done.stdout, [line for line in lines if line], words
 
     def open_private(self, file: BinaryIO) -> bytes:
         """Decrypt a key object; gpg asks for a passphrase where the private key has one, three times at most."""
+        message = file.read()
+        if self.passphrase:
+            reader = piped(self.passphrase)
+            how = ["--batch", "--pinentry-mode", "loopback", "--passphrase-fd", str(reader), "--decrypt"]
+            code, output, _, log = self.run(how, ways_in(message, 3), passed=reader)
+            os.close(reader)
+            if code:
+                raise ValueError("the passphrase does not open it: " + log)
+            return output
         for left in (2, 1, 0):
-            file.seek(0)
             how = ["--pinentry-mode", "loopback"] if self.has_key else []
-            code, output, lines, log = self.run([*how, "--decrypt"], file, own=not self.has_key)
+            code, output, lines, log = self.run([*how, "--decrypt"], ways_in(message, 1), own=not self.has_key)
             words, errors = {line[0] for line in lines}, [int(line[2]) for line in lines if line[0] == "ERROR"]
             if code == 0:
                 return output
@@ -155,13 +180,10 @@ class Gpg:
 
     def open_signed(self, file: BinaryIO) -> Tuple[bytes, str, bool]:
         """The payload of a signed object, who signed it, and whether that is a known signer whose signature holds."""
-        code, output, lines, log = self.run(["--batch", "--decrypt"], file)
+        code, output, lines, log = self.run(["--batch", "--decrypt"], file.read())
         words, valid = [line[0] for line in lines], [line for line in lines if line[0] == "VALIDSIG"]
-        if (
-            words.count("PLAINTEXT") != 1
-            or words.count("NEWSIG") != 1
-            or {"BADSIG", "REVKEYSIG", "EXPSIG"} & set(words)
-        ):
+        once = words.count("PLAINTEXT") == words.count("NEWSIG") == 1
+        if not once or {"BADSIG", "REVKEYSIG", "EXPSIG"} & set(words):
             raise ValueError("its signature is wrong: " + log)
         if "NO_PUBKEY" in words and not valid:
             return output, next(line[-1] for line in lines if line[0] in ("ERRSIG", "NO_PUBKEY")), False
@@ -174,9 +196,7 @@ class Gpg:
 
     def open_pack(self, file: BinaryIO, run_key: bytes) -> bytes:
         """`gpg -d | zstd -d`: the tar inside a pack. The run key goes through a pipe, never through argv or a file."""
-        reader, writer = os.pipe()
-        os.write(writer, run_key + b"\n")
-        os.close(writer)
+        reader = piped(run_key)
         command = [*self.command(), "--batch", "--no-symkey-cache", "--pinentry-mode", "loopback",
                    "--passphrase-fd", str(reader), "--decrypt"]  # fmt: skip
         quiet: Dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
@@ -203,14 +223,10 @@ class Snapshot(NamedTuple):
         return "{host}/{source}".format(**self.says)
 
     def __str__(self) -> str:
-        says, state = (
-            self.says,
-            "complete" if self.says["complete"] else "{unreadable} FILES UNREADABLE".format(**self.says),
-        )
-        about = "{} #{:<5d} {}  {:24} {:>9d} files {:>16d} bytes  {}"
-        return about.format(
-            self.id[:12], says["sequence"], says["started"], self.chain(), says["files"], says["bytes"], state
-        )
+        says = self.says
+        state = "complete" if says["complete"] else "{unreadable} FILES UNREADABLE".format(**says)
+        about = (self.id[:12], says["sequence"], says["started"], self.chain(), says["files"], says["bytes"], state)
+        return "{} #{:<5d} {}  {:24} {:>9d} files {:>16d} bytes  {}".format(*about)
 
 
 class Repository:
@@ -246,9 +262,8 @@ class Repository:
         try:
             return sorted(os.listdir(os.path.join(self.folder, folder)))
         except OSError as error:
-            raise Fail(
-                10, f"no repository at {self.folder}: {folder}/ {error.strerror}", "say --repository DIR"
-            ) from error
+            why = f"no repository at {self.folder}: {folder}/ {error.strerror}"
+            raise Fail(10, why, "say --repository DIR") from error
 
     def snapshots(self) -> List[Snapshot]:
         """All manifests that can be read, each chain in order; what cannot be read is a problem."""
@@ -266,12 +281,8 @@ class Repository:
         with self.open("snapshots/" + name) as file:
             payload, signer, known = self.gpg.open_signed(file)
         says = json.loads(payload)
-        if (says["format"], says["kind"], re.sub("[-:]", "", says["started"]), says["source"]) != (
-            1,
-            "snapshot",
-            match[1],
-            match[2],
-        ):
+        found = (says["format"], says["kind"], re.sub("[-:]", "", says["started"]), says["source"])
+        if found != (1, "snapshot", match[1], match[2]):
             raise ValueError("it is not a manifest of format 1 under its own name")
         if says["repository"] != (self.gpg.repository or says["repository"]):
             raise ValueError("it belongs to another repository than the recovery key")
@@ -305,13 +316,10 @@ class Repository:
             for name, error in self.locked.items():
                 self.problems.add(name, error)
         if not set(hints) & set(self.run_keys):
-            raise Fail(
-                12,
-                "no key at hand opens snapshot " + snapshot.id[:12],
-                "where gpg has no secret key, this key file is not one of its recipients': try another"
-                if self.gpg.has_key
-                else "give a recipient's private key with --key FILE",
-            )
+            hint = "give a recipient's private key with --key FILE"
+            if self.gpg.has_key:
+                hint = "where gpg has no secret key, this key file is not one of its recipients': try another"
+            raise Fail(12, "no key at hand opens snapshot " + snapshot.id[:12], hint)
 
     def open_key(self, name: str) -> None:
         if name in self.opened or not re.fullmatch(HASH.pattern + r"\.asc", name):
@@ -646,9 +654,8 @@ def report_chains(snapshots: List[Snapshot]) -> None:
         if old.chain() == new.chain():
             first, last = old.says["sequence"] + 1, new.says["sequence"] - 1
             if first <= last:
-                say(
-                    f"NOTE: {old.chain()}: snapshots #{first} to #{last} are not here: forgotten on purpose, or removed"
-                )
+                lacking = f"snapshots #{first} to #{last} are not here: forgotten on purpose, or removed"
+                say(f"NOTE: {old.chain()}: {lacking}")
             elif first - last == 1 and new.says["previous"] != old.id:
                 say(f"NOTE: {old.chain()}: #{last + 1} does not follow the #{first - 1} that is here")
             elif first - last > 1:
@@ -660,9 +667,8 @@ def choose(snapshots: List[Snapshot], options: argparse.Namespace, problems: Pro
     if options.snapshot:
         found = [each for each in snapshots if each.id.startswith(options.snapshot)]
         if len(found) != 1:
-            raise Fail(
-                10, f"{len(found)} snapshots have an id that begins with {options.snapshot}", "--list shows them all"
-            )
+            why = f"{len(found)} snapshots have an id that begins with {options.snapshot}"
+            raise Fail(10, why, "--list shows them all")
     else:
         found = [each for each in snapshots if options.source in (None, each.says["source"])]
         if not found:
@@ -674,12 +680,11 @@ def choose(snapshots: List[Snapshot], options: argparse.Namespace, problems: Pro
                "Whoever can write to this copy can make such snapshots, with any content.")  # fmt: skip
         if not options.accept_unknown_signers:
             if len(strangers) == len(found):
-                raise Fail(
-                    13,
-                    "nothing here is signed by a known signer",
+                hint = (
                     "give the recovery-key file (--key) or the signers' public keys (--signers). If you have neither, "
-                    "compare the keys above with your records; if they are yours, say --accept-unknown-signers",
+                    "compare the keys above with your records; if they are yours, say --accept-unknown-signers"
                 )
+                raise Fail(13, "nothing here is signed by a known signer", hint)
             problems.add("snapshots by unknown signers", "left out; newer ones may be among them, see above")
             found = [each for each in found if each.known]
     report_chains(found)
@@ -716,16 +721,12 @@ def restore(repository: Repository, chosen: List[Snapshot], options: argparse.Na
         try:
             job = Restore(repository, snapshot, place, below, options.owner_names)
         except TROUBLE as error:
-            repository.problems.add(
-                f"snapshot {snapshot.id[:12]} cannot be restored: its tree is missing or damaged", error
-            )
+            what = f"snapshot {snapshot.id[:12]} cannot be restored: its tree is missing or damaged"
+            repository.problems.add(what, error)
             continue
         if not snapshot.says["complete"]:
-            banner(
-                "This snapshot is not complete: {unreadable} files could not be read when it was made.".format(
-                    **snapshot.says
-                )
-            )
+            text = "This snapshot is not complete: {unreadable} files could not be read when it was made."
+            banner(text.format(**snapshot.says))
         job.run()
         say("restored {} entries of {}".format(job.count, snapshot.says["entries"]))
         matched += job.count + len(job.lost)
@@ -737,22 +738,20 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Restores an opskit repository without opskit. See RECOVER.md.")
     parser.add_argument("--repository", metavar="DIR", default=os.path.dirname(os.path.abspath(__file__)),
                         help="one copy of the repository (default: the folder this program lies in)")  # fmt: skip
-    parser.add_argument(
-        "--key", metavar="FILE", help="the recovery-key file; without it, your own gpg keys and smartcards are used"
-    )
-    parser.add_argument(
-        "--signers", metavar="FILE", help="public keys whose signatures to believe, beside those the key file names"
-    )
-    parser.add_argument(
-        "--accept-unknown-signers", action="store_true", help="restore snapshots that anyone may have made"
-    )
+    parser.add_argument("--key", metavar="FILE",
+                        help="the recovery-key file; without it, your own gpg keys and smartcards")  # fmt: skip
+    parser.add_argument("--passphrase-file", metavar="FILE", help="instead of a private key: the file with the "
+                        "passphrase of the backups, if they have one; - asks for it")  # fmt: skip
+    parser.add_argument("--signers", metavar="FILE",
+                        help="public keys whose signatures to believe, beside those the key file names")  # fmt: skip
+    parser.add_argument("--accept-unknown-signers", action="store_true",
+                        help="restore snapshots that anyone may have made")  # fmt: skip
     parser.add_argument("--target", metavar="DIR", help="where to restore: an empty or a new folder")
     parser.add_argument("--snapshot", metavar="ID", help="the snapshot to restore, by the first digits of its id")
     parser.add_argument("--source", metavar="NAME", help="restore this source only")
     parser.add_argument("--path", metavar="PATH", default="", help="restore what lies at or below this path only")
-    parser.add_argument(
-        "--owner-names", action="store_true", help="set owners by name, not by number (needs root, as owners do)"
-    )
+    parser.add_argument("--owner-names", action="store_true",
+                        help="set owners by name, not by number (needs root, as owners do)")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the snapshots; needs no private key")
     options = parser.parse_args()
     if not options.list and not options.target:
@@ -764,11 +763,16 @@ def run(options: argparse.Namespace, problems: Problems) -> None:
     for program in ("gpg", "zstd"):
         if not shutil.which(program):
             raise Fail(2, f"the program {program} is needed and not here", "RECOVER.md tells how to get it")
-    for given in (options.key, options.signers):
+    asked = options.passphrase_file == "-"
+    for given in (options.key, options.signers, None if asked else options.passphrase_file):
         if given and not os.path.exists(given):
             raise Fail(12, f"there is no file {given}", "is the medium with the key mounted there?")
     gpg = Gpg(options.key, options.signers)
     try:
+        if options.passphrase_file:
+            with contextlib.nullcontext() if asked else open(options.passphrase_file, "rb") as file:
+                typed = file.readline(4000) if file else getpass.getpass("passphrase of the backups: ").encode()
+            gpg.passphrase = typed.rstrip(b"\r\n")
         repository = Repository(options.repository, gpg, problems)
         repository.check_key()
         snapshots = repository.snapshots()
