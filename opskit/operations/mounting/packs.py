@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from opskit.errors import Damaged
+from opskit.errors import Damaged, StoreError
 from opskit.repository import pack
 from opskit.repository.reader import SnapshotReader
 
@@ -91,7 +91,7 @@ class OpenPacks:
             with self._lock:
                 if self._held.get(name) is future:
                     del self._held[name]
-                if isinstance(error, Damaged):
+                if isinstance(error, Damaged) and not _may_come_back(reader, name):
                     self._lost[name] = error
             future.set_exception(error)
             return
@@ -108,3 +108,8 @@ class OpenPacks:
             if future.done():
                 del self._held[name]
                 self._bytes -= future.result().size
+
+
+def _may_come_back(reader: SnapshotReader, name: str) -> bool:
+    """Whether a copy could not be asked for a pack, so that it may hold it intact all the same."""
+    return any(isinstance(each, StoreError) for key, each in list(reader.damage.items()) if key.endswith(name))

@@ -15,7 +15,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-from opskit.errors import Damaged, OpskitError, SnapshotNotFound, StoreError, UsageError
+from opskit.errors import (
+    Damaged,
+    ObjectNotFound,
+    ObjectUnreadable,
+    OpskitError,
+    SnapshotNotFound,
+    StoreError,
+    UsageError,
+)
 from opskit.operations.mounting.file import OpenFile
 from opskit.operations.mounting.packs import OpenPacks
 from opskit.operations.mounting.places import Places
@@ -29,6 +37,7 @@ _OPEN_SNAPSHOTS = 8
 _AWAKE = 2
 """Open snapshots whose trees may take memory at once: two are what somebody compares."""
 _FOLDER_MODE = 0o555
+_FOR_GOOD = (ObjectNotFound, ObjectUnreadable)
 _SECOND = 1_000_000_000
 
 
@@ -107,12 +116,17 @@ class SnapshotView:
         which = b"p" + node.path if node.hardlink is None else b"h" + node.hardlink.encode()
         return Entry(node, _inode(self._snapshot.id, which), links)
 
+    def _was_cut_off(self) -> bool:
+        """Whether a copy could not be reached at some time: then what was not found may be there after all."""
+        lost = list(self._reader.damage.values())
+        return any(isinstance(each, StoreError) and not isinstance(each, _FOR_GOOD) for each in lost)
+
     def _chunk(self, chunk_id: bytes) -> memoryview:
         """A chunk from whichever pack holds it intact."""
         with self._locating:
-            if self._places is None:
-                self._places = Places(self._reader.indexed_packs())
             places = self._places
+            if places is None or (self._was_cut_off() and not any(places.packs_of(chunk_id))):
+                places = self._places = Places(self._reader.indexed_packs())
         failure: OpskitError = Damaged(f"no readable pack holds chunk {chunk_id.hex()[:16]}")
         for name in places.packs_of(chunk_id):
             try:
