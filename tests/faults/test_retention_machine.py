@@ -1,7 +1,8 @@
-"""Two hosts back up, forget, prune and sync by turns and into each other's runs, for weeks of simulated time.
+"""Two hosts back up, forget, prune, sync and rotate keys by turns and into each other's runs, for weeks.
 
 After every step each snapshot that a run reported and no mark forgets is whole at some copy, and no copy shows one that
-lacks anything there. The clock is simulated; keys, packs, marks and caches are real.
+lacks anything there, or whose run keys no recipient, present or retired, gets out of the key objects there. The clock
+is simulated; keys, packs, marks and caches are real.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from opskit.errors import StoreError
+from opskit import encoding
+from opskit.errors import NoKey, StoreError
 from opskit.gpg import verify as check_signature
 from opskit.operations import retiring, sparse, storing
 from opskit.operations.backup import Job, Options, backup
@@ -27,6 +29,7 @@ from opskit.operations.forget import forget_mark, judge_chains, remember_mark
 from opskit.operations.marking import publish
 from opskit.operations.pruning import Limits, prune
 from opskit.operations.pruning.prune import Look
+from opskit.operations.rekeying.rekey import Holder
 from opskit.operations.session import open_copies
 from opskit.operations.sync import sync
 from opskit.repository.copy import Copy
@@ -38,6 +41,7 @@ from opskit.sources.base import Entry, Problem
 from opskit.sources.files import FileSource
 from opskit.stores.base import Store
 from opskit.stores.memory import MemoryStore
+from tests.rekeying import Cast, rotate
 from tests.repositories import LONG_AGO, REPOSITORY, SOURCE, Keys, Lab, noise
 
 GRACE = timedelta(days=2)
@@ -67,8 +71,12 @@ class World:
     stores: dict[str, Store] = field(default_factory=dict)
     labs: dict[str, Lab] = field(default_factory=dict)
     acknowledged: dict[str, Snapshot] = field(default_factory=dict)
+    everyone: Keys = field(init=False)
+    opened: dict[str, set[str]] = field(default_factory=dict)
+    """The runs in each key object that was looked into."""
 
     def __post_init__(self) -> None:
+        self.everyone = self.keys
         for name in COPIES:
             self.stores[name] = MemoryStore(lambda: self.labs["web"].now().timestamp(), location=name)
         for host in HOSTS:
@@ -84,17 +92,17 @@ class World:
     def reachable(self) -> dict[str, Store]:
         return {name: store for name, store in self.stores.items() if name != self.away}
 
-    def opened(self) -> list[Copy]:
+    def at_hand(self) -> list[Copy]:
         return open_copies(self.reachable(), REPOSITORY)[0]
 
     def marks(self, copies: list[Copy]) -> Marks:
         return load_marks(
             copies, lambda data: check_signature(data, self.keys.trusted),
-            maintainers=[self.keys.host_key], repository=REPOSITORY,
+            maintainers=[self.keys.host_key], repository=REPOSITORY, agreed=self.keys.identity().agreed,
         )  # fmt: skip
 
     def look(self) -> Look:
-        copies = self.opened()
+        copies = self.at_hand()
         history = load_history(
             copies, lambda data: check_signature(data, self.keys.trusted),
             signers=[self.keys.host_key], repository=REPOSITORY,
@@ -148,6 +156,24 @@ class World:
             repository=REPOSITORY, host=host, now=self.labs[host].now, boottime=boottime,
         )  # fmt: skip
 
+    def rotate(self, host: str, numbers: Sequence[int], meanwhile: Callable[[], None] = lambda: None) -> None:
+        """From now on these recipients count for both hosts; one of the two has all private keys, and rekeys."""
+        cast = Cast(self.everyone)
+        self.keys = cast.having(*numbers)
+        for lab in self.labs.values():
+            lab.keys = self.keys
+        one, other = cast.holder(0), cast.holder(1)
+
+        def decrypt(data: bytes) -> bytes:
+            meanwhile()
+            try:
+                return one.decrypt(data)
+            except NoKey:
+                return other.decrypt(data)
+
+        both = Holder(one.key_ids | other.key_ids, decrypt, [*one.consents, *other.consents])
+        assert rotate(self.labs[host], both, self.reachable()).is_complete
+
     def sync(self) -> None:
         look = self.look()
         for copy in look.copies:
@@ -158,15 +184,31 @@ class World:
 
     def check(self) -> None:
         """Nothing that was acknowledged is lost, nothing that is shown is broken."""
-        listings = {name: {info.name for info in store.list()} for name, store in self.stores.items()}
         copies, _ = open_copies(self.stores, REPOSITORY)
         forgotten = self.marks(copies).forgotten()
         for snapshot in self.acknowledged.values():
-            needed = {snapshot.name, *snapshot.manifest.object_names()}
-            holders = [name for name, listing in listings.items() if snapshot.name in listing]
-            for name in holders:
-                assert needed <= listings[name], f"{snapshot.name} lacks something at {name}"
+            holders = [copy for copy in copies if snapshot.name in copy.objects]
+            for copy in holders:
+                needed = set(snapshot.manifest.object_names(copy.key_object))
+                assert needed <= copy.objects.keys(), f"{snapshot.name} lacks something at {copy.destination}"
+                runs = {run.id for run in snapshot.manifest.runs}
+                assert runs <= self._runs_at(copy), f"{snapshot.name} opens by no key at {copy.destination}"
             assert holders or snapshot.id in forgotten, f"{snapshot.name} is gone"
+
+    def _runs_at(self, copy: Copy) -> set[str]:
+        found: set[str] = set()
+        for name in (each for each in copy.objects if each.startswith("keys/")):
+            if name not in self.opened:
+                self.opened[name] = set(encoding.decode_object(self._open(copy.get(name)), what=name))
+            found |= self.opened[name]
+        return found
+
+    def _open(self, data: bytes) -> bytes:
+        first, second = self.everyone.recipients
+        try:
+            return first.decrypt(data).payload
+        except NoKey:
+            return second.decrypt(data).payload
 
 
 @pytest.fixture
@@ -237,6 +279,27 @@ def machine(throwaway_keys: Keys, scratch: Path, monkeypatch: pytest.MonkeyPatch
         @rule(name=st.sampled_from(["", *COPIES]))
         def take_away(self, name: str) -> None:
             self.world.away = name
+
+        @rule(host=st.sampled_from(HOSTS), numbers=st.sampled_from([(0,), (1,), (0, 1)]))
+        def rotate(self, host: str, numbers: tuple[int, ...]) -> None:
+            self.world.rotate(host, numbers)
+
+        @rule(host=st.sampled_from(HOSTS), numbers=st.sampled_from([(0,), (1,)]), content=st.integers(0, 3))
+        def back_up_while_the_other_rotates(self, host: str, numbers: tuple[int, ...], content: int) -> None:
+            self.world.wait(1)
+            self.world.back_up(host, content, lambda: self.world.rotate(HOSTS[host == HOSTS[0]], numbers))
+
+        @rule(host=st.sampled_from(HOSTS), numbers=st.sampled_from([(0,), (1,)]), content=st.integers(0, 3))
+        def rotate_while_the_other_acts(self, host: str, numbers: tuple[int, ...], content: int) -> None:
+            other, once = HOSTS[host == HOSTS[0]], [True]
+
+            def meanwhile() -> None:
+                if once and once.pop():
+                    self.world.back_up(other, content)
+                    self.world.prune(other)
+
+            self.world.wait(1)
+            self.world.rotate(host, numbers, meanwhile)
 
         @rule()
         def sync(self) -> None:
