@@ -128,6 +128,7 @@ def _judge(tags: list[str]) -> None:
 def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: Event, *, force_read: bool) -> int:
     from opskit import wiring
     from opskit.cli.auditing import judged
+    from opskit.cli.opening import warn_of_expiry
     from opskit.cli.suspicions import rejected
     from opskit.errors import Skipped
     from opskit.operations.backup import Options, backup
@@ -156,6 +157,7 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
                 _tell(context, result, told)
         event.note(**rejected(session.rejected))
         _remember_places(context, session)
+    warn_of_expiry(context, config, host.identity.keyring.keys())
     if context.json:
         context.write_json([_as_json(result) for result in results])
     failures = [result.failure.exit_code for result in results if result.failure is not None]

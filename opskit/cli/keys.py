@@ -44,7 +44,7 @@ class Shown:
 @app.command("list")
 def list_keys(typer_context: typer.Context) -> int | None:
     """List recipients, signers and maintainers, and what each opens; exit 3 if one cannot be used."""
-    from opskit.cli.opening import look
+    from opskit.cli.opening import look, warn_of_expiry
 
     context = Context.of(typer_context)
     config = context.load_config()
@@ -58,18 +58,8 @@ def list_keys(typer_context: typer.Context) -> int | None:
     else:
         _write(context, shown, [opening.in_words(key.fingerprint) for key in shown])
         opening.tell(context, config)
-    _warn_of_expiry(context, shown)
+    warn_of_expiry(context, config, [key.known for key in shown if key.known and not key.problem])
     return 3 if any(key.problem for key in shown) else 0
-
-
-def _warn_of_expiry(context: Context, shown: Sequence[Shown]) -> None:
-    """Tell of keys that end within a month and are usable now."""
-    from opskit.gpg import expiring
-    from opskit.wiring import now
-
-    known = [key.known for key in shown if key.known and not key.problem and key.roles != ("retired",)]
-    for text in expiring(known, now().timestamp()):
-        context.warning(text)
 
 
 @app.command("add")
@@ -302,4 +292,4 @@ def _write(context: Context, shown: list[Shown], opens: list[str]) -> None:
                 "whoever breaks in can read every backup; keep it elsewhere"
             )
     if any(key.problem and "recipient" in key.roles for key in shown):
-        context.hint("import a renewed public key, or change keys.recipients in the config")
+        context.hint("import a renewed public key, or replace the recipient: opskit keys rotate")

@@ -11,6 +11,7 @@ from opskit.cli.context import Context
 if TYPE_CHECKING:
     from opskit.access import Access
     from opskit.config.model import Config
+    from opskit.gpg import KeyInfo
     from opskit.operations.rekeying.openers import Openers
 
 
@@ -32,11 +33,14 @@ class Opening:
 
     def in_words(self, key: str) -> str:
         """What a key opens, for the table."""
-        from opskit.cli.render import printable
+        from opskit.cli.render import counted, printable
 
         if self.found is None:
             return "?"
-        parts = [f"{len(each.runs):,} runs at {printable(name)}" for name, each in sorted(self.found.of(key).items())]
+        parts = [
+            f"{counted(len(each.runs), 'run')} at {printable(name)}"
+            for name, each in sorted(self.found.of(key).items())
+        ]
         return ", ".join(parts) or ("nothing" if not self.absent else "nothing seen")
 
     def as_json(self, key: str, roles: Sequence[str]) -> dict[str, object]:
@@ -69,6 +73,17 @@ class Opening:
             else:
                 unseen = [*self.absent, *(["what cannot be read"] if self.found.unread else [])]
                 context.message(f"{key}: do not destroy it yet: {printable(', '.join(unseen))} was not seen")
+
+
+def warn_of_expiry(context: Context, config: Config, known: Sequence[KeyInfo]) -> None:
+    """Tell of keys that have a part in this config and end within a month."""
+    from opskit.gpg import expiring
+    from opskit.wiring import now
+
+    keys = config.keys
+    wanted = {*keys.recipients, *keys.signers, *keys.maintainers}
+    for text in expiring([key for key in known if key.fingerprint in wanted], now().timestamp()):
+        context.warning(text)
 
 
 def look(context: Context, config: Config) -> Opening:

@@ -38,8 +38,10 @@ def status(
     from opskit import gpg
 
     gpg.begin_check()  # answered while the rest is imported
+    from opskit.cli.opening import warn_of_expiry
     from opskit.cli.reading import tell_successors, warn_of_rejected
     from opskit.cli.render import printable
+    from opskit.wiring import identity_of
 
     context = Context.of(typer_context)
     config = context.load_config()
@@ -54,6 +56,7 @@ def status(
         tell_successors(context, seen.copies, host.identity.trusted, host.identity.signers, host.repository)
     now, places = _now(), destinations_of(config, seen, _lock_trials(config))
     found = [_judged(config, seen, name, places, now) for name in wanted]
+    warn_of_expiry(context, config, identity_of(config).keyring.keys())
     if context.json:
         context.write_json(as_json(found, simulated=config.simulated))
     else:

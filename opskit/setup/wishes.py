@@ -55,7 +55,7 @@ def judge(wishes: Wishes, known: Config | None) -> None:
 def _judge_beside(wishes: Wishes, known: Config) -> None:
     if wishes.recipients or wishes.new_recipient:
         raise UsageError(
-            "the config exists, and init does not change who can restore", hint="edit keys.recipients in the config"
+            "the config exists, and init does not change who can restore", hint="opskit keys add, remove and rotate do"
         )
     if wishes.state_dir not in (None, known.state_dir):
         raise UsageError(f"the config says state_dir {known.state_dir}, got --state-dir {wishes.state_dir}")
