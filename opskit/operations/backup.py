@@ -24,7 +24,7 @@ from opskit.operations import alarms
 from opskit.operations.locking import extend_lock
 from opskit.operations.outcome import Result
 from opskit.operations.reading import Reading, SourceReader
-from opskit.operations.retiring import retire
+from opskit.operations.retiring import bring_back, retire
 from opskit.operations.session import Session
 from opskit.operations.sparse import Measured
 from opskit.operations.storing import Storing, digest_of
@@ -144,6 +144,7 @@ class _Run:
         """The chain of this host and source, from all reachable copies."""
         session, identity = self._session, self._identity
         self._measured = None
+        bring_back(session)
         history = load_history(
             session.copies, identity.verify,
             signers=identity.signers, repository=self._host.repository, cache=session.cache, source=source,

@@ -8,8 +8,9 @@ anew two or three times in its life, however long the source grows.
 Packs of which little is needed any more (module `sparse`) are treated alike, a limited number of bytes a run.
 
 Invariants: only packs that the newest snapshot needs are gathered. Older ones that hold a chunk of them are treated as
-absent too, or those that they were gathered from would serve again. Packs that still want an index object stay: this
-run describes them. Nothing is deleted here, and older snapshots keep what they need.
+absent too, or those that they were gathered from would serve again. All of this is for one source: another that
+shares chunks with it would else store anew whatever lies beside those chunks. Packs that still want an index object
+stay: this run describes them. Nothing is deleted here, and older snapshots keep what they need.
 """
 
 from __future__ import annotations
@@ -70,8 +71,14 @@ def _drop(session: Session, gathered: set[int], wanted: Collection[int], named: 
     sharing = session.cache.packs_sharing(gathered).difference(wanted, session.unindexed) & live.keys()
     older = {number for number in sharing if number < last or live[number].name in named}
     for number in gathered | older:
-        del live[number]
+        session.retired[number] = live.pop(number)
     log.debug("packs gathered", packs=len(gathered), older=len(older))
+
+
+def bring_back(session: Session) -> None:
+    """Let every pack count again, for the next source: it has its own packs to gather, and may need these whole."""
+    session.live.update(session.retired)
+    session.retired.clear()
 
 
 def remembered(about: Mapping[str, object]) -> Measured | None:

@@ -62,6 +62,8 @@ class Session:
     cache: Cache
     heads: Heads
     live: dict[int, PackRow] = field(default_factory=dict)
+    retired: dict[int, PackRow] = field(default_factory=dict)
+    """Packs that are there and count as absent for the source that is backed up now (module `retiring`)."""
     unindexed: list[int] = field(default_factory=list)
     rejected: list[tuple[str, str, OpskitError]] = field(default_factory=list)
     marks: Marks = field(default_factory=Marks)
@@ -92,6 +94,7 @@ class Session:
         _drop_torn(self)
         _load_marks(self)
         self.live.clear()
+        self.retired.clear()
         self.unindexed.clear()
         _find_live(self)
 

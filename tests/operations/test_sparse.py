@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from opskit.operations import sparse
+from opskit.operations.backup import Job, Options, backup
+from opskit.operations.outcome import Result
+from opskit.operations.retiring import retire
 from opskit.operations.sparse import AT_ONCE_BYTES, Measured, choose, used_content
 from opskit.repository.cache import PackRow
 from opskit.repository.locating import packs_of
 from opskit.sources.files import FileSource
 from tests.operations.judging import restored, run
-from tests.repositories import SOURCE, Lab, noise
+from tests.repositories import LONG_AGO, SOURCE, Lab, noise
 
 FILES = 40
 
@@ -86,6 +90,32 @@ def test_a_deleted_half_is_noticed(many: Lab, source: Path) -> None:
     run(many, FileSource([source]))
     run(many, FileSource([source]))
     assert not needed(many) & first
+
+
+def test_another_source_that_shares_files_keeps_its_packs(lab: Lab, source: Path, tmp_path: Path) -> None:
+    """What one source stores anew makes no other do so, though both are backed up in one run and share content."""
+    other = tmp_path / "other"
+    other.mkdir()
+    change(other, range(FILES), 0)
+    (source / "same").write_bytes((other / "file-1").read_bytes())
+    for number in range(30):
+        (source / f"own-{number}").write_bytes(noise(number, 20_000))
+
+    def both() -> list[Result]:
+        lab.minutes += 1
+        with lab.session() as session:
+            jobs = [Job("data", FileSource([source])), Job("other", FileSource([other]))]
+            return list(backup(session, jobs, Options(workers=1), clock_ns=lambda: time.time_ns() + LONG_AGO))
+
+    both()
+    for number in range(30):
+        (source / f"own-{number}").write_bytes(noise(100 + number, 20_000))
+    both()
+    with lab.session() as session:
+        retired = retire(session, [lab.history().of("data", lab.label)[-1].manifest], session.last_tree("data"))
+        assert retired is not None and session.retired
+    data, second = both()
+    assert data.new_bytes >= 20_000 and second.new_bytes == 0
 
 
 def test_use_is_counted_to_the_byte(lab: Lab, source: Path) -> None:
