@@ -151,6 +151,18 @@ def test_damage_is_found_within_the_period(packs: int, growth: list[int], percen
         assert coverage.since is not None and world.now - coverage.since.timestamp() <= world.every + DAY
 
 
+def test_deletion_does_not_put_off_what_was_promised() -> None:
+    """Where each run is followed by the deletion of all that it read, the share is of what once lay there."""
+    with a_ledger() as ledger:
+        world = World(ledger)
+        world.add([10] * 100)
+        for _ in range(10):
+            world.run("10%")
+            for name in list(world.read):
+                world.drop(name)
+        assert not world.sizes
+
+
 def test_new_packs_go_first_while_nothing_is_late() -> None:
     """What came since the last run is read before what was read before, so a new snapshot is verified soon."""
     with a_ledger() as ledger:
