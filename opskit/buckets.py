@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from datetime import datetime
 
 from opskit import log
-from opskit.config.model import S3Bucket
+from opskit.config.model import S3Bucket, S3Destination
+from opskit.remotes import wrapped
 from opskit.repository.names import digest_in
 from opskit.secrets.reference import Reference, Secret
 from opskit.stores import s3
 from opskit.stores.base import Store
 from opskit.stores.s3 import S3Place
-from opskit.stores.wrappers.limits import Limited
-from opskit.stores.wrappers.retry import Retrying
 
 Resolve = Callable[[Reference], Secret]
 """What a reference stands for; raises UnresolvedReference."""
 
 
 def bucket_store(
-    bucket: S3Bucket,
-    resolve: Resolve,
-    now: Callable[[], datetime],
-    *,
-    conditional: bool,
-    checksums: bool,
-    upload_limit: int | None,
-    download_limit: int | None,
+    destination: S3Destination, resolve: Resolve, now: Callable[[], datetime], *, conditional: bool, checksums: bool
 ) -> Store:
-    """A store in a bucket, within limits in KiB a second, that reads again what broke off."""
+    """A store in a bucket, within the destination's limits, that reads again what broke off."""
+    bucket = destination.s3
     connection = s3.Connection(place_of(bucket), _credentials(bucket, resolve))
-    store: Store = s3.S3Store(connection, now, conditional=conditional, checksums=checksums, digest_in=digest_in)
-    if upload_limit or download_limit:
-        up, down = (limit and limit * 1024 for limit in (upload_limit, download_limit))
-        store = Limited(store, upload_rate=up, download_rate=down, clock=time.monotonic, sleep=time.sleep)
-    return Retrying(store, s3.is_passing, sleep=time.sleep, chance=random.random)
+    inside = s3.S3Store(connection, now, conditional=conditional, checksums=checksums, digest_in=digest_in)
+    if destination.parallel is not None:
+        inside.at_once = destination.parallel
+    return wrapped(inside, destination, s3.is_passing)
 
 
 def place_of(bucket: S3Bucket) -> S3Place:

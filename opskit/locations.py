@@ -1,7 +1,7 @@
 """Places as people type them, and what the config says of them: folders and `s3://BUCKET/PREFIX?OPTION=…&OPTION=…`.
 
-Options of a bucket are endpoint, region and owner. It deliberately looks at no place: whether something is there shows
-when it is used.
+Options of a bucket are endpoint, region and owner. Places at other servers (`sftp://` …) are read by `servers`. It
+deliberately looks at no place: whether something is there shows when it is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from opskit.config.model import Destination, LocalDestination, S3Bucket
+from opskit import servers
+from opskit.config.model import Destination, LocalDestination, S3Bucket, S3Destination
 from opskit.config.terms import (
     ACCOUNT_PATTERN,
     BUCKET_PATTERN,
@@ -66,12 +67,15 @@ def is_bucket(location: str) -> bool:
 def bucket_at(option: str, location: str) -> S3Bucket:
     """The place that a location of a bucket names; raises UsageError naming `option`."""
     split = urlsplit(location)
+    if "@" in split.netloc:
+        raise UsageError(f"{option}: expected s3://BUCKET/PREFIX, got an address with an account in it")
     options = dict(parse_qsl(split.query, keep_blank_values=True))
     given = {**options, "bucket": split.netloc, "prefix": split.path.strip("/")}
     if split.scheme != "s3" or split.fragment or not given.keys() <= _PATTERNS.keys():
         raise UsageError(
             f"{option}: expected a folder or s3://BUCKET/PREFIX, got {location!r}",
-            hint="a service other than AWS: s3://BUCKET/PREFIX?endpoint=https://s3.example.org",
+            hint="a service other than AWS: s3://BUCKET/PREFIX?endpoint=https://s3.example.org; other kinds: "
+            + ", ".join(f"{each}://" for each in servers.SCHEMES),
         )
     for name, value in given.items():
         if (value or name != "prefix") and not re.fullmatch(_PATTERNS[name], value):
@@ -89,6 +93,9 @@ def destination_at(option: str, text: str) -> dict[str, Any]:
     """What the config will say of a new destination at that place; raises UsageError."""
     if not is_bucket(text):
         return {"path": str(place(option, text))}
+    if servers.is_server(text):
+        kind, entry = servers.given_at(option, text)
+        return {kind: entry}
     found = bucket_at(option, text)
     given = {name: value for name in _PATTERNS if (value := getattr(found, name))}
     # AWS is elsewhere; where another endpoint stands, its owner knows.
@@ -101,5 +108,7 @@ def is_same_place(there: Destination, option: str, text: str) -> bool:
         return not is_bucket(text) and there.path == Path(os.path.normpath(place(option, text)))
     if not is_bucket(text):
         return False
+    if servers.is_server(text) or not isinstance(there, S3Destination):
+        return servers.is_server(text) and not isinstance(there, S3Destination) and servers.is_same(there, option, text)
     found = bucket_at(option, text)
     return (found.bucket, found.prefix, found.endpoint) == (there.s3.bucket, there.s3.prefix, there.s3.endpoint)

@@ -5,9 +5,10 @@ The only module that knows concrete stores and sources, and the one that asks th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from opskit import encoding, log
 from opskit.audit.actor import current_actor
 from opskit.audit.log import AuditLog
 from opskit.config.model import CommandSource as CommandConfig
-from opskit.config.model import Config, Destination, LocalDestination, PathsSource, S3Bucket, S3Destination
+from opskit.config.model import Config, Destination, LocalDestination, PathsSource, S3Destination
 from opskit.errors import ConfigError, Damaged, OpskitError, RepositoryNotFound, UnresolvedReference, UsageError
 from opskit.gpg import Keyring, check_programs
 from opskit.hooks import Hooks
@@ -25,9 +26,10 @@ from opskit.locations import bucket_at, is_bucket
 from opskit.operations.session import Host
 from opskit.repository.durable import write_durably
 from opskit.repository.identity import Identity, read_repository_id
-from opskit.secrets.reference import Reference, Resolver
+from opskit.secrets.reference import Reference, Resolver, Secret
 from opskit.secrets.stores.environment import EnvironmentScheme
 from opskit.secrets.stores.files import CredentialScheme, FileScheme
+from opskit.servers import destination_at, is_server
 from opskit.sources.base import Source
 from opskit.sources.command import CommandSource, StdinSource
 from opskit.sources.files import FileSource
@@ -63,45 +65,39 @@ def store_of(destination: Destination, *, conditional: bool = True, checksums: b
     """The store behind a destination; what its endpoint honours, where it is a bucket, as `probe` found out."""
     if isinstance(destination, LocalDestination):
         return local_store(destination.path, must_be_mounted=destination.must_be_mounted)
-    return bucket_store(
-        destination.s3,
-        conditional=conditional,
-        checksums=checksums,
-        upload_limit=destination.upload_limit,
-        download_limit=destination.download_limit,
-    )
+    if not isinstance(destination, S3Destination):
+        from opskit import remotes
 
-
-def bucket_store(
-    bucket: S3Bucket,
-    *,
-    conditional: bool = True,
-    checksums: bool = True,
-    upload_limit: int | None = None,
-    download_limit: int | None = None,
-) -> Store:
-    """A store in a bucket, within limits in KiB a second, that reads again what broke off."""
+        return remotes.store_of(destination, _secret)
     from opskit import buckets  # it loads botocore, which only those who use a bucket should pay
 
-    return buckets.bucket_store(
-        bucket, lambda reference: resolver(os.environ).resolve(reference), now,
-        conditional=conditional, checksums=checksums, upload_limit=upload_limit, download_limit=download_limit,
-    )  # fmt: skip
+    return buckets.bucket_store(destination, _secret, now, conditional=conditional, checksums=checksums)
+
+
+def _secret(reference: Reference) -> Secret:
+    """What a reference stands for; raises UnresolvedReference."""
+    return resolver(os.environ).resolve(reference)
 
 
 def location_of(destination: Destination) -> str:
     """What a person would type to name the place of a destination; what is kept there is not looked at."""
     if isinstance(destination, LocalDestination):
         return str(destination.path)
+    if not isinstance(destination, S3Destination):
+        from opskit import remotes
+
+        return remotes.location_of(destination)
     from opskit import buckets
 
     return buckets.place_of(destination.s3).location
 
 
 def store_at(option: str, location: str) -> Store:
-    """The store at a place that a person typed: a folder or a bucket; raises UsageError naming `option`."""
+    """The store at a place that a person typed, a folder or elsewhere; raises UsageError naming `option`."""
+    if is_server(location):
+        return store_of(destination_at(option, location))
     if is_bucket(location):
-        return bucket_store(bucket_at(option, location))
+        return store_of(S3Destination(s3=bucket_at(option, location)))
     return local_store(Path(location).absolute())
 
 
@@ -114,9 +110,19 @@ def innermost(store: Store) -> Store:
 
 def prepare(store: Store) -> None:
     """Make what `init` makes before the first object: a folder. A bucket must exist. Raises StoreError."""
-    inside = innermost(store)
-    if isinstance(inside, LocalStore):
-        inside.create()
+    create = getattr(innermost(store), "create", None)
+    if create is not None:
+        create()
+
+
+def shortcomings(stores: Mapping[str, Store], names: Iterable[str]) -> list[str]:
+    """What the servers of those destinations turned out to lack, in sentences; a silent one lacks nothing."""
+    found = []
+    for name in names:
+        ask = getattr(innermost(stores[name]), "shortcomings", None)
+        with contextlib.suppress(OpskitError):
+            found += [f"{name}: {text}" for text in ask()] if ask is not None else []
+    return found
 
 
 def stores_of(config: Config, names: Sequence[str] = ()) -> dict[str, Store]:
@@ -181,7 +187,7 @@ def probed_stores(config: Config) -> tuple[dict[str, Store], list[str]]:
     """
     known, lacking = _noted(config.state_dir), list[str]()
     for name, destination in config.destinations.items():
-        if isinstance(destination, LocalDestination):
+        if not isinstance(destination, S3Destination):
             continue
         from opskit.stores.s3 import S3Store, probe
 

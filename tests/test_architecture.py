@@ -55,7 +55,16 @@ ROOMS = (
     Room("hooks", ("errors", "log"), "commands around a run know nothing of backups; wiring brings them together"),
     Room("gpg", ("errors",), "the one owner of gpg is a tool of the format, and does not know the format"),
     Room("config", ("errors", "secrets.reference"), "the schema describes; wiring makes objects of it"),
-    Room("locations", ("errors", "config"), "what is typed for a place becomes what the config says of it, no more"),
+    Room(
+        "servers",
+        ("errors", "config", "secrets.reference"),
+        "what is typed for a server becomes what the config says of it, no more",
+    ),
+    Room(
+        "locations",
+        ("errors", "config", "servers"),
+        "what is typed for a place becomes what the config says of it, no more",
+    ),
     Room("secrets", ("errors",), "secret references resolve without config: wiring passes in what they need"),
     Room(
         "secrets.stores",
@@ -103,8 +112,13 @@ ROOMS = (
     ),
     Room(
         "buckets",
-        ("errors", "config", "log", "repository.names", "secrets.reference", "stores"),
+        ("errors", "config", "log", "remotes", "repository.names", "secrets.reference", "stores"),
         "the part of wiring that only hosts with a bucket load; wiring hands it the rest",
+    ),
+    Room(
+        "remotes",
+        ("errors", "config", "log", "secrets.reference", "stores"),
+        "the part of wiring that only hosts with a destination elsewhere load; wiring hands it the rest",
     ),
     Room("access", EVERYTHING, "ways into a repository: over wiring, under the command line", never=("cli", *CONCRETE)),
     Room("setup", EVERYTHING, "what init does: over wiring, under the command line", never=("cli", *CONCRETE)),
@@ -115,6 +129,7 @@ SEAMS = ("stores.base", "sources.base", "sources.loading", "secrets.base", "secr
 
 # Third-party package → the rooms or modules that own it. Anything else goes through the owner.
 OWNERS = {
+    "asyncssh": ("stores.sftp",),
     "boto3": ("stores.s3",),
     "gnupg": ("gpg",),
     "mfusepy": ("fuse",),
@@ -353,9 +368,9 @@ def test_opskit_keeps_its_architecture() -> None:
 def test_every_dependency_has_an_owner_and_every_owner_a_dependency() -> None:
     """pyproject.toml and OWNERS name the same packages, so neither a stray nor a forgotten dependency stays."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(line for name in extras.keys() - {"test", "lint"} for line in extras[name])]
-    declared = {re.split(r"[<>=!~\[; ]", line)[0].lower() for line in wanted}
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name not in {"test", "lint"}}
+    lines = [*project["dependencies"], *(line for each in extras.values() for line in each)]
+    declared = {re.split(r"[<>=!~\[; ]", line)[0].lower() for line in lines}
     assert {DISTRIBUTIONS.get(name, name) for name in declared} == set(OWNERS)
 
 

@@ -102,7 +102,7 @@ def test_credentials_are_resolved_when_they_are_needed(monkeypatch: pytest.Monke
     """References to an access key are resolved at each use, not when the store is made, and no log shows the secret."""
     key, secret = Reference.parse("env:TEST_S3_ID"), Reference.parse("env:TEST_S3_SECRET")
     store = wiring.innermost(
-        wiring.bucket_store(S3Bucket(bucket="bucket", access_key_id=key, secret_access_key=secret))
+        wiring.store_of(S3Destination(s3=S3Bucket(bucket="bucket", access_key_id=key, secret_access_key=secret)))
     )
     assert isinstance(store, S3Store) and store.bucket.connection._credentials is not None
     with pytest.raises(UnresolvedReference, match="TEST_S3"):

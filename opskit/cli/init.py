@@ -29,7 +29,9 @@ SourceOption = Annotated[
 ]
 DestinationsOption = Annotated[
     list[str] | None,
-    typer.Option("--destination", metavar="NAME=PLACE", help="A folder, or s3://BUCKET/PREFIX; repeatable."),
+    typer.Option(
+        "--destination", metavar="NAME=PLACE", help="A folder, s3://BUCKET/PREFIX, sftp://USER@HOST/PATH …; repeatable."
+    ),
 ]
 RecipientOption = Annotated[
     list[str] | None,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from opskit.config.model import (
     Config,
+    Destination,
     LocalDestination,
     MariadbSource,
     PathsSource,
@@ -22,6 +23,7 @@ from opskit.config.model import (
     S3Destination,
     SqliteSource,
 )
+from opskit.config.remote import SftpDestination
 from opskit.config.syntax import Location
 
 
@@ -31,6 +33,7 @@ def contradictions(config: Config) -> list[tuple[Location, str]]:
         *_self_backups(config),
         *_shared_places(config),
         *_shared_buckets(config),
+        *_shared_servers(config),
         *_half_settings(config),
         *_overlapping_paths(config),
         *_database_contradictions(config),
@@ -136,7 +139,36 @@ def _shared_buckets(config: Config) -> Iterator[tuple[Location, str]]:
                 )
 
 
+def _shared_servers(config: Config) -> Iterator[tuple[Location, str]]:
+    places: dict[tuple[str, ...], str] = {}
+    for name, destination in config.destinations.items():
+        kind = destination.kind
+        there = _server_place(destination)
+        if there and (earlier := places.setdefault(there, name)) != name:
+            yield ("destinations", name, kind), f"is the place of destination '{earlier}' too, expected another folder"
+
+
+def _server_place(destination: Destination) -> tuple[str, ...]:
+    """What two destinations at servers share where they are one; () for other kinds."""
+    match destination:
+        case SftpDestination(sftp=there):
+            return "sftp", there.host.lower(), str(there.port), there.user or "", there.path.rstrip("/")
+        case _:
+            return ()
+
+
+def _half_logins(config: Config) -> Iterator[tuple[Location, str]]:
+    for name, destination in config.destinations.items():
+        where: Location = ("destinations", name, destination.kind)
+        match destination:
+            case SftpDestination(sftp=there) if there.passphrase is not None and there.identity_file is None:
+                yield (*where, "passphrase"), "has no use, expected identity_file: beside it"
+            case _:
+                continue
+
+
 def _half_settings(config: Config) -> Iterator[tuple[Location, str]]:
+    yield from _half_logins(config)
     for name, place in _buckets(config).items():
         where: Location = ("destinations", name, "s3")
         if (place.access_key_id is None) != (place.secret_access_key is None):

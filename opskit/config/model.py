@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from opskit.config.entry import Entry, key
+from opskit.config.remote import Remote, SftpDestination
 from opskit.config.terms import (
     ACCOUNT_NAME_PATTERN,
     ACCOUNT_PATTERN,
@@ -239,24 +240,17 @@ class S3Bucket(Entry):
     secret_access_key: Reference | None = key("reference to the secret of that access key", default=None)
 
 
-class S3Destination(Entry):
+class S3Destination(Remote):
     """A bucket of AWS S3, or of a service that speaks its protocol."""
 
     kind: ClassVar[str] = "s3"
 
     s3: S3Bucket = key("the bucket that holds the repository")
     medium: Label = key("label of the kind of medium, for the 3-2-1 rule", default="object-storage")
-    offsite: bool = key("whether this copy is at another place than the original", default=False)
-    upload_limit: Annotated[int, Between(1, 1_000_000_000)] | None = key(
-        "most that is sent on the average, in KiB a second; default: no limit", default=None
-    )
-    download_limit: Annotated[int, Between(1, 1_000_000_000)] | None = key(
-        "most that is received on the average, in KiB a second; default: no limit", default=None
-    )
 
 
 Source = PathsSource | CommandSource | PostgresqlSource | MariadbSource | SqliteSource
-Destination = LocalDestination | S3Destination
+Destination = LocalDestination | S3Destination | SftpDestination
 
 _UpTo100 = Annotated[int, Between(1, 100)]
 

@@ -27,6 +27,9 @@ KMS_KEY_PATTERN = r"^[A-Za-z0-9:/_-]{1,2048}$"
 SERVER_PATTERN = r"^[A-Za-z0-9/_.:%-]{1,255}$"
 DATABASE_PATTERN = r"^[^\x00]{1,64}$"
 ACCOUNT_NAME_PATTERN = r"^[^\x00-\x1f]{1,128}$"
+# No '@' and no '/': neither an account nor a folder, which have keys of their own.
+HOST_PATTERN = r"^[A-Za-z0-9:][A-Za-z0-9._:%-]{0,252}$"
+SERVER_PATH_PATTERN = r"^[^\x00-\x1f\x7f~][^\x00-\x1f\x7f]{0,999}$"
 # What a pattern means to a person; `judging` puts it after "expected".
 MEANINGS = {
     LABEL_PATTERN: "1 to 32 of a-z, 0-9, _ and -",
@@ -44,6 +47,8 @@ MEANINGS = {
     SERVER_PATTERN: "a host name, an address or the folder of a socket",
     DATABASE_PATTERN: "the name of a database",
     ACCOUNT_NAME_PATTERN: "the name of a user",
+    HOST_PATTERN: "a host name or an address, without a user name or a path",
+    SERVER_PATH_PATTERN: "a path at the server such as /srv/backups, or backups below the login folder",
 }
 DURATION_PATTERN = r"^[1-9][0-9]{0,5}[mhdw]$"
 DURATION_EXAMPLE = "a duration such as 90m, 26h, 30d or 2w"

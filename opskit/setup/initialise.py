@@ -126,6 +126,7 @@ def _initialise(
     written = wishes.recovery_key if wishes.new_recipient else None
     config = configs.load(path)
     warnings = [f"no snapshot will be readable by recipient {doubt}" for doubt in doubts]
+    lacking += wiring.shortcomings(stores, made.created)
     warnings += [*lacking, *places.misplaced(config, made.created, to_make), *places.absent_sources(config)]
     if written is not None and places.is_unmounted(written):
         warnings.append(f"the recovery key {written} lies on this host's disk: nothing is mounted there")

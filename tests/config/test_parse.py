@@ -251,7 +251,7 @@ BAD = [
     (
         "{path: /backup}",
         "{}",
-        "6:3: destinations.disk: unclear kind, expected exactly one of the keys path, s3, got none",
+        "6:3: destinations.disk: unclear kind, expected exactly one of the keys path, s3, sftp, got none",
     ),
     (
         "{path: /backup}",

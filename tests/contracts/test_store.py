@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import signal
@@ -29,7 +30,7 @@ from opskit.stores.memory import MemoryStore
 from opskit.stores.wrappers.limits import Limited
 from opskit.stores.wrappers.retry import Retrying
 from tests.fakes import FaultyStore
-from tests.stores import s3_server
+from tests.stores import s3_server, sftp_server
 from tests.stores.mounts import FILE_SYSTEMS, mounted
 
 MakeStore = Callable[[], Store]
@@ -61,6 +62,22 @@ def _s3(**options: Any) -> MakeStore:
         connection._client = client
         # Small pages and parts, so that small objects and short listings take the long ways too.
         return server.store(connection, page_size=7, **options)
+
+    return make
+
+
+def _sftp(kind: str) -> MakeStore:
+    """Stores in folders of one server that share its connection."""
+    if why := sftp_server.missing():
+        pytest.skip(why)
+    server = sftp_server.running() if kind == "sftp" else sftp_server.running_plain()
+    shared = server.connection()
+    server.store(shared)  # which connects
+
+    def make() -> Store:
+        connection = copy.copy(shared)
+        connection.place = server.place()
+        return server.store(connection)
 
     return make
 
@@ -113,7 +130,8 @@ S3 = {
 }
 WRAPPED = {"faulty": lambda: FaultyStore(_memory()), "limited": _limited, "retrying": _retrying}
 LOCAL = ["local", "local-in-pieces", "local-not-durable", "local-by-rename", "local-under-lock"]
-KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3]
+SFTP = ["sftp", "sftp-without-extensions"]
+KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3, *SFTP]
 MOUNTED = [f"local-on-{kind}" for kind in FILE_SYSTEMS]
 STREAMING = ["memory", *(kind for kind in LOCAL if kind != "local-in-pieces"), *MOUNTED]
 
@@ -129,6 +147,9 @@ def make_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return
     if kind in S3:
         yield _s3(**S3[kind])
+        return
+    if kind in SFTP:
+        yield _sftp(kind)
         return
     yield {
         "memory": _memory,

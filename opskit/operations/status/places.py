@@ -2,7 +2,8 @@
 
 Invariant: two things in one place get the same text. A place is what can fail as a whole: a device for local folders
 (st_dev, so btrfs subvolumes of one disk and partitions of one disk look like several), endpoint and bucket for object
-storage. It deliberately knows no config: whatever has the attributes will do.
+storage, the server for a folder at one, whatever the account and path. It deliberately knows no config: whatever has
+the attributes will do.
 """
 
 from __future__ import annotations
@@ -28,18 +29,27 @@ class Original:
 
 
 def place_of(destination: object) -> str:
-    """Where a destination of the config is: "device 8:1" by st_dev, "s3 endpoint/bucket", "" where nothing is seen.
+    """Where a destination of the config is: "device 8:1" by st_dev, "s3 endpoint/bucket", "server HOST" and so on.
+
+    "" where nothing is seen.
 
     Of AWS every endpoint is one: there a bucket's name is the bucket's alone.
     """
     bucket = getattr(destination, "s3", None)
     if bucket is None:
-        return device_of(Path(getattr(destination, "path", "")))
+        return _server_of(destination) or device_of(Path(getattr(destination, "path", "")))
     from urllib.parse import urlsplit  # here: hosts without buckets need not load it
 
     address = urlsplit(getattr(bucket, "endpoint", None) or "//amazonaws.com")
     host = address.netloc.lower()
     return f"s3 {'amazonaws.com' if host.endswith('.amazonaws.com') else host}/{bucket.bucket}"
+
+
+def _server_of(destination: object) -> str:
+    """What of a server fails as a whole; "" for a destination that is at none."""
+    kind = getattr(destination, "kind", "")
+    there = getattr(destination, kind, None)
+    return f"server {getattr(there, 'host', '').lower()}" if kind == "sftp" else ""
 
 
 def device_of(path: Path) -> str:

@@ -1,0 +1,67 @@
+"""The part of the schema for destinations elsewhere: SFTP, and what all that are reached by a line have in common.
+
+As in `model`, nothing is judged here. No address takes a user name or a password: those have keys of their own, and a
+password is a reference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from opskit.config.entry import Entry, key
+from opskit.config.terms import (
+    ACCOUNT_NAME_PATTERN,
+    HOST_PATTERN,
+    LABEL_PATTERN,
+    SERVER_PATH_PATTERN,
+    Between,
+    Matches,
+)
+from opskit.secrets.reference import Reference
+
+_Label = Annotated[str, Matches(LABEL_PATTERN)]
+_User = Annotated[str, Matches(ACCOUNT_NAME_PATTERN)]
+_Rate = Annotated[int, Between(1, 1_000_000_000)]
+
+
+class Remote(Entry):
+    """What every destination has that is reached by a line."""
+
+    offsite: bool = key("whether this copy is at another place than the original", default=False)
+    upload_limit: _Rate | None = key(
+        "most that is sent on the average, in KiB a second; default: no limit", default=None
+    )
+    download_limit: _Rate | None = key(
+        "most that is received on the average, in KiB a second; default: no limit", default=None
+    )
+    parallel: Annotated[int, Between(1, 16)] | None = key("requests at once; default: 3", default=None)
+
+
+class SftpServer(Entry):
+    """An account at an SFTP server, and the folder there."""
+
+    host: Annotated[str, Matches(HOST_PATTERN)] = key("name or address of the server")
+    path: Annotated[str, Matches(SERVER_PATH_PATTERN)] = key(
+        "folder at the server; without a leading '/' it begins in the folder that the account logs in to"
+    )
+    port: Annotated[int, Between(1, 65535)] = key("port of the server", default=22)
+    user: _User | None = key("account at the server; default: the name of the user who runs opskit", default=None)
+    identity_file: Path | None = key(
+        "private key that logs in; default: those of the ssh agent and of ~/.ssh", default=None
+    )
+    passphrase: Reference | None = key("reference to the passphrase of that key; default: none", default=None)
+    password: Reference | None = key("reference to the account's password; default: none", default=None)
+    known_hosts: Path | None = key(
+        "file that says whose key the server has; default: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts",
+        default=None,
+    )
+
+
+class SftpDestination(Remote):
+    """A folder at an SFTP server: a storage box, a NAS, any account of OpenSSH."""
+
+    kind: ClassVar[str] = "sftp"
+
+    sftp: SftpServer = key("the server and folder that hold the repository")
+    medium: _Label = key("label of the kind of medium, for the 3-2-1 rule", default="server")

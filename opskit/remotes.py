@@ -1,0 +1,73 @@
+"""Stores at servers, from what the config says of them: the part of wiring that only hosts with one load.
+
+Each kind loads its own libraries, and no other's.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from opskit import log
+from opskit.config.model import Destination
+from opskit.config.remote import Remote, SftpDestination, SftpServer
+from opskit.errors import StoreError
+from opskit.secrets.reference import Reference, Secret
+from opskit.stores import sftp
+from opskit.stores.base import Store
+from opskit.stores.sftp import SftpPlace
+from opskit.stores.wrappers.limits import Limited
+from opskit.stores.wrappers.retry import Retrying
+
+Resolve = Callable[[Reference], Secret]
+"""What a reference stands for; raises UnresolvedReference."""
+
+PARALLEL = 3
+"""Requests with large bodies that make good use of a line, however long an answer takes."""
+
+
+def store_of(destination: Destination, resolve: Resolve) -> Store:
+    """The store of a destination at a server, within its limits, that tries again what passes."""
+    assert isinstance(destination, SftpDestination)
+    connection = sftp.Connection(
+        _sftp_place(destination.sftp),
+        _sftp_secrets(destination.sftp, resolve),
+        parallel=destination.parallel or PARALLEL,
+    )
+    return wrapped(sftp.SftpStore(connection), destination, sftp.is_passing)
+
+
+def location_of(destination: Destination) -> str:
+    """What a person would type to name the place of a destination at a server."""
+    assert isinstance(destination, SftpDestination)
+    return _sftp_place(destination.sftp).location
+
+
+def wrapped(inside: Store, destination: Remote, is_passing: Callable[[StoreError], bool]) -> Store:
+    """A store within the limits of its destination, in KiB a second, that tries again what passes."""
+    up, down = (limit and limit * 1024 for limit in (destination.upload_limit, destination.download_limit))
+    if up or down:
+        inside = Limited(inside, upload_rate=up, download_rate=down, clock=time.monotonic, sleep=time.sleep)
+    return Retrying(inside, is_passing, sleep=time.sleep, chance=random.random)
+
+
+def revealed(reference: Reference | None, resolve: Resolve) -> str | None:
+    """A secret, which no message shows from now on; None without a reference. Raises UnresolvedReference."""
+    if reference is None:
+        return None
+    found = resolve(reference)
+    log.register_secret(found.reveal_bytes())
+    return found.reveal()
+
+
+def _sftp_place(server: SftpServer) -> SftpPlace:
+    return SftpPlace(
+        server.host, server.path,
+        port=server.port, user=server.user, identity_file=server.identity_file, known_hosts=server.known_hosts,
+    )  # fmt: skip
+
+
+def _sftp_secrets(server: SftpServer, resolve: Resolve) -> Callable[[], sftp.Secrets]:
+    """Resolves what opens the account, when it is needed."""
+    return lambda: sftp.Secrets(revealed(server.password, resolve), revealed(server.passphrase, resolve))

@@ -1,0 +1,120 @@
+"""Places at servers as people type them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from opskit import locations, servers, wiring
+from opskit.config.load import parse
+from opskit.config.model import LocalDestination
+from opskit.config.remote import SftpDestination, SftpServer
+from opskit.errors import ConfigError, UsageError
+from opskit.operations.status.places import place_of
+from opskit.stores.base import at_once
+from opskit.stores.sftp import SftpStore
+from opskit.stores.wrappers.limits import Limited
+from opskit.stores.wrappers.retry import Retrying
+
+
+def sftp(text: str) -> SftpServer:
+    """What an address says."""
+    found = servers.destination_at("x", text)
+    assert isinstance(found, SftpDestination)
+    return found.sftp
+
+
+def test_a_server_is_read_from_its_address() -> None:
+    """Account, host, port and folder are taken from the text, and the store shows the same text again."""
+    for text in ("sftp://h/srv/a", "sftp://u@h.example.org:23/a", "sftp://u@h/~/a/b", "sftp://[::1]:2222/a"):
+        found = servers.destination_at("x", text)
+        assert wiring.location_of(found) == text
+        assert wiring.store_at("x", text).location == text
+    assert sftp("sftp://u@h:23/~/a") == SftpServer(host="h", port=23, user="u", path="a")
+    more = sftp("sftp://h/a?identity_file=~/k&known_hosts=/h&password=env:PW")
+    assert (more.identity_file, more.known_hosts) == (Path("~/k").expanduser(), Path("/h"))
+    assert str(more.password) == "env:PW"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sftp://u:hunter2@h/a", "an address with a password in it"),
+        ("sftp://h", "got no path"),
+        ("sftp:///a", "got no host"),
+        ("sftp://h:0/a", "port: expected 1 to 65535"),
+        ("sftp://h:x/a", "a port that is none"),
+        ("sftp://h:99999/a", "a port that is none"),
+        ("sftp://h/a#b", "'#' has no meaning"),
+        ("sftp://h/a?colour=red", "unknown option 'colour', expected one of"),
+        ("sftp://h/a?password=hunter2", "password: "),
+        ("sftp://h/a?host=b", "host stands in the address and behind it"),
+        ("sftp://h o/a", "host: expected a host name"),
+        ("sftp://h/%0aa", "path: expected a path"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(text: str, words: str) -> None:
+    """An address that no config could hold is UsageError that names the option, and never shows a password."""
+    with pytest.raises(UsageError, match=words) as caught:
+        locations.destination_at("--destination far", text)
+    assert (
+        str(caught.value).startswith("--destination far: ") and "hunter2" not in f"{caught.value} {caught.value.hint}"
+    )
+
+
+def test_what_init_writes_for_a_server() -> None:
+    """The address becomes the keys of the config's entry, and the same place is known however it is logged in to."""
+    text = "sftp://u@h:23/~/a?known_hosts=/etc/hosts-of-ssh"
+    given = locations.destination_at("x", text)
+    assert given == {
+        "sftp": {"host": "h", "port": 23, "user": "u", "path": "a", "known_hosts": "/etc/hosts-of-ssh"}
+    }  # fmt: skip
+    there = servers.destination_at("x", text)
+    assert locations.is_same_place(there, "x", "sftp://u@h:23/~/a/")
+    for other in ("sftp://u@h:23/a", "sftp://u@h/~/a", "s3://bucket", "/a"):
+        assert not locations.is_same_place(there, "x", other)
+    assert not locations.is_same_place(LocalDestination(path=Path("/a")), "x", text)
+    assert locations.located("x", text) == text
+
+
+def test_a_server_gets_its_wrappers() -> None:
+    """A server is asked again where the line broke, within its limits and by as many at once as the config says."""
+    there = SftpDestination(sftp=SftpServer(host="h", path="a"), upload_limit=10, parallel=5)
+    store = wiring.store_of(there)
+    assert isinstance(store, Retrying) and isinstance(store.inner, Limited)
+    assert isinstance(wiring.innermost(store), SftpStore) and at_once(store) == 5
+    assert at_once(wiring.store_of(there.but(parallel=None))) == 3
+
+
+def test_all_folders_at_one_server_are_in_one_place() -> None:
+    """Two accounts or folders at a server fail together, so they count as one copy."""
+    one, two = (servers.destination_at("x", text) for text in ("sftp://u@H:23/a", "sftp://v@h/b"))
+    assert place_of(one) == place_of(two) == "server h"
+
+
+CONFIG = """version: 1
+sources: {s: {paths: [/srv]}}
+keys: {recipients: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB]}
+destinations:
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("  a: {sftp: {host: h}}", "destinations.a.sftp.path: missing, expected folder at the server"),
+        ("  a: {sftp: {host: 'u@h', path: a}}", "5:20: destinations.a.sftp.host: malformed, expected a host name"),
+        ("  a: {sftp: {host: h, path: a, pasword: x}}", "did you mean 'password'?"),
+        ("  a: {sftp: {host: h, path: a, password: hunter2}}", "5:42: destinations.a.sftp.password: "),
+        ("  a: {sftp: {host: h, path: a, port: 0}}", "5:38: destinations.a.sftp.port: too small, expected 1 or more"),
+        ("  a: {sftp: {host: h, path: a}, parallel: 99}", "destinations.a.parallel: too large, expected 16 or less"),
+        ("  a: {sftp: {host: h, path: a, passphrase: 'env:X'}}", "expected identity_file: beside it"),
+        ("  a: {sftp: {host: h, path: a}}\n  b: {sftp: {host: H, path: a/}}", "is the place of destination 'a' too"),
+    ],
+)
+def test_mistakes_in_the_config_get_their_line(text: str, line: str) -> None:
+    """A mistake about a server is an error with file, line and column, and never repeats what may be a secret."""
+    with pytest.raises(ConfigError) as caught:
+        parse(CONFIG + text + "\n", "c.yaml", Path("/"))
+    assert line in str(caught.value) and "hunter2" not in str(caught.value), caught.value
