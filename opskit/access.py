@@ -290,11 +290,11 @@ def private_key(key: Path | None, ask: Ask, passphrase: bytes | None = None) -> 
     """
     if key is None:
         with Keyring(None) as own:
-            yield _ByPassphrase(lambda data: own.decrypt(data, passphrase=passphrase).payload, ask, passphrase)
+            yield gpg.ByPassphrase(lambda data: own.decrypt(data, passphrase=passphrase).payload, ask, passphrase)
         return
     with _imported(key) as keyring:
         opener = _Opener(keyring, ask, passphrase)
-        yield opener if passphrase is None else _ByPassphrase(opener, ask, passphrase)
+        yield opener if passphrase is None else gpg.ByPassphrase(opener, ask, passphrase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,51 +381,3 @@ class _Opener:
         again = "" if self._passphrase is None else "the passphrase is wrong; "
         self._left -= 1
         return self._ask(f"{again}passphrase of the key file: ")
-
-
-class _ByPassphrase:
-    """Decrypts; what no private key at hand opens, with the backups' own passphrase, where they have one."""
-
-    def __init__(self, decrypt: Decrypt, ask: Ask, passphrase: bytes | None) -> None:
-        self._decrypt, self._ask, self._passphrase = decrypt, ask, passphrase
-        self._left = PASSPHRASE_ATTEMPTS if passphrase is None else 0
-        self._fits = False
-
-    def __call__(self, data: bytes) -> bytes:
-        if self._fits and gpg.passphrases_alone(data) is not None:
-            return self._opened(data)
-        try:
-            return self._decrypt(data)
-        except NoKey as error:
-            if gpg.passphrases_alone(data) is None:
-                raise
-            return self._opened(data, error)
-
-    def _opened(self, data: bytes, failure: NoKey | None = None) -> bytes:
-        question = "passphrase of the backups: "
-        while self._passphrase is not None or self._left:
-            if self._passphrase is None:
-                self._left -= 1
-                self._passphrase = self._asked(question, failure)
-            try:
-                found = gpg.decrypt_with_passphrase(data, self._passphrase)
-                self._fits = True
-                return found
-            except NoKey:
-                if self._fits or not self._left:
-                    break
-                self._passphrase, question = None, "the passphrase is wrong; passphrase of the backups: "
-        raise NoKey(
-            "neither a private key at hand nor the passphrase opens this backup",
-            hint="it may be older than the passphrase: --key FILE, the recovery-key file, opens it",
-        ) from failure
-
-    def _asked(self, question: str, failure: NoKey | None) -> bytes:
-        try:
-            return self._ask(question)
-        except NoKey as nobody:
-            if failure is None:
-                raise
-            raise NoKey(
-                str(failure), hint="say --key FILE, the recovery-key file, or --passphrase REFERENCE, if it has one"
-            ) from nobody

@@ -5,11 +5,11 @@ Importing it runs nothing and loads nothing heavy; python-gnupg is imported wher
 
 from __future__ import annotations
 
-from opskit.gpg.bulk import decrypt_symmetric, decrypt_with_passphrase, encrypt_symmetric, open_signed
+from opskit.gpg.bulk import decrypt_symmetric, encrypt_symmetric, open_signed
 from opskit.gpg.ephemeral import ephemeral_keyring, remove_stale_keyrings
 from opskit.gpg.keyring import Decrypted, Keyring
 from opskit.gpg.listing import KeyInfo, expiring, usable_recipients
-from opskit.gpg.packets import passphrases_alone
+from opskit.gpg.passphrase import ByPassphrase
 from opskit.gpg.program import Buffer, MemoryFile, Scratch, Versions, begin_check, check_programs
 from opskit.gpg.recipients import PASSPHRASE, owners, recipients_of
 from opskit.gpg.verify import NOBODY, Signed, UnknownSigner, unjudged, verify, write_public_keyring
@@ -18,6 +18,7 @@ __all__ = [
     "NOBODY",
     "PASSPHRASE",
     "Buffer",
+    "ByPassphrase",
     "Decrypted",
     "KeyInfo",
     "Keyring",
@@ -29,13 +30,11 @@ __all__ = [
     "begin_check",
     "check_programs",
     "decrypt_symmetric",
-    "decrypt_with_passphrase",
     "encrypt_symmetric",
     "ephemeral_keyring",
     "expiring",
     "open_signed",
     "owners",
-    "passphrases_alone",
     "recipients_of",
     "remove_stale_keyrings",
     "unjudged",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opskit.gpg.packets import FOR_KEY, FOR_PASSPHRASE, _dearmored, _packet, _tag
+from opskit.gpg.packets import FOR_KEY, FOR_PASSPHRASE, _packet, _tag, dearmored
 from tests.cli.hosts import Answer, Machine, run
 from tests.cli.running import OPSKIT, clean
 from tests.cli.test_init import converse
@@ -37,7 +37,7 @@ def ways_in(copy: Path) -> list[list[tuple[int, bytes]]]:
     """Of each key object the tags and bodies of what opens it."""
     found = []
     for path in sorted((copy / "keys").iterdir()):
-        message, position, ways = _dearmored(path.read_bytes()), 0, []
+        message, position, ways = dearmored(path.read_bytes()), 0, []
         while _tag(message, position)[0] in (FOR_KEY, FOR_PASSPHRASE):
             packet, position = _packet(message, position)
             ways.append((packet.tag, packet.body))

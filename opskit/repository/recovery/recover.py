@@ -90,8 +90,7 @@ def ways_in(armored: bytes, wanted: int) -> bytes:
     while message[at] & 0xC0 == 0x80 and message[at] >> 2 & 15 in (1, 3):
         wide = 1 << (message[at] & 3)
         end = at + 1 + wide + int.from_bytes(message[at + 1 : at + 1 + wide], "big")
-        kept += message[at:end] if message[at] >> 2 & 15 == wanted else b""
-        at = end
+        kept, at = kept + (message[at:end] if message[at] >> 2 & 15 == wanted else b""), end
     return kept + message[at:] if kept else armored
 
 
@@ -316,9 +315,8 @@ class Repository:
             for name, error in self.locked.items():
                 self.problems.add(name, error)
         if not set(hints) & set(self.run_keys):
-            hint = "give a recipient's private key with --key FILE"
-            if self.gpg.has_key:
-                hint = "where gpg has no secret key, this key file is not one of its recipients': try another"
+            hint = "where gpg has no secret key, this key file is not one of its recipients': try another"
+            hint = hint if self.gpg.has_key else "give a recipient's private key with --key FILE"
             raise Fail(12, "no key at hand opens snapshot " + snapshot.id[:12], hint)
 
     def open_key(self, name: str) -> None:
@@ -667,8 +665,7 @@ def choose(snapshots: List[Snapshot], options: argparse.Namespace, problems: Pro
     if options.snapshot:
         found = [each for each in snapshots if each.id.startswith(options.snapshot)]
         if len(found) != 1:
-            why = f"{len(found)} snapshots have an id that begins with {options.snapshot}"
-            raise Fail(10, why, "--list shows them all")
+            raise Fail(10, f"{len(found)} snapshots have an id like {options.snapshot}…", "--list shows them all")
     else:
         found = [each for each in snapshots if options.source in (None, each.says["source"])]
         if not found:
@@ -721,8 +718,7 @@ def restore(repository: Repository, chosen: List[Snapshot], options: argparse.Na
         try:
             job = Restore(repository, snapshot, place, below, options.owner_names)
         except TROUBLE as error:
-            what = f"snapshot {snapshot.id[:12]} cannot be restored: its tree is missing or damaged"
-            repository.problems.add(what, error)
+            repository.problems.add(f"snapshot {snapshot.id[:12]}: its tree is missing or damaged", error)
             continue
         if not snapshot.says["complete"]:
             text = "This snapshot is not complete: {unreadable} files could not be read when it was made."
