@@ -83,8 +83,9 @@ def host_key(keyring: Keyring, wanted: str | None, label: str) -> str:
     """The fingerprint of this host's key, made when there is none; raises NoKey when a configured one is gone."""
     own = [key.fingerprint for key in keyring.keys() if key.has_secret]
     if wanted is None:
-        # one left by an init that was interrupted is as good as a new one
-        return own[0] if own else keyring.generate(f"opskit host {label}")
+        # one left by an init that was interrupted is as good as a new one, if its subkey was made too
+        whole = [key.fingerprint for key in keyring.keys() if key.has_secret and key.can_sign and key.can_encrypt]
+        return whole[0] if whole else keyring.generate(f"opskit host {label}")
     if wanted not in own:
         raise NoKey(
             f"the host key {wanted} has no private half in {keyring.home}",

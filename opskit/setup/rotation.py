@@ -104,12 +104,18 @@ def _begin(config: Config, keyring: Keyring, repository: str) -> Pending:
     if known is not None:
         return known
     old = config.keys.host or ""
-    private = [key.fingerprint for key in keyring.keys() if key.has_secret]
-    if old not in private:
+    private = [key for key in keyring.keys() if key.has_secret]
+    if old not in {key.fingerprint for key in private}:
         raise NoKey(f"the host key {old} has no private half in {keyring.home}", hint=operations.LOST_STATE_HINT)
     named = {*config.keys.signers, *config.keys.maintainers, *config.keys.recipients, old}
-    left = [each for each in private if each not in named]  # by a run that was killed before it noted it
-    new = left[0] if left else keyring.generate(f"opskit host {config.host}")
+    user_id = f"opskit host {config.host}"
+    # What a run that was killed left before it noted it.
+    left = [key for key in private if key.fingerprint not in named and key.user_id == user_id]
+    whole = [key.fingerprint for key in left if key.can_sign and key.can_encrypt]
+    for key in left:
+        if key.fingerprint not in whole:  # killed between primary key and subkey: it could never open an index
+            keyring.remove_private(key.fingerprint)
+    new = whole[0] if whole else keyring.generate(user_id)
     _, name, data = certify(keyring, repository, config.host, old, new, wiring.now())
     noted = {"old": old, "new": new, "name": name, "data": base64.b64encode(data).decode()}
     write_durably(config.state_dir / _PENDING, encoding.encode(noted))

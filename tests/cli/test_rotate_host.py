@@ -183,6 +183,18 @@ def test_stopped_at_any_step_it_can_back_up_and_goes_on(
     assert not (used.state / "successor.json").exists()
 
 
+def test_half_a_key_left_by_a_kill_is_not_used(used: Machine) -> None:
+    """A primary key whose subkey was never made could open no index: it is removed, and a whole one is made."""
+    with Keyring(used.state / "gnupg") as keyring:
+        home = ["--homedir", str(keyring.home), "--batch", "--pinentry-mode", "loopback", "--passphrase", ""]
+        half = ["--quick-generate-key", f"opskit host {load(used.config).host}", "ed25519", "cert,sign", "never"]
+        subprocess.run(["gpg", *home, "--yes", *half], check=True, capture_output=True)
+    assert len(private_keys(used)) == 2
+    _, new = rotated(used)
+    assert private_keys(used) == {new}
+    assert used.run("backup").code == 0 and used.run("verify").code == 0
+
+
 def test_no_copy_reached_changes_nothing(used: Machine) -> None:
     """Without any destination: that one's exit code, and config, key and trusted keys as before."""
     before = used.config.read_bytes(), host_key(used), private_keys(used), (used.state / "trusted.gpg").read_bytes()

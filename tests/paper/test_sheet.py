@@ -135,6 +135,17 @@ def test_typed_lines_make_up_for_a_code() -> None:
         assert put_together([*texts, "\n".join([*typed, rows[-1]])]).text == text
 
 
+def test_lines_typed_from_another_paper_give_no_key() -> None:
+    """Each line fits its own check sum, and the sum of the whole tells that they do not belong together."""
+    text, other = sample(), sample(seed=2)
+    lost = divide(text)[1]
+    stray = [row for row in typed_rows(other) if row[:4].strip().isdigit()]
+    typed = [row for row in stray if lost.first <= int(row[:4]) <= lost.last]
+    found = put_together([*[each for each in scans(text) if each != lost.text()], "\n".join(typed)])
+    assert found.text is None
+    assert [problem.split(",")[0] for problem in found.problems] == ["everything is there"]
+
+
 def test_codes_of_another_key_are_told_and_left_aside() -> None:
     """A stray scan of another paper does no harm, and is named."""
     text, other = sample(), sample(seed=2)
