@@ -59,7 +59,7 @@ def test_a_server_nobody_knows_is_refused(server: Server, tmp_path: Path) -> Non
     store = SftpStore(server.connection(server.place(known_hosts=empty)))
     with pytest.raises(StoreRefused, match=r"host key is not known.*got ssh-ed25519 SHA256:") as caught:
         list(store.list())
-    assert f"ssh-keyscan -p {server.port} 127.0.0.1 | ssh-keygen -lf -" in str(caught.value.hint)
+    assert f"ssh-keyscan -p {server.port} 127.0.0.1 | ssh-keygen -lf -" in str(caught.value)
     assert empty.read_text() == ""
 
 

@@ -61,7 +61,7 @@ def refusal(place: SftpPlace, known: SSHKnownHosts, shown: Sequence[str]) -> Sto
     port = f"-p {place.port} " if "[" in place.server else ""
     return StoreRefused(
         f"{place.location}: the server's host key is not known: expected a key for {place.server} in known_hosts, "
-        f"got {got} ({files})",
-        hint=f"look at it: ssh-keyscan {port}{place.host} | ssh-keygen -lf - ; compare it with what the provider "
-        "publishes, and only then add the line of ssh-keyscan to known_hosts: opskit never does",
+        f"got {got} ({files}); to look at it: ssh-keyscan {port}{place.host} | ssh-keygen -lf -",
+        hint="compare it with what the provider publishes, and only then add the line of ssh-keyscan to known_hosts: "
+        "opskit never does",
     )
