@@ -21,6 +21,7 @@ from opskit.config.terms import (
     MEANINGS,
     PREFIX_PATTERN,
     REGION_PATTERN,
+    without_account,
 )
 from opskit.errors import UsageError
 
@@ -73,13 +74,13 @@ def bucket_at(option: str, location: str) -> S3Bucket:
     given = {**options, "bucket": split.netloc, "prefix": split.path.strip("/")}
     if split.scheme != "s3" or split.fragment or not given.keys() <= _PATTERNS.keys():
         raise UsageError(
-            f"{option}: expected a folder or s3://BUCKET/PREFIX, got {location!r}",
+            f"{option}: expected a folder or s3://BUCKET/PREFIX, got {without_account(location)!r}",
             hint="a service other than AWS: s3://BUCKET/PREFIX?endpoint=https://s3.example.org; other kinds: "
             + ", ".join(f"{each}://" for each in servers.SCHEMES),
         )
     for name, value in given.items():
         if (value or name != "prefix") and not re.fullmatch(_PATTERNS[name], value):
-            raise UsageError(f"{option}: {name}: expected {MEANINGS[_PATTERNS[name]]}, got {value!r}")
+            raise UsageError(f"{option}: {name}: expected {MEANINGS[_PATTERNS[name]]}, got {without_account(value)!r}")
     return S3Bucket(
         bucket=given["bucket"],
         prefix=given["prefix"] or None,

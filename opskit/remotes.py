@@ -8,13 +8,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 from opskit import log
 from opskit.config.model import Destination
-from opskit.config.remote import Remote, SftpDestination, SftpServer
+from opskit.config.remote import Remote, SftpDestination, SftpServer, WebdavDestination
 from opskit.errors import StoreError
 from opskit.secrets.reference import Reference, Secret
-from opskit.stores import sftp
+from opskit.stores import sftp, url
 from opskit.stores.base import Store
 from opskit.stores.sftp import SftpPlace
 from opskit.stores.wrappers.limits import Limited
@@ -29,6 +30,8 @@ PARALLEL = 3
 
 def store_of(destination: Destination, resolve: Resolve) -> Store:
     """The store of a destination at a server, within its limits, that tries again what passes."""
+    if isinstance(destination, WebdavDestination):
+        return _webdav_store(destination, resolve)
     assert isinstance(destination, SftpDestination)
     connection = sftp.Connection(
         _sftp_place(destination.sftp),
@@ -40,8 +43,22 @@ def store_of(destination: Destination, resolve: Resolve) -> Store:
 
 def location_of(destination: Destination) -> str:
     """What a person would type to name the place of a destination at a server."""
+    if isinstance(destination, WebdavDestination):
+        scheme, _, rest = destination.webdav.url.partition("://")
+        user = f"{quote(destination.webdav.user)}@" if destination.webdav.user else ""
+        return f"{'webdavs' if scheme == 'https' else 'webdav'}://{user}{rest}"
     assert isinstance(destination, SftpDestination)
     return _sftp_place(destination.sftp).location
+
+
+def _webdav_store(destination: WebdavDestination, resolve: Resolve) -> Store:
+    server = destination.webdav
+    service = url.Dav(
+        server.url, server.user, lambda: revealed(server.password, resolve),
+        ca_file=None if server.ca_file is None else str(server.ca_file),
+    )  # fmt: skip
+    inside = url.UrlStore(service, location_of(destination), at_once=destination.parallel or PARALLEL)
+    return wrapped(inside, destination, url.is_passing)
 
 
 def wrapped(inside: Store, destination: Remote, is_passing: Callable[[StoreError], bool]) -> Store:

@@ -1,6 +1,7 @@
 """Places at servers as people type them, and what the config says of them.
 
     sftp://USER@HOST:PORT/PATH       /~/PATH begins in the folder that the account logs in to
+    webdavs://HOST/PATH              webdav:// is the same without TLS
 
 Further keys of the config's entry follow as options: `?identity_file=/root/.ssh/backup&known_hosts=/etc/opskit/hosts`.
 A password stands there as a reference only, as in the config; an address that holds one is refused, and not repeated.
@@ -17,8 +18,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from opskit.config.entry import NOTHING, Entry
 from opskit.config.model import Destination
-from opskit.config.remote import SftpDestination, SftpServer
-from opskit.config.terms import MEANINGS, Between, Matches
+from opskit.config.remote import SftpDestination, SftpServer, WebdavDestination, WebdavServer
+from opskit.config.terms import MEANINGS, Between, Matches, without_account
 from opskit.errors import UnresolvedReference, UsageError
 from opskit.secrets.reference import Reference
 
@@ -26,9 +27,12 @@ Given = dict[str, Any]
 
 _FORMS: dict[str, tuple[type[Entry], str]] = {
     "sftp": (SftpServer, "sftp://USER@HOST:PORT/PATH"),
+    "webdav": (WebdavServer, "webdav://HOST/PATH"),
+    "webdavs": (WebdavServer, "webdavs://HOST/PATH"),
 }
 _KINDS: dict[type[Entry], type[Any]] = {
     SftpServer: SftpDestination,
+    WebdavServer: WebdavDestination,
 }
 SCHEMES = tuple(_FORMS)
 
@@ -53,9 +57,9 @@ def given_at(option: str, location: str) -> tuple[str, Given]:
             hint="addresses are shown and logged: give it by reference, ?password=file:///etc/opskit/password",
         )
     if split.fragment:
-        raise UsageError(f"{option}: expected {form}, got {location!r}: '#' has no meaning there")
+        raise UsageError(f"{option}: expected {form}, got {without_account(location)!r}: '#' has no meaning there")
     more = dict(parse_qsl(split.query, keep_blank_values=True))
-    parts = _parts(split, port)
+    parts = _parts(scheme, split, port)
     doubled = more.keys() & parts.keys()
     if doubled:
         raise UsageError(f"{option}: {min(doubled)} stands in the address and behind it: expected it once")
@@ -85,7 +89,7 @@ def is_same(there: Destination, option: str, location: str) -> bool:
 def place_of(destination: Destination) -> tuple[object, ...]:
     """What two destinations of one kind have in common if they are one place."""
     entry = entry_of(destination)
-    keys = ("host", "port", "path", "url", "account", "container", "bucket", "prefix", "endpoint")
+    keys = ("host", "port", "path", "url")
     return tuple(str(value).rstrip("/") if (value := getattr(entry, name, None)) is not None else "" for name in keys)
 
 
@@ -95,11 +99,15 @@ def entry_of(destination: Destination) -> Entry:
     return found
 
 
-def _parts(split: SplitResult, port: int | None) -> Given:
+def _parts(scheme: str, split: SplitResult, port: int | None) -> Given:
     """What the address itself says, by key of the entry, as text."""
     user = unquote(split.username) if split.username else None
     path = unquote(split.path)
-    found = {"host": split.hostname, "port": port, "user": user, "path": path.removeprefix("/~/")}
+    if scheme == "sftp":
+        found = {"host": split.hostname, "port": port, "user": user, "path": path.removeprefix("/~/")}
+    else:
+        server = split.netloc.rpartition("@")[2]
+        found = {"url": f"{'https' if scheme == 'webdavs' else 'http'}://{server}{split.path}", "user": user}
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
 
@@ -119,7 +127,7 @@ def _judged(option: str, entry: type[Entry], name: str, text: str) -> Any:
         return os.path.abspath(os.path.expanduser(text))
     for mark in marks:
         if isinstance(mark, Matches) and not re.fullmatch(mark.pattern, text):
-            raise UsageError(f"{option}: {name}: expected {MEANINGS[mark.pattern]}, got {text!r}")
+            raise UsageError(f"{option}: {name}: expected {MEANINGS[mark.pattern]}, got {without_account(text)!r}")
         if isinstance(mark, Between):
             if not text.isdecimal() or not mark.least <= int(text) <= mark.most:
                 raise UsageError(f"{option}: {name}: expected {mark.least} to {mark.most}, got {text!r}")

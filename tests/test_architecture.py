@@ -130,6 +130,7 @@ SEAMS = ("stores.base", "sources.base", "sources.loading", "secrets.base", "secr
 # Third-party package → the rooms or modules that own it. Anything else goes through the owner.
 OWNERS = {
     "asyncssh": ("stores.sftp",),
+    "webdav4": ("stores.url",),
     "boto3": ("stores.s3",),
     "gnupg": ("gpg",),
     "mfusepy": ("fuse",),
@@ -153,6 +154,7 @@ COMPANIONS = {
     "botocore": "boto3",
     "types_boto3_s3": "boto3",
     "urllib3": "boto3",
+    "httpx": "webdav4",
 }  # installed by a dependency and part of its interface
 # Where the import has another name.
 DISTRIBUTIONS = {"python-gnupg": "gnupg", "pyyaml": "yaml", "zxing-cpp": "zxingcpp"}

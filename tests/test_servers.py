@@ -9,7 +9,7 @@ import pytest
 from opskit import locations, servers, wiring
 from opskit.config.load import parse
 from opskit.config.model import LocalDestination
-from opskit.config.remote import SftpDestination, SftpServer
+from opskit.config.remote import SftpDestination, SftpServer, WebdavDestination
 from opskit.errors import ConfigError, UsageError
 from opskit.operations.status.places import place_of
 from opskit.stores.base import at_once
@@ -87,6 +87,19 @@ def test_a_server_gets_its_wrappers() -> None:
     assert at_once(wiring.store_of(there.but(parallel=None))) == 3
 
 
+def test_a_webdav_server_is_read_from_its_address() -> None:
+    """The scheme says whether there is TLS; user and reference go to keys of their own, and the location comes back."""
+    text = "webdavs://u@dav.example.org:8443/a/b?password=env:PW"
+    found = servers.destination_at("x", text)
+    assert isinstance(found, WebdavDestination)
+    assert (found.webdav.url, found.webdav.user) == ("https://dav.example.org:8443/a/b", "u")
+    assert wiring.store_at("x", text).location == text.partition("?")[0]
+    assert place_of(found) == "server dav.example.org" and locations.is_same_place(found, "x", f"{text}&ca_file=/c")
+    assert locations.destination_at("x", "webdav://h/a") == {"webdav": {"url": "http://h/a"}}
+    with pytest.raises(UsageError, match="password in it"):
+        servers.destination_at("x", "webdav://u:p@h/a")
+
+
 def test_all_folders_at_one_server_are_in_one_place() -> None:
     """Two accounts or folders at a server fail together, so they count as one copy."""
     one, two = (servers.destination_at("x", text) for text in ("sftp://u@H:23/a", "sftp://v@h/b"))
@@ -108,6 +121,8 @@ destinations:
         ("  a: {sftp: {host: h, path: a, pasword: x}}", "did you mean 'password'?"),
         ("  a: {sftp: {host: h, path: a, password: hunter2}}", "5:42: destinations.a.sftp.password: "),
         ("  a: {sftp: {host: h, path: a, port: 0}}", "5:38: destinations.a.sftp.port: too small, expected 1 or more"),
+        ("  a: {webdav: {url: 'https://u:hunter2@h/a'}}", "destinations.a.webdav.url: malformed, expected an address"),
+        ("  a: {webdav: {url: 'https://h/a', password: 'env:X'}}", "stands alone, expected user beside it"),
         ("  a: {sftp: {host: h, path: a}, parallel: 99}", "destinations.a.parallel: too large, expected 16 or less"),
         ("  a: {sftp: {host: h, path: a, passphrase: 'env:X'}}", "expected identity_file: beside it"),
         ("  a: {sftp: {host: h, path: a}}\n  b: {sftp: {host: H, path: a/}}", "is the place of destination 'a' too"),

@@ -23,7 +23,7 @@ from opskit.config.model import (
     S3Destination,
     SqliteSource,
 )
-from opskit.config.remote import SftpDestination
+from opskit.config.remote import SftpDestination, WebdavDestination
 from opskit.config.syntax import Location
 
 
@@ -48,6 +48,7 @@ def warnings(config: Config) -> list[str]:
         *_source_risks(config),
         *_bucket_risks(config),
         *_server_risks(config),
+        *_line_risks(config),
     ]
 
 
@@ -153,6 +154,8 @@ def _server_place(destination: Destination) -> tuple[str, ...]:
     match destination:
         case SftpDestination(sftp=there):
             return "sftp", there.host.lower(), str(there.port), there.user or "", there.path.rstrip("/")
+        case WebdavDestination(webdav=dav):
+            return "webdav", dav.url.rstrip("/")
         case _:
             return ()
 
@@ -163,6 +166,18 @@ def _half_logins(config: Config) -> Iterator[tuple[Location, str]]:
         match destination:
             case SftpDestination(sftp=there) if there.passphrase is not None and there.identity_file is None:
                 yield (*where, "passphrase"), "has no use, expected identity_file: beside it"
+            case WebdavDestination(webdav=dav) if dav.password is not None and dav.user is None:
+                yield (*where, "password"), "stands alone, expected user beside it"
+            case _:
+                continue
+
+
+def _line_risks(config: Config) -> Iterator[str]:
+    for name, destination in config.destinations.items():
+        where = f"destinations.{name}.{destination.kind}"
+        match destination:
+            case WebdavDestination(webdav=dav) if dav.url.startswith("http://"):
+                yield f"{where}.url: the password travels unencrypted: whoever listens can delete this copy"
             case _:
                 continue
 

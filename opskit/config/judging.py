@@ -20,7 +20,7 @@ from opskit.config.entry import Entry
 from opskit.config.model import Config
 from opskit.config.schema import judged
 from opskit.config.syntax import Document, Location, Position, Problem, read
-from opskit.config.terms import MEANINGS
+from opskit.config.terms import MEANINGS, without_account
 from opskit.errors import ConfigError
 
 MAX_PROBLEMS = 100
@@ -166,7 +166,7 @@ def _described(document: Document, location: Location, kind: str = "") -> str:
         return (text if isinstance(value, bool) else f"the number {text}") + advice
     if kind in {"dict_type", "model_type", "tuple_type"} or not location:
         return "text"
-    return f"'{_printable(value)}'"
+    return f"'{_printable(without_account(value))}'"
 
 
 def _keys_found(document: Document, location: Location) -> str:

@@ -1,4 +1,4 @@
-"""The part of the schema for destinations elsewhere: SFTP, and what all that are reached by a line have in common.
+"""The part of the schema for destinations elsewhere: SFTP, WebDAV, and what all that are reached by a line share.
 
 As in `model`, nothing is judged here. No address takes a user name or a password: those have keys of their own, and a
 password is a reference.
@@ -15,6 +15,7 @@ from opskit.config.terms import (
     HOST_PATTERN,
     LABEL_PATTERN,
     SERVER_PATH_PATTERN,
+    WEBDAV_PATTERN,
     Between,
     Matches,
 )
@@ -64,4 +65,22 @@ class SftpDestination(Remote):
     kind: ClassVar[str] = "sftp"
 
     sftp: SftpServer = key("the server and folder that hold the repository")
+    medium: _Label = key("label of the kind of medium, for the 3-2-1 rule", default="server")
+
+
+class WebdavServer(Entry):
+    """A collection of a WebDAV server."""
+
+    url: Annotated[str, Matches(WEBDAV_PATTERN)] = key("address of the folder, without a user name")
+    user: _User | None = key("who logs in; default: nobody", default=None)
+    password: Reference | None = key("reference to that user's password", default=None)
+    ca_file: Path | None = key("certificates that are believed; default: those of the system", default=None)
+
+
+class WebdavDestination(Remote):
+    """A folder at a WebDAV server: Nextcloud, a storage box, a NAS."""
+
+    kind: ClassVar[str] = "webdav"
+
+    webdav: WebdavServer = key("the server and folder that hold the repository")
     medium: _Label = key("label of the kind of medium, for the 3-2-1 rule", default="server")

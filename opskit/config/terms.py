@@ -30,6 +30,7 @@ ACCOUNT_NAME_PATTERN = r"^[^\x00-\x1f]{1,128}$"
 # No '@' and no '/': neither an account nor a folder, which have keys of their own.
 HOST_PATTERN = r"^[A-Za-z0-9:][A-Za-z0-9._:%-]{0,252}$"
 SERVER_PATH_PATTERN = r"^[^\x00-\x1f\x7f~][^\x00-\x1f\x7f]{0,999}$"
+WEBDAV_PATTERN = r"^https?://[A-Za-z0-9.\[\]:-]{1,253}(/[A-Za-z0-9._~%+=,!$&'()*-]+)*/?$"
 # What a pattern means to a person; `judging` puts it after "expected".
 MEANINGS = {
     LABEL_PATTERN: "1 to 32 of a-z, 0-9, _ and -",
@@ -49,9 +50,16 @@ MEANINGS = {
     ACCOUNT_NAME_PATTERN: "the name of a user",
     HOST_PATTERN: "a host name or an address, without a user name or a path",
     SERVER_PATH_PATTERN: "a path at the server such as /srv/backups, or backups below the login folder",
+    WEBDAV_PATTERN: "an address such as https://dav.example.org/backups, without a user name",
 }
 DURATION_PATTERN = r"^[1-9][0-9]{0,5}[mhdw]$"
 DURATION_EXAMPLE = "a duration such as 90m, 26h, 30d or 2w"
+
+
+def without_account(text: str) -> str:
+    """An address as messages may show it: without what stands before the last "@", which may hold a password."""
+    return re.sub(r"://.*@", "://…@", text, flags=re.DOTALL)
+
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
 

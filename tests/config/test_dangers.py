@@ -31,6 +31,11 @@ RISKS = [
     ("{path: /far,", "{s3: {bucket: far, endpoint: http://x},", "destinations.far.s3.endpoint: requests travel unenc"),
     (
         "{path: /far,",
+        "{webdav: {url: 'http://nas/x'},",
+        "destinations.far.webdav.url: the password travels unencrypted",
+    ),
+    (
+        "{path: /far,",
         "{s3: {bucket: far, object_lock_days: 9, lock_mode: GOVERNANCE},",
         "destinations.far.s3.lock_mode: GOVERNANCE",
     ),

@@ -191,7 +191,7 @@ BAD = [
         "{paths: [/srv]}",
         "{postgresql: {host: 'postgres://u:p@h'}}",
         "4:29: sources.data.postgresql.host: malformed, expected a host name, an address or the folder of a socket, "
-        "got 'postgres://u:p@h'",
+        "got 'postgres://…@h'",
     ),
     (
         "{paths: [/srv]}",
@@ -251,7 +251,7 @@ BAD = [
     (
         "{path: /backup}",
         "{}",
-        "6:3: destinations.disk: unclear kind, expected exactly one of the keys path, s3, sftp, got none",
+        "6:3: destinations.disk: unclear kind, expected exactly one of the keys path, s3, sftp, webdav, got none",
     ),
     (
         "{path: /backup}",

@@ -27,10 +27,11 @@ from opskit.stores.base import Buffer, Store, Streaming
 from opskit.stores.local import LocalStore
 from opskit.stores.local.publish import WAYS
 from opskit.stores.memory import MemoryStore
+from opskit.stores.url import Dav, UrlStore
 from opskit.stores.wrappers.limits import Limited
 from opskit.stores.wrappers.retry import Retrying
 from tests.fakes import FaultyStore
-from tests.stores import s3_server, sftp_server
+from tests.stores import s3_server, sftp_server, url_servers
 from tests.stores.mounts import FILE_SYSTEMS, mounted
 
 MakeStore = Callable[[], Store]
@@ -78,6 +79,22 @@ def _sftp(kind: str) -> MakeStore:
         connection = copy.copy(shared)
         connection.place = server.place()
         return server.store(connection)
+
+    return make
+
+
+def _webdav() -> MakeStore:
+    """Stores at one server, each below a folder of its own."""
+    if why := url_servers.missing():
+        pytest.skip(why)
+    address = url_servers.running()
+
+    def make() -> Store:
+        name = uuid.uuid4().hex
+        service = Dav(f"{address}/{name}", url_servers.USER, lambda: url_servers.PASSWORD)
+        store = UrlStore(service, f"{address}/{name}")
+        store.create()
+        return store
 
     return make
 
@@ -131,7 +148,7 @@ S3 = {
 WRAPPED = {"faulty": lambda: FaultyStore(_memory()), "limited": _limited, "retrying": _retrying}
 LOCAL = ["local", "local-in-pieces", "local-not-durable", "local-by-rename", "local-under-lock"]
 SFTP = ["sftp", "sftp-without-extensions"]
-KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3, *SFTP]
+KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3, *SFTP, "webdav"]
 MOUNTED = [f"local-on-{kind}" for kind in FILE_SYSTEMS]
 STREAMING = ["memory", *(kind for kind in LOCAL if kind != "local-in-pieces"), *MOUNTED]
 
@@ -147,6 +164,9 @@ def make_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return
     if kind in S3:
         yield _s3(**S3[kind])
+        return
+    if kind == "webdav":
+        yield _webdav()
         return
     if kind in SFTP:
         yield _sftp(kind)
@@ -267,6 +287,8 @@ def test_what_is_too_large_is_not_read(store: Store, monkeypatch: pytest.MonkeyP
 
 def test_a_reader_sees_the_old_or_the_new_bytes(store: Store) -> None:
     """While an object is replaced over and over, it is never absent, and never anything but one of the two."""
+    if isinstance(store, UrlStore) and store.shortcomings():
+        pytest.skip("a MOVE of WebDAV that replaces removes first what was there")
     texts = [b"a" * 30_000, b"b" * 30_000]
     store.put("a", texts[0])
     with ThreadPoolExecutor(1) as threads:

@@ -49,6 +49,10 @@ def _server_of(destination: object) -> str:
     """What of a server fails as a whole; "" for a destination that is at none."""
     kind = getattr(destination, "kind", "")
     there = getattr(destination, kind, None)
+    if kind == "webdav":
+        from urllib.parse import urlsplit  # here: hosts without servers need not load it
+
+        return f"server {urlsplit(getattr(there, 'url', '')).hostname or ''}"
     return f"server {getattr(there, 'host', '').lower()}" if kind == "sftp" else ""
 
 
