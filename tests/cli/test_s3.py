@@ -191,6 +191,25 @@ def test_a_backup_extends_every_lock_that_its_snapshot_leans_on(tmp_path: Path) 
     assert "object lock: far" in machine.run("status").out
 
 
+def test_old_key_objects_stay_as_long_as_a_lock_holds_them(tmp_path: Path) -> None:
+    """A rotation locks the new one, tells until when the old ones can be read, and backups follow all the same."""
+    place = location("locking")
+    machine = host(tmp_path, place)
+    lock_for(machine, 2)
+    assert machine.run("backup").code == 0
+    new = tmp_path / "new.asc"
+    comes = ("--new-recipient", "New <n@example.org>", "--recovery-key", new, "--no-passphrase")
+    answer = machine.run("keys", "rotate", "--key", machine.key, *comes)
+    assert answer.code == 3 and "locked until" in answer.err and "could open them still can" in answer.err
+    held = {name: date for name, date in locks(place).items() if name.startswith(("keys/", "marks/"))}
+    assert len(held) == 3 and all(date is not None and date > datetime.now(UTC) for date in held.values())
+    assert machine.run("backup").code == 0 and machine.run("verify").code == 0
+    target = ("--from", "far", "--target", tmp_path / "far")
+    assert machine.run("restore", "latest", "--key", new, *target).code == 0
+    again = machine.run("keys", "rotate", "--key", new)
+    assert again.code == 3 and len(locks(place).keys() & held.keys()) == 3
+
+
 def test_a_lock_that_is_only_declared_is_not_shown_as_one(tmp_path: Path) -> None:
     """Where the config asks for a lock and the endpoint shows none, status counts none, and says what to do."""
     place = location("plain")
