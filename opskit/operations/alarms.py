@@ -13,6 +13,8 @@ from opskit.repository.manifest import Snapshot
 
 FEW_FILES, FEW_BYTES = 20, 1_000_000
 """Below these a source is too small for its percentages to mean anything."""
+COARSE_BYTES = 64_000_000
+"""A few files below this, a dump for example, are a few chunks: all of them are new whenever anything in them is."""
 _MUCH = 10_000_000
 """New bytes from which on their compression says something."""
 _PACKED, _PLAIN = 0.97, 0.85
@@ -56,7 +58,8 @@ def judge(now: Counts, older: Sequence[Snapshot], limits: Limits) -> list[str]:
     ):
         if limits.shrink and earlier >= few and count * 100 < earlier * (100 - limits.shrink):
             found.append(f"the source shrank to {count:,} {what}, from {earlier:,}")
-    if limits.change and before.bytes >= FEW_BYTES and now.new_bytes * 100 > before.bytes * limits.change:
+    is_coarse = before.bytes < (FEW_BYTES if before.files >= FEW_FILES else COARSE_BYTES)
+    if limits.change and not is_coarse and now.new_bytes * 100 > before.bytes * limits.change:
         found.append(f"{now.new_bytes:,} bytes are new, beside {before.bytes:,} in all before")
     if limits.entropy:
         found += _entropy(now, older)

@@ -52,6 +52,17 @@ def test_damage_names_the_object_its_users_and_the_good_copy(lab: HostLab, capsy
     assert found["destinations"]["a"]["damaged"] == [f"packs/{pack.name[:2]}/{pack.name}"]
 
 
+def test_what_was_set_aside_as_wrong_is_not_read(lab: HostLab, capsys: Capture) -> None:
+    """Wrong bytes in quarantine prove nothing about the copy, so neither time nor a budget goes into them."""
+    assert lab.run("verify", "--json") == 0
+    before = parsed(capsys)["destinations"]["a"]
+    flip(lab.objects("a", "packs")[0])
+    assert lab.run("heal", "--quiet") == 0 and lab.objects("a", "quarantine")
+    capsys.readouterr()
+    assert lab.run("verify", "--json") == 0
+    assert parsed(capsys)["destinations"]["a"] == before
+
+
 def test_a_missing_object_and_one_nowhere_intact(lab: HostLab, capsys: Capture) -> None:
     """What is gone is missing; where no copy has it the advice is another than to read it elsewhere."""
     key = lab.objects("a", "keys")[0]

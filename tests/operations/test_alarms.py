@@ -54,6 +54,8 @@ USUAL = Counts(1000, 100 * MB, 100 * MB, 40 * MB)
         (Counts(1000, 100 * MB, 9 * MB, 9 * MB), [USUAL], ""),
         (Counts(1000, 100 * MB, 30 * MB, 30 * MB), [Counts(1000, 100 * MB, 100 * MB, 99 * MB)], ""),
         (Counts(3, 300, 0, 0), [Counts(19, 900, 900, 500)], ""),
+        (Counts(3, 63 * MB, 63 * MB, 20 * MB), [Counts(3, 63 * MB, 63 * MB, 20 * MB)], ""),
+        (Counts(3, 65 * MB, 65 * MB, 20 * MB), [Counts(3, 65 * MB, 65 * MB, 20 * MB)], "65,000,000 bytes are new"),
         (USUAL, [], ""),
     ],
 )

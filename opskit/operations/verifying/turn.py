@@ -76,7 +76,8 @@ class Turn:
         self._unnoted: dict[bytes, Entry] = {}
         self.failure: OpskitError | None = None
         """What kept the ledger from being written; the run goes on without it."""
-        self._small = sorted(name for name in objects if _pack(name) is None)  # with what others left there
+        # With what others left there; but bytes that were set aside as wrong prove nothing.
+        self._small = sorted(name for name in objects if _pack(name) is None and not names.is_quarantined(name))
         self._bad = sorted(each for each, entry in self._entries.items() if entry.is_bad)
         order = _in_order(self._entries, begun, self._patience(every)) if budget else sorted(self._sizes)
         self._chosen = list(self._within(order))
