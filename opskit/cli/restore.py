@@ -300,9 +300,16 @@ def _into_database(context: Context, reader: SnapshotReader, chosen: Snapshot, p
     from opskit.errors import UsageError
     from opskit.operations.restore import write_file
 
+    server = wiring.scratch_database(chosen.manifest.source, context.load_config(), name)
     if not path.startswith(b"databases/"):  # the others make databases and users of their own names
-        raise UsageError("--load-into: expected SNAPSHOT:databases/NAME.sql")
-    with wiring.scratch_database(chosen.manifest.source, context.load_config(), name).filled() as stream:
+        dumps = [node.path for node in reader.nodes(reader.root(), b"databases") if node.type == "file"]
+        if path or len(dumps) != 1:
+            raise UsageError(
+                "--load-into: expected SNAPSHOT:databases/NAME.sql",
+                hint=f"in this snapshot are {', '.join(map(printable, dumps)) or 'none'}",
+            )
+        (path,) = dumps
+    with server.filled() as stream:
         write_file(reader, path, stream)
     if not context.quiet:
         context.message(f"loaded snapshot {chosen.id[:8]} into the new database {printable(name)}")
