@@ -14,7 +14,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
+import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -34,6 +36,7 @@ from opskit.repository.threads import end
 _SAID = 400
 _GRACE_SECONDS = 10.0
 """Between asking recover.py to end, so that it removes the private key from memory, and killing it."""
+_LOOK_SECONDS = 0.01
 _NO_KEY = 12
 
 
@@ -164,6 +167,14 @@ class Typist:
         with contextlib.suppress(OSError):
             while data := os.read(self._ours, 4096):
                 seen += data
-                if b"passphrase:" in seen.lower():
+                if b"passphrase:" in seen.lower() and self._is_listened_to():
                     seen = b""
                     os.write(self._ours, self._passphrase + b"\n")
+
+    def _is_listened_to(self) -> bool:
+        """Wait until what is typed shows no more: gpg asks first, then drops what was typed until it listens."""
+        for _ in range(int(_GRACE_SECONDS / _LOOK_SECONDS)):
+            if not termios.tcgetattr(self._ours)[3] & termios.ECHO:
+                return True
+            time.sleep(_LOOK_SECONDS)
+        return False
