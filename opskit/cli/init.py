@@ -194,6 +194,8 @@ def _tell(context: Context, done: object) -> int:
         _say(context, f"{printable(name)}: repository is there")
     for name, error in done.made.failed.items():
         context.warning(f"{printable(name)}: {printable(str(error))}")
+        if error.hint:
+            context.hint(f"{printable(name)}: {printable(error.hint)}")
     _say(context, f"config: {printable(str(done.config))}")
     if done.recovery_key is not None:
         _say(context, f"recovery key: {printable(str(done.recovery_key))}")

@@ -103,7 +103,7 @@ def test_a_server_that_is_away_leaves_its_copy_behind(tmp_path: Path) -> None:
 
 
 def test_a_server_that_dies_amid_a_backup_costs_nothing(tmp_path: Path) -> None:
-    """The connections are cut while packs are sent: the backup takes up again, and the copy is whole."""
+    """The connections are cut while packs are sent: the backup takes up again, says nothing of how, and all is whole."""
     with sftp_server.sshd() as sshd:
         location, folder = place(sshd.server)
         machine = host(tmp_path, location)
@@ -115,7 +115,21 @@ def test_a_server_that_dies_amid_a_backup_costs_nothing(tmp_path: Path) -> None:
             sshd.signal(signal.SIGKILL)
             said = child.communicate(timeout=60)
             assert child.returncode == 0, said
+        assert "Traceback" not in f"{said}" and "socket.send" not in f"{said}", said
         assert machine.run("verify").code == 0
+
+
+def test_init_says_how_to_let_a_server_be_known(tmp_path: Path) -> None:
+    """A server that nobody knows yet is told with what to do about it, for that is the first thing that happens."""
+    location, _ = place()
+    machine = Machine(tmp_path / "host")
+    fill(machine.source)
+    answer = machine.run(
+        "init", "--state-dir", machine.state, "--source", f"data={machine.source}",
+        "--destination", f"a={machine.a}", "--destination", f"far={location}&known_hosts={tmp_path / 'none'}",
+        "--new-recipient", "Safe <safe@example.org>", "--recovery-key", machine.key, "--no-passphrase",
+    )  # fmt: skip
+    assert answer.code != 0 and "hint: far:" in answer.err and "known_hosts" in answer.err, answer
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from opskit.errors import ObjectExists, ObjectNotFound, StoreError, StoreFull, S
 from opskit.stores.local import LocalStore
 from opskit.stores.sftp import Connection, Secrets, SftpPlace, SftpStore, is_passing
 from opskit.stores.wrappers.retry import Retrying
+from tests.cli.running import python
 from tests.stores import sftp_server
 from tests.stores.sftp_server import PASSWORD, Server, Sshd
 
@@ -110,11 +111,11 @@ def test_a_key_that_the_account_does_not_know_is_refused(server: Server, tmp_pat
 
 
 def test_a_key_file_that_is_none_is_named(server: Server, tmp_path: Path) -> None:
-    """A private key that is absent, or no key at all, is an error with its path."""
+    """A private key that is absent, or no key at all, is a refusal with its path, not an unreachable server."""
     (tmp_path / "text").write_text("no key\n")
     for name in ("absent", "text"):
         store = SftpStore(server.connection(server.place(identity_file=tmp_path / name)))
-        with pytest.raises(StoreError, match=name):
+        with pytest.raises(StoreRefused, match=name):
             list(store.list())
 
 
@@ -449,3 +450,24 @@ def test_locations_are_shown_as_they_are_typed() -> None:
     """User, port, an address of IPv6 and a folder below the login folder stand in the location."""
     assert SftpPlace("h", "/a").location == "sftp://h/a"
     assert SftpPlace("::1", "a/b", port=23, user="u").location == "sftp://u@[::1]:23/~/a/b"
+
+
+def test_what_asyncio_says_of_a_lost_connection_is_not_shown() -> None:
+    """Tasks of a connection that was thrown away end with errors that nobody waits for: no traceback on stderr."""
+    code = """
+import asyncio, gc, logging
+from opskit.stores.sftp.running import running
+
+async def broken():
+    raise OSError("gone")
+
+async def act():
+    task = asyncio.get_running_loop().create_task(broken())
+    await asyncio.wait([task])
+
+running().run(act())
+gc.collect()
+logging.getLogger("asyncio").warning("socket.send() raised exception.")
+"""
+    answer = python(code)
+    assert (answer.returncode, answer.stderr) == (0, ""), answer

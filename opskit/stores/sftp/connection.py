@@ -168,6 +168,7 @@ class Connection:
                 return False
 
         known = hostkeys.believed(place)
+        self._require_key()
         try:
             async with asyncio.timeout(self._connect_timeout):
                 return await asyncssh.connect(
@@ -205,6 +206,19 @@ class Connection:
                 # Servers count refused keys: after a handful the password would not be heard any more.
                 found |= {"client_keys": None, "agent_path": None}
         return found
+
+    def _require_key(self) -> None:
+        """Raise StoreRefused where the named private key cannot be read: that is no matter of the network."""
+        path = self.place.identity_file
+        if path is None:
+            return
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise StoreRefused(
+                f"{self.place.location}: cannot read the private key {path}: {error.strerror or error}",
+                hint="correct identity_file:, or let the user that runs opskit read that file; ssh-keygen makes one",
+            ) from error
 
     def _not_let_in(self, error: Exception) -> StoreRefused:
         place = self.place
