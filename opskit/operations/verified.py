@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from opskit import encoding
 from opskit.errors import Damaged
+from opskit.repository import names
 from opskit.repository.durable import alone, write_durably
 from opskit.repository.verification import Verification, verification_in, verification_value
 
@@ -122,17 +123,27 @@ def verification_of(
         if copy.destination in history.holders[snapshot.name] and snapshot.name not in suffering and is_proved:
             newest[chain] = snapshot.name
     times = [before.known_since if before else None, report.coverage.since if report.coverage else None]
+    damaged_packs = sum(map(names.is_pack, report.damaged))
+    unsettled = max(_unsettled(report, before) - damaged_packs, 0)
     return Verification(
         now,
         report.objects,
         report.total_bytes,
-        len(report.damaged),
+        len(report.damaged) + unsettled,
         len(report.missing),
         len(report.untrusted) + len(report.forks) + len(report.rolled_back),
         newest,
         max((each for each in times if each is not None), default=None),
         report.coverage,
+        damaged_packs + unsettled,
     )
+
+
+def _unsettled(report: CopyReport, before: Verification | None) -> int:
+    """Packs that were damaged, where the ledger did not know which: it was lost, so nobody looked at them again."""
+    if before is None or report.known_bad is None:
+        return 0
+    return before.damaged_packs if report.known_bad < before.damaged_packs else 0
 
 
 def _together(one: Verification, other: Verification) -> Verification:
@@ -148,6 +159,7 @@ def _together(one: Verification, other: Verification) -> Verification:
         found,
         newest=later.newest,
         damaged=max(earlier.damaged, later.damaged),
+        damaged_packs=max(earlier.damaged_packs, later.damaged_packs),
         missing=max(earlier.missing, later.missing),
         untrusted=max(earlier.untrusted, later.untrusted),
     )

@@ -69,6 +69,8 @@ class CopyReport:
     """Names of the snapshots that need one of those."""
     coverage: Coverage | None = None
     """How lately all of it was read back, where there is a ledger."""
+    known_bad: int | None = None
+    """How many packs known as damaged were looked at again; None: every pack was."""
     by_checksum: int = 0
     """Packs for which the store gave its word and that were not read; for `not_vouched` it was asked, and gave none."""
     not_vouched: int = 0
@@ -164,6 +166,8 @@ def _read_back(
 ) -> None:
     """Read what is to be read; raises StoreError where the store did not give all of it, which says nothing of it."""
     wanted, must, gone = turn.names if turn else sorted(copy.objects), turn.must if turn else 0, list[str]()
+    if turn is not None and (turn.budget or by_checksum):
+        report.known_bad = turn.known_bad
     if turn is not None and by_checksum:
         asked = turn.to_ask
         vouched = set(vouched_for(copy, asked))

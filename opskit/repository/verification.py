@@ -67,6 +67,8 @@ class Verification:
     newest: Mapping[str, str] = field(default_factory=dict)
     since: datetime | None = None
     coverage: Coverage | None = None
+    damaged_packs: int = 0
+    """How many of the `damaged` are packs, which a budget may leave out."""
 
     @property
     def known_since(self) -> datetime | None:
@@ -89,6 +91,7 @@ def verification_value(each: Verification) -> dict[str, object]:
         "missing": each.missing,
         "untrusted": each.untrusted,
         "newest": dict(each.newest),
+        **({"damaged_packs": each.damaged_packs} if each.damaged else {}),
         **(
             {
                 "since": time_text(each.since) if each.since else None,
@@ -112,6 +115,7 @@ def verification_in(value: Mapping[str, Any]) -> Verification:
         newest={str(chain): str(name) for chain, name in value["newest"].items()},
         since=time_of(value["since"]) if value.get("since") else None,
         coverage=coverage_in(value["coverage"]) if "coverage" in value else None,
+        damaged_packs=int(value.get("damaged_packs", value["damaged"])),
     )
 
 

@@ -168,6 +168,26 @@ def test_a_ledger_that_cannot_be_used(lab: HostLab, capsys: Capture) -> None:
     assert "state_dir" in capsys.readouterr().err
 
 
+def test_damage_outlives_a_lost_ledger(lab: HostLab, capsys: Capture) -> None:
+    """Where the ledger is gone, nobody knows which pack was damaged: status says so until everything was read again."""
+    fill(lab)
+    pack = lab.objects("a", "packs")[-1]
+    whole = pack.read_bytes()
+    flip(pack)
+    assert lab.run("verify", "--destination", "a", "--quiet") == 3
+    for path in (lab.root / "state" / "readback").iterdir():
+        path.unlink()
+    for _ in range(2):
+        lab.run("verify", "--destination", "a", "--budget", "1kB", "--quiet")
+        assert copies(lab, capsys)["destinations"]["a"]["state"] == "damaged"
+    pack.chmod(0o600)
+    pack.write_bytes(whole)
+    assert lab.run("verify", "--destination", "a", "--budget", "1kB", "--quiet") == 0
+    assert copies(lab, capsys)["destinations"]["a"]["state"] == "damaged"
+    assert lab.run("verify", "--destination", "a", "--quiet") == 0
+    assert copies(lab, capsys)["destinations"]["a"]["state"] != "damaged"
+
+
 def test_a_lost_ledger_is_told(lab: HostLab, capsys: Capture) -> None:
     """A ledger of rubbish is set aside with a warning, and everything counts as never read."""
     assert lab.run("verify", "--quiet") == 0

@@ -72,6 +72,8 @@ class Turn:
         self.total = sum(self._sizes.values())
         self._past = self._ledger.runs(key, begun) if self._ledger else []
         self._run = Run(begun, self.total, 0)
+        self.known_bad = 0
+        """How many packs were known as damaged: each of them is read now, or is there no more."""
         self._entries = self._begin()
         self._unnoted: dict[bytes, Entry] = {}
         self.failure: OpskitError | None = None
@@ -87,6 +89,7 @@ class Turn:
         if self._ledger is None:
             return dict.fromkeys(self._sizes, _NEW)
         known = self._ledger.entries(self._key, self._run.begun)
+        self.known_bad = sum(entry.is_bad for entry in known.values())
         came = _NEW if not self._past else Entry(min(self._past[-1].begun, self._run.begun))
         new = [(digest, came) for digest in self._sizes if digest not in known]
         gone = known.keys() - self._sizes.keys()
