@@ -87,6 +87,11 @@ def _jobs(config: Config, names: list[str], tags: list[str], stdin: str | None) 
     from opskit.repository.names import LABEL
 
     _judge(tags)
+    if config.drills.only:
+        raise UsageError(
+            "this host only drills: its config says drills.only",
+            hint="back up from another host; this one can read everything, and should make nothing that others believe",
+        )
     if stdin is not None:
         if len(names) != 1 or not LABEL.fullmatch(names[0]) or names[0] in config.sources:
             raise UsageError("--stdin needs one SOURCE, a label of [a-z0-9_-] that the config does not use")

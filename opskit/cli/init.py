@@ -44,42 +44,52 @@ RecoveryKeyOption = Annotated[
     Path | None,
     typer.Option("--recovery-key", metavar="FILE", help="Where the new recovery-key file goes (mode 0600)."),
 ]
+StateOption = Annotated[
+    Path | None, typer.Option("--state-dir", metavar="DIR", help="Where opskit keeps its own state.")
+]
+NoRecoveryKeyOption = Annotated[
+    bool, typer.Option("--no-recovery-key", help="With --from: write no recovery-key file that knows the new key.")
+]
+NoPassphraseOption = Annotated[
+    bool, typer.Option("--no-passphrase", help="Do not protect the new private key by a passphrase.")
+]
+FromOption = Annotated[
+    str | None, typer.Option("--from", metavar="LOCATION", help="Bring a lost host back from this copy.")
+]
+KeyOption = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="With --from: the recovery-key file.")]
+PassphraseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--passphrase",
+        metavar="REFERENCE",
+        help="Where the recovery key's passphrase is (env:, file:, cred:), instead of asking.",
+    ),
+]
+HostOption = Annotated[
+    str | None, typer.Option("--host", metavar="LABEL", help="With --from: which host, if several back up there.")
+]
+DrillHostOption = Annotated[
+    str | None,
+    typer.Option("--drill-host", metavar="LABEL", help="With --from: make a host of that name that only drills."),
+]
 
 
 @app.command()
 def init(
     typer_context: typer.Context,
-    state_dir: Annotated[
-        Path | None, typer.Option("--state-dir", metavar="DIR", help="Where opskit keeps its own state.")
-    ] = None,
+    state_dir: StateOption = None,
     source: SourceOption = None,
     destination: DestinationsOption = None,
     recipient: RecipientOption = None,
     new_recipient: NewRecipientOption = None,
     recovery_key: RecoveryKeyOption = None,
-    no_recovery_key: Annotated[
-        bool, typer.Option("--no-recovery-key", help="With --from: write no recovery-key file that knows the new key.")
-    ] = False,
-    no_passphrase: Annotated[
-        bool, typer.Option("--no-passphrase", help="Do not protect the new private key by a passphrase.")
-    ] = False,
-    from_location: Annotated[
-        str | None, typer.Option("--from", metavar="LOCATION", help="Bring a lost host back from this copy.")
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", metavar="FILE", help="With --from: the recovery-key file.")
-    ] = None,
-    passphrase: Annotated[
-        str | None,
-        typer.Option(
-            "--passphrase",
-            metavar="REFERENCE",
-            help="Where the recovery key's passphrase is (env:, file:, cred:), instead of asking.",
-        ),
-    ] = None,
-    host: Annotated[
-        str | None, typer.Option("--host", metavar="LABEL", help="With --from: which host, if several back up there.")
-    ] = None,
+    no_recovery_key: NoRecoveryKeyOption = False,
+    no_passphrase: NoPassphraseOption = False,
+    from_location: FromOption = None,
+    key: KeyOption = None,
+    passphrase: PassphraseOption = None,
+    host: HostOption = None,
+    drill_host: DrillHostOption = None,
 ) -> int | None:
     """Make config, host key and repositories; safe to repeat."""
     from opskit import locations, setup
@@ -87,11 +97,28 @@ def init(
     making: dict[str, object] = {"--source": source, "--destination": destination, "--recipient": recipient}
     making |= {"--new-recipient": new_recipient, "--no-passphrase": no_passphrase}
     returning = {"--key": key, "--host": host, "--no-recovery-key": no_recovery_key}
-    _require_meant(from_location is not None, making, returning)
+    if drill_host is None:
+        _require_meant(from_location is not None, making, returning)
     context, is_root = Context.of(typer_context), os.geteuid() == 0
     path = setup.config_path(context.config_option, context.environ, Path.cwd(), Path.home(), is_root=is_root)
     state_dir = state_dir and locations.place("--state-dir", str(state_dir))
     recovery_key = recovery_key and locations.expanded("--recovery-key", str(recovery_key))
+    if drill_host is not None:
+        from opskit.cli import drill_host as drill_hosts
+
+        wanted = setup.DrillWishes(
+            label=drill_host,
+            state_dir=state_dir or setup.state_path(Path.home(), is_root=is_root),
+            host=host,
+            destinations=_pairs(destination, "--destination"),
+            recipients=tuple(map(os.path.expanduser, recipient or ())),
+            new_recipient=new_recipient,
+            recovery_key=recovery_key,
+        )
+        stray = {"--source": source, "--no-recovery-key": no_recovery_key}
+        return drill_hosts.set_up(
+            context, path, from_location, key, passphrase, wanted, stray, no_passphrase=no_passphrase
+        )
     if from_location is not None:
         _require_new_recovery_key(recovery_key, no_recovery_key)
         return _rebuild(context, path, from_location, key, passphrase, host, state_dir, recovery_key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,9 +60,14 @@ def _tell(context: Context, done: Rotated, *, keep_old: bool) -> None:
 
 def trust(
     typer_context: typer.Context,
-    fingerprint: Annotated[str, typer.Argument(metavar="FINGERPRINT", help="All 40 digits of the new key.")],
+    fingerprint: Annotated[
+        str,
+        typer.Argument(
+            metavar="FINGERPRINT|KEYFILE", help="All 40 digits of the new key, or a file with it."
+        ),
+    ],
 ) -> int | None:
-    """Believe the new key of another host, which a signer of the config certified."""
+    """Believe the new key of another host, which a signer of the config certified, or which a file brings."""
     from opskit.cli.auditing import judged
     from opskit.cli.copying import opened_for_copying
     from opskit.cli.render import printable
@@ -68,6 +75,9 @@ def trust(
     from opskit.setup import rotation
 
     context = Context.of(typer_context)
+    file = Path(os.path.expanduser(fingerprint))
+    if file.is_file():
+        return _trust_file(context, file)
     with opened_for_copying(context, "keys.trust", [fingerprint]) as (config, opened, event):
         done = rotation.trust(context.find_config(), config, opened, fingerprint)
         roles = {"signers": done.keys.signers, "maintainers": done.keys.maintainers}
@@ -80,3 +90,22 @@ def trust(
             if not done.way:
                 context.write("that key is trusted already")
         return judged(event, 0, trusted=[each.new for each in done.way])
+
+
+def _trust_file(context: Context, file: Path) -> int:
+    """Take the key of a host in, a drill host's for instance: its evidence counts from now on."""
+    from opskit import wiring
+    from opskit.cli.auditing import audited, judged
+    from opskit.operations.lock import exclusive
+    from opskit.setup import rotation
+
+    config = context.load_config()
+    with audited(context, config, "keys.trust", str(file)) as event, exclusive(wiring.lock_file(config)):
+        new, keys = rotation.trust_file(context.find_config(), config, file)
+        known = new in config.keys.signers
+        if context.json:
+            roles = {"signers": keys.signers, "maintainers": keys.maintainers}
+            context.write_json({**roles, "certified": [], "trusted": [] if known else [new]})
+        elif not context.quiet:
+            context.write(f"{new} is trusted already" if known else f"{new} is now among signers")
+        return judged(event, 0, trusted=[] if known else [new])

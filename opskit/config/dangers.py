@@ -248,6 +248,8 @@ def _key_risks(config: Config) -> Iterator[str]:
 
 
 def _policy_risks(config: Config) -> Iterator[str]:
+    if config.drills.only:  # it sees some of the copies of others, and answers for none
+        return
     copies = len(config.destinations) + 1
     if copies < config.policy.copies:
         yield (
@@ -261,7 +263,7 @@ def _policy_risks(config: Config) -> Iterator[str]:
 
 
 def _source_risks(config: Config) -> Iterator[str]:
-    if not config.sources:
+    if not config.sources and not config.drills.only:
         yield "sources: nothing is backed up; add a source"
     for name, source in config.sources.items():
         for path in source.paths if isinstance(source, PathsSource) else ():

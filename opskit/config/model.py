@@ -306,6 +306,7 @@ class Drills(Entry):
     objective_rto: Duration | None = key("a whole restore takes no longer than this", default=None)
     objective_rpo: Duration | None = key("the newest snapshot of the copy is no older than this", default=None)
     window: Duration = key("the snapshot is chosen among those of this time", default=Duration.parse("90d"))
+    only: bool = key("this host restores what others back up, and backs nothing up itself", default=False)
 
 
 class Keys(Entry):

@@ -3,7 +3,7 @@
 Invariants: the order is key, note of it, certificate at the copies, trusted key ring, config, index; after each step
 this host can back up, with one key or the other, and running it again goes on where it ended. The old private half is
 removed last, when every destination has what it takes to do without. Nothing is believed for a certificate alone: a
-person names the fingerprint.
+person names the fingerprint, or brings the key itself in a file; then it becomes a signer, and no more.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from opskit import encoding, wiring
+from opskit import encoding, gpg, wiring
 from opskit.access import Access
 from opskit.config import load as configs
 from opskit.config.model import Config, Keys
+from opskit.config.render import with_lists
 from opskit.errors import ConfigError, Damaged, NoKey, UsageError, together
 from opskit.gpg import Keyring
 from opskit.gpg.listing import normalised
@@ -168,6 +169,29 @@ class Trusted:
 
     way: Sequence[Certificate]
     keys: Keys
+
+
+def trust_file(path: Path, config: Config, file: Path) -> tuple[str, Keys]:
+    """Take the public key in a file into the config as a signer, never a maintainer; gives it, and the keys now.
+
+    Whoever gave the file is believed: no copy is asked. Raises UsageError, ConfigError.
+    """
+    with gpg.ephemeral_keyring(None) as scratch:
+        new = operations.import_recipient(scratch, str(file))
+        public = scratch.export_public([new])
+    if new in config.keys.recipients:
+        raise UsageError(f"{file} holds the key of a recipient, who restores; expected the key of a host, which signs")
+    keys = config.keys.but(signers=tuple(dict.fromkeys((*config.keys.signers, new))))
+    text = path.read_text("utf-8-sig")
+    edited = with_lists(text, "keys", {"signers": [*keys.signers]})
+    if edited is None:
+        raise ConfigError(f"{path}: the keys section cannot be edited", hint=f"add {new} to keys.signers by hand")
+    with wiring.identity_of(config).keyring as keyring:
+        keyring.import_keys(public)
+        _believe(config, keyring, keys)
+    if edited != text:
+        write_durably(path, edited.encode(), like_before=True)
+    return new, keys
 
 
 def trust(path: Path, config: Config, opened: Access, fingerprint: str) -> Trusted:
