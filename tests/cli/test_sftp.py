@@ -103,7 +103,7 @@ def test_a_server_that_is_away_leaves_its_copy_behind(tmp_path: Path) -> None:
 
 
 def test_a_server_that_dies_amid_a_backup_costs_nothing(tmp_path: Path) -> None:
-    """The connections are cut while packs are sent: the backup takes up again, says nothing of how, and all is whole."""
+    """The connections are cut while packs are sent: the backup takes up again, tells nobody, and all is whole."""
     with sftp_server.sshd() as sshd:
         location, folder = place(sshd.server)
         machine = host(tmp_path, location)
