@@ -100,6 +100,27 @@ def test_a_plain_file_that_is_a_dump(machine: Machine) -> None:
     assert set(wrong) == {"cut.sql", "gone.sql"} and "was not restored" in wrong["gone.sql"], told
 
 
+def test_a_dump_that_was_cut_off(machine: Machine) -> None:
+    """A dump whose end is missing, or all of it, fails the drill, though no server would object to what is left."""
+    needs_jail("postgres")
+    postgresql = "--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE t (a int);\nCOPY t (a) FROM stdin;\n1\n2\n"
+    mariadb = "-- MariaDB dump 10.19  Distrib 10.11\n--\nCREATE TABLE t (a int);\nINSERT INTO t VALUES (1);\n"
+    whole = f"{postgresql}\\.\n\n--\n-- PostgreSQL database dump complete\n--\n\n"
+    texts = {"cut.sql": postgresql, "mariadb.sql": mariadb, "empty.sql": "", "whole.sql": whole}
+    for name, text in texts.items():
+        (machine.source / name).write_text(text)
+    kinds = {name: "mariadb" if name == "mariadb.sql" else "postgresql" for name in texts}
+    with_verify(machine, dumps={str(machine.source / name): kind for name, kind in kinds.items()})
+    good(machine.run("backup"))
+    answer = machine.run("drill", "run", "--key", machine.key, "--json")
+    (told,) = answer.json
+    wrong = {Path(each["path"]).name: each["what"] for each in told["failures"]}
+    assert answer.code == 3 and set(wrong) == {"cut.sql", "mariadb.sql", "empty.sql"}, told
+    assert "cut off" in wrong["cut.sql"] and "empty" in wrong["empty.sql"]
+    checks = {each["name"]: (each["passed"], each["total"]) for each in told["checks"]}
+    assert checks["dumps"] == (1, 4)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_drill_that_ends_while_it_loads(machine: Machine, number: signal.Signals) -> None:
     """Server and client go with it, whatever ends it; there is no evidence, and the next drill begins clean."""

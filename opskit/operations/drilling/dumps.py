@@ -3,7 +3,9 @@
 Invariants: dumps are known by where a database source puts them and by how they begin, so a host that only drills
 needs no server's config; others are named by `verify.dumps`. Files are opened step by step below the scratch, never
 through a symbolic link. That dumps could not be loaded here (no server program) is no fault of the copy: it is told as
-"not loaded", and is never a pass. The loader knows how a server is made; this module knows none.
+"not loaded", and is never a pass. A dump that was cut off (by a full disk, where it was made) mostly loads without an
+error, so those of pg_dump and mariadb-dump must end as these end them. The loader knows how a server is made; this
+module knows none.
 """
 
 from __future__ import annotations
@@ -26,6 +28,14 @@ from opskit.sources.loading import Kind, Loaded, Loader, Script
 _LAYOUT = {b"databases", b"create", b"globals.sql"}
 _HEAD = 512
 _BEGINNINGS: dict[Kind, bytes] = {"postgresql": b"-- PostgreSQL database", "mariadb": b"-- MariaDB dump"}
+_ENDS = {
+    b"-- PostgreSQL database dump": b"-- PostgreSQL database dump complete",
+    b"-- PostgreSQL database cluster dump": b"-- PostgreSQL database cluster dump complete",
+    b"-- MariaDB dump": b"-- Dump completed",
+    b"-- MySQL dump": b"-- Dump completed",
+}
+"""How a dump begins, and what then stands in the last lines."""
+_TAIL = 4096
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NOT_LOADED = "not loaded"
@@ -70,8 +80,11 @@ def judge_dumps(
             judged = _of_absent(questions, found)
             if not found:
                 return _of_mysql(judged, restored)
-            for kind in dict.fromkeys(each.kind for each in found):
-                scripts = [each.script for each in found if each.kind == kind]
+            cut = {each.path: why for each in found if (why := _cut_off(each.script.descriptor))}
+            judged.failures += cut.items()
+            total.scripts = len(cut)
+            for kind in dict.fromkeys(each.kind for each in found if each.path not in cut):
+                scripts = [each.script for each in found if each.kind == kind and each.path not in cut]
                 seconds = questions.load_limit.total_seconds(), questions.query_limit.total_seconds()
                 own = folder / kind
                 own.mkdir(mode=0o700, exist_ok=True)
@@ -97,7 +110,8 @@ def _of_mysql(judged: Judged, restored: Path) -> Judged:
 def _with(judged: Judged, total: Loaded, paths: Mapping[str, bytes]) -> Judged:
     judged.seconds = total.seconds
     judged.failures += [(paths[name], what) for name, what in total.failures]
-    checks = [Check("dumps", total.loaded, total.scripts, f"into {total.server}, made for it")]
+    note = f"into {total.server}, made for it" if total.server else ""
+    checks = [Check("dumps", total.loaded, total.scripts, note)]
     asked = sum(each.total for each in judged.checks) + total.queries
     if asked:
         checks.append(Check("queries", total.answered, asked))
@@ -189,3 +203,15 @@ def _opened(restored: Path, path: bytes, opened: ExitStack) -> int | None:
 def _kind_of(descriptor: int) -> Kind | None:
     head = os.pread(descriptor, _HEAD, 0)
     return next((kind for kind, beginning in _BEGINNINGS.items() if beginning in head), None)
+
+
+def _cut_off(descriptor: int) -> str:
+    """Why a dump cannot be whole, by its last lines; "" where nothing says so."""
+    size = os.fstat(descriptor).st_size
+    if not size:
+        return "it is empty: look at what makes this dump, and at its exit status"
+    head, tail = os.pread(descriptor, _HEAD, 0), os.pread(descriptor, _TAIL, max(size - _TAIL, 0))
+    end = next((end for begin, end in _ENDS.items() if begin + b"\n" in head or begin + b" " in head), None)
+    if end is None or end in tail:
+        return ""
+    return f"it is cut off: its last lines lack {end.decode()!r}; look at what makes this dump, and its exit status"
