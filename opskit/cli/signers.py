@@ -62,9 +62,7 @@ def trust(
     typer_context: typer.Context,
     fingerprint: Annotated[
         str,
-        typer.Argument(
-            metavar="FINGERPRINT|KEYFILE", help="All 40 digits of the new key, or a file with it."
-        ),
+        typer.Argument(metavar="FINGERPRINT|KEYFILE", help="All 40 digits of the new key, or a file with it."),
     ],
 ) -> int | None:
     """Believe the new key of another host, which a signer of the config certified, or which a file brings."""
