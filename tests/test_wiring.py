@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from opskit import buckets, wiring
+from opskit import remotes, wiring
 from opskit.config.load import load
 from opskit.config.model import Config
 from opskit.errors import ConfigError, RepositoryNotFound, SourceError, UsageError
@@ -116,7 +116,7 @@ keys: {{recipients: [{KEY}], host: {KEY}}}
 """)
     path.chmod(0o600)
     slept: list[float] = []
-    monkeypatch.setattr(buckets, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=slept.append))
+    monkeypatch.setattr(remotes, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=slept.append))
     found = {name: rates(store, slept) for name, store in wiring.stores_of(load(path)).items()}
     assert found == {"both": (3 * 1024, 5 * 1024), "up": (7 * 1024, None), "down": (None, 11 * 1024), "free": None}
 
