@@ -267,6 +267,12 @@ class Drilling:
         if not drill.passed and outcome.bad:
             name = printable(drill.destination)
             context.hint(f"opskit verify --destination {name} tells all; opskit heal --destination {name} mends it")
+        elif drill.is_content_at_fault:
+            source = printable(drill.source)
+            context.hint(
+                f"the copy gave back what was backed up, and that is not good: mend what writes {source}, "
+                f"opskit backup {source}, then drill again"
+            )
 
 
 def of_host(candidates: Sequence[Pair], host: str | None, own: str) -> list[Pair]:

@@ -205,6 +205,10 @@ def _tell(context: Context, targets: Sequence[Copy], results: Mapping[str, Synce
             context.warning(f"{printable(copy.destination)}: {printable(name)} was not copied: {printable(str(error))}")
     behind = [copy for copy in targets if _is_behind(results[copy.destination])]
     failures = [copy.failed.exit_code for copy in behind if copy.failed is not None]
+    for copy in behind:
+        if copy.failed is not None and copy.failed.hint:
+            name = printable(copy.destination)
+            context.hint(f"{name}: {printable(copy.failed.hint)}; then: opskit sync {name}")
     if behind and not failures:
         context.hint("bring in a destination that has them intact; opskit verify tells which objects are damaged")
     bad = behind or "unknown" in states.values()

@@ -186,7 +186,7 @@ class _Transfer:
                     raise self._target.failed
                 self._copy_all([name])
             except OpskitError as error:
-                log.warning("object not copied", object=name, reason=str(error))
+                log.debug("object not copied", object=name, reason=str(error))
                 self.result.loose[name] = error
 
     def copy_snapshot(self, snapshot: Snapshot, forgotten: Collection[str], condemned: AbstractSet[str]) -> None:

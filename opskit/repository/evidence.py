@@ -50,6 +50,10 @@ class Check:
         return self.passed == self.total
 
 
+_OF_CONTENT = frozenset({"verify.each", "verify.all", "dumps", "queries", "sqlite"})
+"""Checks of what was backed up: where only these fail, the copy gave back what it was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drill:
     """What one restore drill came to.
@@ -100,6 +104,12 @@ class Drill:
     def is_whole(self) -> bool:
         """Whether all of the snapshot was restored and was right."""
         return self.passed and not self.sample
+
+    @property
+    def is_content_at_fault(self) -> bool:
+        """Whether everything came back as it was backed up, and a check of what that is worth failed."""
+        failed = {each.name for each in self.checks if not each.is_good}
+        return bool(failed) and failed <= _OF_CONTENT
 
     @property
     def missed(self) -> list[str]:

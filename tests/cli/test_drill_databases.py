@@ -119,6 +119,11 @@ def test_a_dump_that_was_cut_off(machine: Machine) -> None:
     assert "cut off" in wrong["cut.sql"] and "empty" in wrong["empty.sql"]
     checks = {each["name"]: (each["passed"], each["total"]) for each in told["checks"]}
     assert checks["dumps"] == (1, 4)
+    assert "mend what writes" in machine.run("drill", "run", "--key", machine.key).err
+    for form in ("md", "html"):
+        page = good(machine.run("drill", "report", "--format", form)).out
+        assert "copies are not at fault" in page and "then opskit heal" not in page
+    assert "failed: what was backed up" in " ".join(machine.run("status").out.split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -164,3 +164,18 @@ def test_only_hosts_that_use_a_server_load_its_library() -> None:
         "except Exception as error: print(error, error.hint, error.exit_code)\n"
     )
     assert "asyncssh" in found.stdout and "pip install 'opskit[sftp]' 2" in found.stdout, found
+
+
+def test_sync_to_a_server_that_takes_nothing_says_what_to_do(tmp_path: Path) -> None:
+    """Where the server refuses to write, sync ends with what to look at there, and no line of a log between."""
+    location, folder = place()
+    machine = host(tmp_path, location)
+    for each in (folder / "packs", folder / ".tmp"):  # root may write anywhere, but not a folder where a file is
+        assert not each.is_dir() or not any(each.iterdir())
+        if each.is_dir():
+            each.rmdir()
+        each.write_bytes(b"")
+    machine.run("backup")
+    answer = machine.run("sync", "far")
+    assert answer.code != 0 and "hint: far:" in answer.err and "then: opskit sync far" in answer.err, answer
+    assert "object not copied" not in answer.err

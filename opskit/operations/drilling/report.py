@@ -176,6 +176,8 @@ def _lead(report: Report) -> str:
             f"{span(drill.restore_ms)}, and were found to be right in every check below."
         )
     failed = f"could not be restored as it was from the copy {drill.destination}"
+    if drill.is_content_at_fault:
+        failed = f"came back from the copy {drill.destination} as it was backed up, and what was backed up is not good"
     return f"On {when} {drill.source} {failed}. What to do is below."
 
 
@@ -198,7 +200,13 @@ def _failures(report: Report) -> tuple[list[tuple[str, str]], str]:
 
 def _closing(report: Report, now: datetime) -> Iterator[str]:
     drill, drilled = report.drilled.drill, report.drilled
-    if not drill.passed:
+    if drill.is_content_at_fault:
+        yield (
+            "What to do: the copies are not at fault, and healing them would change nothing. Find out on "
+            f"{drill.origin} what wrote that into {drill.source}, mend it, opskit backup {drill.source}, then drill "
+            "that snapshot; an older one that is good: opskit drill run --snapshot ID."
+        )
+    elif not drill.passed:
         yield (
             f"What to do: opskit verify --destination {drill.destination}, then opskit heal --destination "
             f"{drill.destination}, then drill it again."
