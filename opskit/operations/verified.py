@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ from opskit.errors import Damaged
 from opskit.repository import names
 from opskit.repository.durable import alone, write_durably
 from opskit.repository.verification import Verification, verification_in, verification_value
+
+CLOCKS_APART = timedelta(minutes=5)
 
 if TYPE_CHECKING:  # reading this memory must not cost the import of verify
     from opskit.operations.verify import CopyReport
@@ -122,7 +124,10 @@ def verification_of(
         is_proved = snapshot.name not in report.unproved or (before and before.newest.get(chain) == snapshot.name)
         if copy.destination in history.holders[snapshot.name] and snapshot.name not in suffering and is_proved:
             newest[chain] = snapshot.name
-    times = [before.known_since if before else None, report.coverage.since if report.coverage else None]
+    earlier = before.known_since if before else None
+    if earlier is not None and earlier > now + CLOCKS_APART:  # a clock was wrong; what it says would never become old
+        earlier = None
+    times = [earlier, report.coverage.since if report.coverage else None]
     damaged_packs = sum(map(names.is_pack, report.damaged))
     unsettled = max(_unsettled(report, before) - damaged_packs, 0)
     return Verification(

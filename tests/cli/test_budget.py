@@ -188,6 +188,24 @@ def test_damage_outlives_a_lost_ledger(lab: HostLab, capsys: Capture) -> None:
     assert copies(lab, capsys)["destinations"]["a"]["state"] != "damaged"
 
 
+@pytest.mark.parametrize("budget", [(), ("--budget", "100%")])
+def test_a_clock_that_was_wrong_leaves_no_claim(
+    lab: HostLab, capsys: Capture, monkeypatch: pytest.MonkeyPatch, budget: tuple[str, ...]
+) -> None:
+    """A verify under a clock years ahead is told by status as such, until the next verify says what is true."""
+    real = wiring.now
+    with monkeypatch.context() as ahead:
+        ahead.setattr(wiring, "now", lambda: real() + timedelta(days=1500))
+        assert lab.run("verify", "--quiet") == 0
+    lab.run("status", "data")
+    assert "still to come" in capsys.readouterr().out
+    assert lab.run("verify", *budget, "--quiet") == 0
+    lab.run("status", "data")
+    assert "still to come" not in capsys.readouterr().out
+    found = copies(lab, capsys)["destinations"]["a"]
+    assert found["last_verified"] < f"{real() + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def test_a_lost_ledger_is_told(lab: HostLab, capsys: Capture) -> None:
     """A ledger of rubbish is set aside with a warning, and everything counts as never read."""
     assert lab.run("verify", "--quiet") == 0

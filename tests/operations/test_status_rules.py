@@ -326,3 +326,12 @@ def test_lengths_are_short_and_never_too_long(span: timedelta) -> None:
     words = length(span).split()
     seconds = sum(int(number) * units[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
     assert seconds <= span.total_seconds() < seconds + units[words[-1]]
+
+
+def test_what_was_read_back_in_the_future_is_told() -> None:
+    """A reading that a wrong clock dated years ahead would never become old: it counts for nothing, and is told."""
+    ahead = replace(VERIFIED, ended=NOW + timedelta(days=1500))
+    (problem,) = judge("s", Original(), [replace(good("a"), verified=ahead)], LAX, NOW).problems
+    assert "still to come" in problem.text and "opskit verify --destination a" in problem.command
+    near = replace(VERIFIED, ended=NOW + timedelta(minutes=1))
+    assert not judge("s", Original(), [replace(good("a"), verified=near)], LAX, NOW).problems

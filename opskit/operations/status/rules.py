@@ -249,6 +249,10 @@ def _of_verifying(copy: CopyState, policy: Policy, now: datetime) -> Iterator[Pr
     """What was not read back in time, or will not be at this pace."""
     name, verified, every = copy.destination.name, copy.verified, policy.verify_every
     known, coverage = (verified.known_since, verified.coverage) if verified else (None, None)
+    if known is not None and known - now > CLOCKS_APART:
+        text = f"{name} was last read back on {known:%d %b %Y}, which is still to come: a clock was wrong, so who knows"
+        yield Problem(text, f"see that this host's clock is right, then opskit verify --destination {name}")
+        return
     since = known or copy.oldest
     if since is not None and now - since > every:
         when = f"{length(now - known)} ago" if known else "never"
