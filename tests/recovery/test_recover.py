@@ -84,6 +84,23 @@ def test_two_hosts_do_not_mix(lab: Lab, tmp_path: Path) -> None:
         assert (below(tmp_path / "target" / host, source) / "file").read_text() == f"from {host}"
 
 
+def test_a_source_that_the_key_does_not_open_hides_no_other(lab: Lab, tmp_path: Path) -> None:
+    """Where another host writes for other recipients yet, the rest comes back: 3, and the locked one is named."""
+    source = tmp_path / "data"
+    source.mkdir()
+    (source / "file").write_text("ours")
+    lab.back_up({"data": source}, label="beta")
+    mine, lab.recipient = lab.recipient, lab.keyring.generate("another recipient")
+    (source / "file").write_text("theirs")
+    (locked,) = lab.back_up({"data": source}, label="alpha")
+    (also,) = lab.back_up({"data": source}, label="gamma")
+    lab.recipient = mine
+    done = lab.restore(tmp_path / "target")
+    assert done.returncode == 3 and locked[:12] in done.stderr and also[:12] in done.stderr
+    assert (below(tmp_path / "target" / "beta", source) / "file").read_text() == "ours"
+    assert lab.restore(tmp_path / "none", "--snapshot", also).returncode == 12
+
+
 def test_target_must_be_empty(made: Made, tmp_path: Path) -> None:
     """A target with anything in it is refused with 2 and left as it was."""
     (tmp_path / "mine").write_text("mine")
@@ -131,7 +148,7 @@ def test_missing_tree(made: Made, tmp_path: Path) -> None:
     root = packs_of(made)[1]
     (copy / "packs" / root[:2] / root).unlink()
     done = made.lab.restore(tmp_path / "target", copy=copy)
-    assert done.returncode == 3 and "its tree is missing or damaged" in done.stderr
+    assert done.returncode == 3 and "its tree is missing, damaged or locked" in done.stderr
     assert "1 PROBLEM WAS MET" in done.stderr
 
 

@@ -715,10 +715,11 @@ def restore(repository: Repository, chosen: List[Snapshot], options: argparse.Na
             with contextlib.suppress(FileExistsError):
                 os.mkdir(snapshot.says["host"], 0o700, dir_fd=root)
             place = os.open(snapshot.says["host"], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        trouble = (*TROUBLE, Fail) if matched or snapshot is not chosen[-1] else TROUBLE  # another one may open
         try:
             job = Restore(repository, snapshot, place, below, options.owner_names)
-        except TROUBLE as error:
-            repository.problems.add(f"snapshot {snapshot.id[:12]}: its tree is missing or damaged", error)
+        except trouble as error:
+            repository.problems.add(f"snapshot {snapshot.id[:12]}: its tree is missing, damaged or locked", error)
             continue
         if not snapshot.says["complete"]:
             text = "This snapshot is not complete: {unreadable} files could not be read when it was made."
