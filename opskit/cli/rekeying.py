@@ -109,6 +109,8 @@ def _tell_rekeyed(context: Context, opened: Access, done: Rekeyed, *, dry_run: b
         what = f"{counted(old, 'key object')} with {counted(done.runs, 'run key')}, {human_bytes(done.old_bytes)}"
         verb = "would be encrypted anew, into" if dry_run else "encrypted anew, into"
         context.write(f"{what} {verb} {len(done.groups):,}, at {counted(len(opened.copies), 'copy', 'copies')}")
+    elif done.left or done.unread or done.contradicting:
+        context.write("nothing was encrypted anew")
     elif not any(done.superseded.values()):
         context.write("every key object is for the present recipients: nothing to do")
     for name, each in done.finished.items():

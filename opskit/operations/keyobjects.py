@@ -52,6 +52,17 @@ def readers_of(identity: Identity, now: float) -> Readers:
     return Readers(valid, rejected + objections, passphrase)
 
 
+def require_passphrase(identity: Identity) -> None:
+    """Raise NoKey where the config names a passphrase that cannot be used."""
+    _, objections = _passphrase(identity)
+    if objections:
+        raise NoKey(
+            objections[0],
+            hint="put it where keys.passphrase says, or take keys.passphrase out of the config: then nobody opens "
+            "the backups with it any more",
+        )
+
+
 def seal(identity: Identity, keys: Mapping[str, str], readers: Readers) -> bytes:
     """The key object of these runs (id → run key) for these readers."""
     return identity.keyring.encrypt(encoding.encode(dict(keys)), readers.recipients, passphrase=readers.passphrase)

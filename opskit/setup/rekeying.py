@@ -11,23 +11,26 @@ Nothing is asked of a person here, and nothing is printed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opskit import gpg, wiring
 from opskit.access import Access, Held
 from opskit.config.model import Config, Keys
-from opskit.errors import NoKey, UsageError
+from opskit.errors import Damaged, NoKey, UsageError
 from opskit.gpg import KeyInfo, owners
 from opskit.operations import initialise as operations
-from opskit.operations.keyobjects import wanted_readers
+from opskit.operations.keyobjects import require_passphrase, wanted_readers
 from opskit.operations.rekeying.rekey import Author, Holder, Rekeyed, rekey
 from opskit.operations.rekeying.survey import Survey, survey
 from opskit.repository.history import History
 from opskit.repository.marks import Marks
 from opskit.setup import recipients
 from opskit.setup.places import require_new_file
+
+_TRIALS = 3
+"""How many key objects a private key is tried on before anything is changed: one of them may be somebody's trick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +82,22 @@ def change(
         known = [*keyring.keys(), *_infos(public)]
         recipients.require_usable(known, after.recipients, wiring.now().timestamp())
         _require_openable(found, known, after, held, wish)
+        if held is not None:
+            _require_working(found, held, wish)
+            require_passphrase(wiring.identity_of(config))
+        holder = _holder(held, made) if held is not None else None
+        if holder is not None and wish != Wish():
+            holder.require_consent()
         result = Changed(config.keys, after, recovery_key=wish.recovery_key if made else None)
         if not dry_run:
             _take_in(config, opened, wish, made, public, keyring)
             recipients.write(path, after)
         changed = config.but(keys=after)
-        if held is None:
+        if holder is None:
             _tell_left(result, found, known, after)
             return result
         if dry_run and public:
-            return _dry(result, config, opened, found, marks, held, public, workers)
-        holder = _holder(held, made)
+            return _dry(result, config, opened, found, marks, holder, public, workers)
         author = Author(wiring.identity_of(changed), opened.repository, config.host, wiring.now, wiring.boottime)
         result.rekeyed = rekey(opened.copies, found, marks, holder, author, workers=workers, dry_run=dry_run)
     return result
@@ -176,6 +184,34 @@ def _require_openable(found: Survey, known: Sequence[KeyInfo], after: Keys, held
         )
 
 
+def _require_working(found: Survey, held: Held, wish: Wish) -> None:
+    """Raise NoKey where the private keys at hand open nothing that is for them, or cannot give the consent.
+
+    A wrong passphrase, or a card that is not there, must not leave a config that was changed and nothing else.
+    """
+    mine = {key_id for each in held.keys for key_id in each.key_ids}
+    fitting = [each for each in found.objects.values() if each.is_vouched and mine.intersection(each.key_ids)]
+    failure: NoKey | None = None
+    for each in fitting[:_TRIALS]:
+        with suppress(Damaged):  # told later, with what else cannot be read
+            try:
+                held.decrypt(each.data)
+                failure = None
+                break
+            except NoKey as error:
+                failure = failure or error
+    if failure is not None:
+        raise NoKey(f"the private key at hand cannot be used: {failure}", hint=failure.hint) from failure
+    signer = _signer(held)
+    if signer is not None and wish != Wish():
+        held.sign(b"", signer)
+
+
+def _signer(held: Held) -> str | None:
+    """Whose consent it is to be: the first key at hand that can sign."""
+    return next((each.fingerprint for each in held.keys if each.can_sign), None)
+
+
 def _take_in(
     config: Config, opened: Access, wish: Wish, made: _Made | None, public: bytes, keyring: gpg.Keyring
 ) -> None:
@@ -192,11 +228,8 @@ def _take_in(
 
 
 def _holder(held: Held, made: _Made | None) -> Holder:
-    signing = [each.fingerprint for each in held.keys if each.can_sign][:1]
-    consents: list[Callable[[bytes], bytes]] = [
-        lambda data, signer=each: held.sign(data, signer)  # type: ignore[misc]
-        for each in signing
-    ]
+    signer = _signer(held)
+    consents: list[Callable[[bytes], bytes]] = [lambda data: held.sign(data, signer)] if signer else []
     return Holder(
         frozenset(key_id for each in held.keys for key_id in each.key_ids),
         held.decrypt,
@@ -206,7 +239,7 @@ def _holder(held: Held, made: _Made | None) -> Holder:
 
 
 def _dry(
-    result: Changed, config: Config, opened: Access, found: Survey, marks: Marks, held: Held, public: bytes,
+    result: Changed, config: Config, opened: Access, found: Survey, marks: Marks, holder: Holder, public: bytes,
     workers: int,
 ) -> Changed:  # fmt: skip
     """What a rekey to a recipient would come to whose key this host must not take in yet."""
@@ -217,7 +250,7 @@ def _dry(
             scratch.import_keys(own.keyring.export_public(present))
         identity = replace(own, keyring=scratch, recipients=result.after.recipients)
         author = Author(identity, opened.repository, config.host, wiring.now, wiring.boottime)
-        result.rekeyed = rekey(opened.copies, found, marks, _holder(held, None), author, workers=workers, dry_run=True)
+        result.rekeyed = rekey(opened.copies, found, marks, holder, author, workers=workers, dry_run=True)
     return result
 
 

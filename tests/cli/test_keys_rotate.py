@@ -234,3 +234,66 @@ def test_a_stranger_who_opens_something_is_shown(host: Machine, tmp_short: Path)
     (host.a / "keys" / f"{sha256(data).hexdigest()}.asc").write_bytes(data)
     (stranger,) = (key for key in host.run("keys", "list", "--json").json if key["roles"] == ["unknown"])
     assert stranger["opens"] == {"a": {"key_objects": 1, "runs": 0, "needed": 1}}
+
+
+def encrypting_only(folder: Path) -> tuple[Path, Path, str]:
+    """A key whose primary part only certifies, with a part that encrypts: public, private, fingerprint."""
+    home = folder / "card"
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    subprocess.run([*gpg, "--quick-gen-key", "Card <c@example.org>", "ed25519", "cert", "never"], check=True)
+    with Keyring(home) as ring:
+        (key,) = ring.keys()
+        subprocess.run([*gpg, "--quick-add-key", key.fingerprint, "cv25519", "encr", "never"], check=True)
+        public, private = folder / "card.asc", folder / "card.key"
+        public.write_bytes(ring.export_public([key.fingerprint]))
+        private.write_bytes(ring.export_secret(key.fingerprint))
+    return public, private, key.fingerprint
+
+
+def test_a_key_that_cannot_be_used_changes_nothing(host: Machine, tmp_short: Path) -> None:
+    """A wrong passphrase, a key that cannot sign: refused before config or key files change, in a dry run as well."""
+    (old,), _ = recipients(host)
+    public, private, _ = encrypting_only(tmp_short)
+    assert host.run("keys", "add", public, "--key", host.key).code == 0
+    right, wrong = tmp_short / "right", tmp_short / "wrong"
+    right.write_text("the right one")
+    wrong.write_text("another one")
+    for each in (right, wrong):
+        each.chmod(0o600)
+    guarded = tmp_short / "guarded.asc"
+    answer = host.run(
+        "keys", "rotate", "--key", host.key, "--new-recipient", "G <g@example.org>", "--recovery-key", guarded,
+        "--new-passphrase", f"file://{right}",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    before = host.config.read_text()
+    new = tmp_short / "new.asc"
+    comes = ("--new-recipient", "New <n@example.org>", "--recovery-key", new, "--no-passphrase")
+    for more in ((), ("--dry-run",)):
+        for words in (("rotate", *comes), ("rotate",), ("remove", recipients(host)[0][1])):
+            answer = host.run("keys", *words, "--key", guarded, "--passphrase", f"file://{wrong}", *more)
+            assert answer.code == 12 and "passphrase" in answer.err, answer.err
+        answer = host.run("keys", "remove", recipients(host)[0][0], "--key", private, *more)
+        assert answer.code == 12 and "sign" in answer.err, answer.err
+    assert host.config.read_text() == before and not new.exists()
+    words = ("keys", "rotate", "--key", private, "--replace", recipients(host)[0][0], *comes)
+    assert host.run(*words, "--dry-run").code == 0, "the new key agrees"
+    assert host.run(*words).code == 0 and of_key(host, old)["safe_to_destroy"] is True
+
+
+def test_a_passphrase_that_is_not_there_changes_nothing(host: Machine, tmp_short: Path) -> None:
+    """Who comes would open what others do by a passphrase: without it neither config nor key objects change."""
+    public, _, _ = public_key(tmp_short)
+    host.edit_config("keys:\n", f'keys:\n  passphrase: "file://{tmp_short}/absent"\n')
+    before = host.config.read_text()
+    answer = host.run("keys", "add", public, "--key", host.key)
+    assert answer.code == 12 and "keys.passphrase" in answer.err and host.config.read_text() == before
+
+
+def test_what_no_key_opens_is_not_called_done(host: Machine, tmp_short: Path) -> None:
+    """Where only a retired key opens what is left, rotating with another one does not say there is nothing to do."""
+    public, private, _ = public_key(tmp_short)
+    assert host.run("keys", "add", public).code == 3
+    answer = host.run("keys", "rotate", "--key", private)
+    assert answer.code == 3 and "nothing to do" not in answer.out and "left as it is" in answer.err

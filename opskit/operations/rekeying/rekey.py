@@ -52,6 +52,14 @@ class Holder:
     consents: Sequence[Callable[[bytes], bytes]]
     opens_new: Sequence[Decrypt] = ()
 
+    def require_consent(self) -> None:
+        """Raise NoKey where nobody at hand can agree that key objects are superseded."""
+        if not self.consents:
+            raise NoKey(
+                "no recipient's private key is at hand that can sign: expected one, for the consent",
+                hint="give another recipient's key, or one with a part that signs: gpg --quick-add-key",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Author:
@@ -112,6 +120,8 @@ def rekey(
     """
     work = _Rekeying(copies, found, marks, holder, author, most)
     work.open(workers)
+    if work.result.groups:
+        holder.require_consent()
     if not dry_run:
         work.make()
         work.finish()
@@ -215,8 +225,6 @@ class _Rekeying:
 
     def _readers(self) -> Readers:
         """Whoever is to open the new objects, all of them; raises NoKey."""
-        if not self._holder.consents:
-            raise NoKey("no recipient's private key is at hand that can sign: expected one, for the consent")
         readers = readers_of(self._identity, self._author.now().timestamp())
         if readers.rejected:
             raise NoKey(
