@@ -27,9 +27,10 @@ class Opening:
         return [] if self.found is None else sorted(set(self.found.found) - set(known))
 
     def is_safe(self, key: str) -> bool:
-        """Whether a key can be destroyed: everything was seen, and nothing needs it."""
-        seen = self.found is not None and not self.absent and not self.found.unread
-        return seen and self.found is not None and not self.found.is_needed(key)
+        """Whether a key can be destroyed: everything was seen, nothing needs it, and no other host may write for it."""
+        if self.found is None or self.absent or self.found.unread or self.found.unsure:
+            return False
+        return not self.found.is_needed(key)
 
     def in_words(self, key: str) -> str:
         """What a key opens, for the table."""
@@ -46,13 +47,15 @@ class Opening:
     def as_json(self, key: str, roles: Sequence[str]) -> dict[str, object]:
         """For machines; `safe_to_destroy` of a retired key alone."""
         if self.found is None:
-            return {"opens": None, "safe_to_destroy": None, "not_seen": self.absent}
+            return {"opens": None, "safe_to_destroy": None, "not_seen": self.absent, "unsure_hosts": []}
         opens = {
             name: {"key_objects": each.objects, "runs": len(each.runs), "needed": each.needed}
             for name, each in sorted(self.found.of(key).items())
         }
         safe = self.is_safe(key) if "retired" in roles else None
-        return {"opens": opens, "safe_to_destroy": safe, "not_seen": self.absent}
+        return {
+            "opens": opens, "safe_to_destroy": safe, "not_seen": self.absent, "unsure_hosts": self.found.unsure,
+        }  # fmt: skip
 
     def tell(self, context: Context, config: Config) -> None:
         """What may become of retired keys, and why not."""
@@ -70,9 +73,15 @@ class Opening:
                 )
                 context.warning(f"{key} IS STILL NEEDED: {where}")
                 context.hint("to encrypt them to the present recipients: opskit keys rotate --key FILE")
-            else:
+            elif self.absent or self.found.unread:
                 unseen = [*self.absent, *(["what cannot be read"] if self.found.unread else [])]
                 context.message(f"{key}: do not destroy it yet: {printable(', '.join(unseen))} was not seen")
+            else:
+                context.message(
+                    f"{key}: do not destroy it yet: nothing needs it now, but {printable(', '.join(self.found.unsure))} "
+                    "stored nothing since the keys were changed, and may write for it yet: look into keys.recipients "
+                    "of the config there"
+                )
 
 
 def warn_of_expiry(context: Context, config: Config, known: Sequence[KeyInfo]) -> None:
@@ -109,8 +118,8 @@ def _openers(opened: Access, config: Config) -> Openers:
 
     opened.marks()  # the copies learn what was superseded
     snapshots = history_of(opened).snapshots
-    keys = identity_of(config).keyring.keys()
+    keys, recipients = identity_of(config).keyring.keys(), config.keys.recipients
     try:
-        return openers(opened.copies, snapshots, keys, config.keys.recipients, opened.cache)
+        return openers(opened.copies, snapshots, keys, recipients, opened.cache, host=config.host)
     except CacheError:  # a backup holds it
-        return openers(opened.copies, snapshots, keys, config.keys.recipients)
+        return openers(opened.copies, snapshots, keys, recipients, host=config.host)

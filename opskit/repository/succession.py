@@ -24,6 +24,7 @@ class Succession:
 
     def __init__(self, is_shown: Callable[[str], bool] = lambda name: False) -> None:
         self._next: dict[str, set[str]] = {}
+        self._made: set[str] = set()
         self._heirs: dict[str, tuple[str, ...]] = {}
         self._is_shown = is_shown
 
@@ -35,12 +36,17 @@ class Succession:
         for new, olds in supersedes.items():
             for old in olds:
                 self._next.setdefault(old, set()).add(new)
+        self._made.update(supersedes)
         self._heirs.clear()
         return True
 
     def is_superseded(self, digest: str) -> bool:
         """Whether another object stands in for this one."""
         return digest in self._next
+
+    def is_original(self, digest: str) -> bool:
+        """Whether no mark tells of it: whose it is says for whom the host writes that made its run."""
+        return digest not in self._next and digest not in self._made
 
     def heirs(self, digest: str) -> tuple[str, ...]:
         """All objects that stand in for this one, those first that nothing supersedes; () where none does."""

@@ -297,3 +297,54 @@ def test_what_no_key_opens_is_not_called_done(host: Machine, tmp_short: Path) ->
     assert host.run("keys", "add", public).code == 3
     answer = host.run("keys", "rotate", "--key", private)
     assert answer.code == 3 and "nothing to do" not in answer.out and "left as it is" in answer.err
+
+
+def other_host(machine: Machine, folder: Path) -> Machine:
+    """Another host that backs something up of its own into the same copies, with the recipients of this moment."""
+    other = Machine(folder)
+    left_out = shutil.ignore_patterns("S.*", "*.lock", "cache", "trees", "heads")
+    shutil.copytree(machine.state, other.state, ignore=left_out)
+    other.source.mkdir()
+    (other.source / "own").write_text("what only the other host has\n")
+    text = machine.config.read_text().replace(str(machine.state), str(other.state))
+    label = next(line for line in text.splitlines() if line.startswith("host: "))
+    other.config.write_text(text.replace(str(machine.source), str(other.source)).replace(label, "host: other"))
+    assert other.run("backup").code == 0
+    return other
+
+
+def test_no_key_is_safe_while_another_host_may_write_for_it(host: Machine, tmp_short: Path) -> None:
+    """Until a key object of that host shows that it follows; what it writes for the old key meanwhile opens with it."""
+    (old,), _ = recipients(host)
+    other = other_host(host, tmp_short / "other")
+    new, _ = rotated(host)
+    seen = of_key(host, old)
+    assert seen["opens"] == {} and seen["safe_to_destroy"] is False and seen["unsure_hosts"] == ["other"]
+    assert "do not destroy it yet" in (told := host.run("keys", "list").err) and "other" in told
+    (other.source / "more").write_text("for the old key\n")
+    assert other.run("backup").code == 0
+    assert of_key(host, old)["safe_to_destroy"] is False
+    assert "STILL NEEDED" in host.run("keys", "list").err
+    public = tmp_short / "new.pub"
+    with Keyring(host.state / "gnupg") as ring:
+        public.write_bytes(ring.export_public(recipients(host)[0]))
+    assert other.run("keys", "add", public).code == 3
+    assert other.run("keys", "remove", old, "--key", host.key).code == 0
+    assert of_key(host, old)["safe_to_destroy"] is False, "nothing shows that it was told"
+    (other.source / "most").write_text("for the new key\n")
+    assert other.run("backup").code == 0
+    seen = of_key(host, old)
+    assert seen["safe_to_destroy"] is True and seen["unsure_hosts"] == []
+
+
+def test_what_an_away_copy_needs_a_key_for_is_counted_whole(host: Machine, tmp_path: Path) -> None:
+    """Later snapshots hint at the new key objects for the old runs; the runs at the copy that was away still count."""
+    (old,), _ = recipients(host)
+    away = host.folder / "away"
+    host.b.rename(away)
+    words = ("--new-recipient", "New <n@example.org>", "--recovery-key", tmp_path / "new.asc", "--no-passphrase")
+    assert host.run("keys", "rotate", "--key", host.key, *words).code == 3
+    (host.source / "after").write_text("the rotation\n")
+    assert host.run("backup").code == 3
+    away.rename(host.b)
+    assert of_key(host, old)["opens"] == {"b": {"key_objects": 3, "runs": 3, "needed": 3}}

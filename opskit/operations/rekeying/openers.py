@@ -2,12 +2,13 @@
 
 Invariants: what an object says is remembered by its name, which is its hash, so it is read once. A key is *needed* at
 a copy where an object is that nobody else who counts opens, and nothing there stands in for it. What could not be read,
-and copies that were not seen, may need any key.
+and copies that were not seen, may need any key. So may another host, as long as it has stored nothing since its last
+key object was encrypted anew: nobody here knows whether its config names the new recipients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from opskit.errors import OpskitError
@@ -31,11 +32,13 @@ class Opens:
 class Openers:
     """By primary fingerprint (or key id, where nobody knows whose it is), by destination.
 
-    `unread` are key objects that no copy at hand has whole, or that say nothing.
+    `unread` are key objects that no copy at hand has whole, or that say nothing; `unsure` other hosts that back up
+    here, of which no key object shows for whom they write now.
     """
 
     found: dict[str, dict[str, Opens]] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)
 
     def of(self, key: str) -> dict[str, Opens]:
         """What one key opens, by destination."""
@@ -52,8 +55,10 @@ def openers(
     keys: Collection[KeyInfo],
     recipients: Collection[str],
     cache: Cache | None = None,
+    *,
+    host: str,
 ) -> Openers:
-    """Look at every key object of every copy; the copies know which stand in for others."""
+    """Look at every key object of every copy; the copies know which stand in for others. `host` is this one's label."""
     found = Openers()
     known = cache.key_ids() if cache else {}
     whose: dict[str, list[str]] = {}
@@ -66,17 +71,37 @@ def openers(
             whose[name] = owners(known[name], keys)
         except OpskitError:
             found.unread.append(name)
-    hints = {run.id: run.key for each in snapshots for run in each.manifest.runs}
+    snapshots = list(snapshots)
+    hints = {(run.id, run.key) for each in snapshots for run in each.manifest.runs}
     for copy in copies:
         _look(found, copy, whose, hints, recipients)
+    found.unsure = _unsure(copies, snapshots, whose, host)
     return found
 
 
+def _unsure(
+    copies: Sequence[Copy], snapshots: Sequence[Snapshot], whose: Mapping[str, list[str]], host: str
+) -> list[str]:
+    """The hosts of whose key objects none is as they made it; who has snapshots and no such object may need any key."""
+    hosts = {each.manifest.host for each in snapshots} - {host}
+    shown = {
+        each.manifest.host
+        for each in snapshots
+        for run in each.manifest.runs
+        if names.key(run.key) in whose and all(copy.succession.is_original(run.key) for copy in copies)
+    }
+    return sorted(hosts - shown)
+
+
 def _look(
-    found: Openers, copy: Copy, whose: dict[str, list[str]], hints: dict[str, str], recipients: Collection[str]
+    found: Openers,
+    copy: Copy,
+    whose: dict[str, list[str]],
+    hints: Collection[tuple[str, str]],
+    recipients: Collection[str],
 ) -> None:
     runs: dict[str, set[str]] = {}
-    for run, hint in hints.items():
+    for run, hint in hints:
         for digest in (hint, *copy.succession.heirs(hint)):
             runs.setdefault(names.key(digest), set()).add(run)
     for name in whose.keys() & copy.objects.keys():
