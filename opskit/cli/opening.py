@@ -77,10 +77,10 @@ class Opening:
                 unseen = [*self.absent, *(["what cannot be read"] if self.found.unread else [])]
                 context.message(f"{key}: do not destroy it yet: {printable(', '.join(unseen))} was not seen")
             else:
+                hosts = printable(", ".join(self.found.unsure))
                 context.message(
-                    f"{key}: do not destroy it yet: nothing needs it now, but {printable(', '.join(self.found.unsure))} "
-                    "stored nothing since the keys were changed, and may write for it yet: look into keys.recipients "
-                    "of the config there"
+                    f"{key}: do not destroy it yet: nothing needs it now, but {hosts} stored nothing since the keys "
+                    "were changed, and may write for it yet: look into keys.recipients of the config there"
                 )
 
 

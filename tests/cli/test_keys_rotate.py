@@ -317,7 +317,7 @@ def test_no_key_is_safe_while_another_host_may_write_for_it(host: Machine, tmp_s
     """Until a key object of that host shows that it follows; what it writes for the old key meanwhile opens with it."""
     (old,), _ = recipients(host)
     other = other_host(host, tmp_short / "other")
-    new, _ = rotated(host)
+    rotated(host)
     seen = of_key(host, old)
     assert seen["opens"] == {} and seen["safe_to_destroy"] is False and seen["unsure_hosts"] == ["other"]
     assert "do not destroy it yet" in (told := host.run("keys", "list").err) and "other" in told
