@@ -335,3 +335,12 @@ def test_what_was_read_back_in_the_future_is_told() -> None:
     assert "still to come" in problem.text and "opskit verify --destination a" in problem.command
     near = replace(VERIFIED, ended=NOW + timedelta(minutes=1))
     assert not judge("s", Original(), [replace(good("a"), verified=near)], LAX, NOW).problems
+
+
+def test_a_program_that_is_not_installed_is_no_lost_original() -> None:
+    """Where pg_dump is missing nobody is told to restore the database: the program is to be installed."""
+    original = Original(gone=("pg_dump",), is_program=True)
+    (problem,) = judge("s", original, [good("a")], LAX, NOW).problems
+    assert "pg_dump is not found" in problem.text and "restore" not in problem.command
+    (problem,) = judge("s", Original(gone=("/srv/a",)), [good("a")], LAX, NOW).problems
+    assert "opskit restore" in problem.command

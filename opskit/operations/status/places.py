@@ -21,6 +21,8 @@ class Original:
 
     places: frozenset[str] = frozenset()
     gone: tuple[str, ...] = ()
+    is_program: bool = False
+    """What is gone is the program that reads the original; of the original itself that says nothing."""
 
     @property
     def is_live(self) -> bool:
@@ -75,4 +77,4 @@ def original_files(paths: Sequence[Path]) -> Original:
 
 def original_command(argv: Sequence[str]) -> Original:
     """The original behind a source command: what it reads cannot be seen, only whether the program is there."""
-    return Original(gone=() if shutil.which(argv[0]) else (argv[0],))
+    return Original(gone=() if shutil.which(argv[0]) else (argv[0],), is_program=True)

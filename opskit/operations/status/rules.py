@@ -194,7 +194,10 @@ def _time(point: Point) -> datetime:
 
 
 def _of_original(source: str, original: Original) -> Iterator[Problem]:
-    if not original.is_live:
+    if not original.is_live and original.is_program:
+        text = f"{original.gone[0]} is not found, which reads the original: whether that is there cannot be seen"
+        yield Problem(text, f"install it, or have PATH lead to it, then opskit backup {source}")
+    elif not original.is_live:
         gone = ", ".join(original.gone[:3]) + (" and more" if len(original.gone) > 3 else "")
         yield Problem(f"the original is not there: {gone}", f"opskit restore {source}@latest --target DIR")
 
