@@ -124,13 +124,18 @@ def destinations_of(config: Config, seen: Seen, tried: Mapping[str, bool]) -> li
     from opskit.operations.status.states import Destination
 
     nowhere = {name for name, error in seen.absent.items() if isinstance(error, NotMounted)}
+    ids = {copy.destination: copy.id for copy in seen.copies}
 
     return [
         Destination(
             name,
             each.medium,
             each.offsite,
-            f"simulated place {name}" if config.simulated else "" if name in nowhere else place_of(each),
+            f"simulated place {name}"
+            if config.simulated
+            else ""
+            if name in nowhere
+            else place_of(each, ids.get(name, "")),
             is_removable=getattr(each, "must_be_mounted", False),
             wants_lock=bool(getattr(getattr(each, "s3", None), "object_lock_days", None)),
             locked_until=seen.locked.get(name),

@@ -2,8 +2,8 @@
 
 Invariant: two things in one place get the same text. A place is what can fail as a whole: a device for local folders
 (st_dev, so btrfs subvolumes of one disk and partitions of one disk look like several), endpoint and bucket for object
-storage, the server for a folder at one, whatever the account and path. It deliberately knows no config: whatever has
-the attributes will do.
+storage, the server for a folder at one, whatever the account and path; where that server is this very machine, the
+device of the folder. It deliberately knows no config: whatever has the attributes will do.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from opskit.repository import names
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +33,16 @@ class Original:
         return not self.gone
 
 
-def place_of(destination: object) -> str:
+def place_of(destination: object, copy_id: str = "") -> str:
     """Where a destination of the config is: "device 8:1" by st_dev, "s3 endpoint/bucket", "server HOST" and so on.
 
-    "" where nothing is seen.
+    "" where nothing is seen. `copy_id` is that of the copy there, as far as it could be opened.
 
     Of AWS every endpoint is one: there a bucket's name is the bucket's alone.
     """
     bucket = getattr(destination, "s3", None)
     if bucket is None:
-        return _server_of(destination) or device_of(Path(getattr(destination, "path", "")))
+        return _server_of(destination, copy_id) or device_of(Path(getattr(destination, "path", "")))
     from urllib.parse import urlsplit  # here: hosts without buckets need not load it
 
     address = urlsplit(getattr(bucket, "endpoint", None) or "//amazonaws.com")
@@ -47,7 +50,7 @@ def place_of(destination: object) -> str:
     return f"s3 {'amazonaws.com' if host.endswith('.amazonaws.com') else host}/{bucket.bucket}"
 
 
-def _server_of(destination: object) -> str:
+def _server_of(destination: object, copy_id: str) -> str:
     """What of a server fails as a whole; "" for a destination that is at none."""
     kind = getattr(destination, "kind", "")
     there = getattr(destination, kind, None)
@@ -55,7 +58,20 @@ def _server_of(destination: object) -> str:
         from urllib.parse import urlsplit  # here: hosts without servers need not load it
 
         return f"server {urlsplit(getattr(there, 'url', '')).hostname or ''}"
-    return f"server {getattr(there, 'host', '').lower()}" if kind == "sftp" else ""
+    if kind != "sftp":
+        return ""
+    return _own_device(Path(getattr(there, "path", "")), copy_id) or f"server {getattr(there, 'host', '').lower()}"
+
+
+def _own_device(path: Path, copy_id: str) -> str:
+    """The device of a server's folder that is seen here too, by the same path and with the same copy in it; else "".
+
+    By its name nobody can tell that a server is this machine: "localhost" may be a tunnel to another.
+    """
+    with suppress(OSError):
+        if copy_id and path.is_absolute() and copy_id.encode() in (path / names.COPY).read_bytes():
+            return device_of(path)
+    return ""
 
 
 def device_of(path: Path) -> str:

@@ -281,7 +281,9 @@ def _of_drills(source: str, copy: CopyState, policy: Policy, now: datetime) -> I
     name = copy.destination.name
     drill, failed = f"opskit drill run {source} --from {name}", copy.failed_drill
     if failed is not None:
-        why = "what was backed up is not good" if failed.drill.is_content_at_fault else "it did not restore as it should"
+        why = (
+            "what was backed up is not good" if failed.drill.is_content_at_fault else "it did not restore as it should"
+        )
         text = f"the drill of {name} on {failed.ended:%d %b %Y} failed: {why}"
         yield Problem(text, f"opskit drill report {failed.id[:8]}, then {drill}")
     elif is_drill_due(copy, policy.drill_every, now):

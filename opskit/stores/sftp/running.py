@@ -1,8 +1,8 @@
 """The one event loop behind all SFTP stores, in a thread of its own that is started when it is first needed.
 
 Stores are called from several threads and block; asyncssh is asynchronous. It deliberately knows nothing of SFTP.
-What asyncio and asyncssh have to say of connections that were thrown away is for --debug: whoever waited for the
-request has the error, and may have made it good on a new connection.
+What asyncio and asyncssh log of connections that were thrown away is shown to nobody: whoever waited for the request
+has the error, and may have made it good on a new connection.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from opskit.log import logger
-
 T = TypeVar("T")
-log = logger(__name__)
 
 _LAST_WORDS = 2.0
 """Seconds that closing connections may take when the program ends."""
@@ -32,7 +29,6 @@ class _Running:
         for name in ("asyncio", "asyncssh"):  # without a handler Python would show their warnings on stderr
             logging.getLogger(name).addHandler(logging.NullHandler())
         self.loop = asyncio.new_event_loop()
-        self.loop.set_exception_handler(_left_behind)
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._thread = threading.Thread(target=self.loop.run_forever, name="sftp", daemon=True)
         self._thread.start()
@@ -59,10 +55,6 @@ class _Running:
             self.run(close(), _LAST_WORDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(_LAST_WORDS)
-
-
-def _left_behind(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    log.debug("left behind at a connection", what=str(context.get("message")), error=repr(context.get("exception")))
 
 
 _lock = threading.Lock()
