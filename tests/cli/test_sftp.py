@@ -63,9 +63,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert answer.code == 0, answer
     status = machine.run("--json", "status").json
     far = status["sources"]["data"]["destinations"]["far"]
-    assert far["state"] == "current" and far["observed"] == device_of(folder), (
-        "this machine, whatever the config says"
-    )
+    assert far["state"] == "current" and far["observed"] == device_of(folder), "this machine, whatever the config says"
 
 
 def test_a_location_is_enough(tmp_path: Path) -> None:
