@@ -29,6 +29,8 @@ app.command("paper")(paper)
 app.command("rotate-host")(rotate_host)
 app.command("trust")(trust)
 
+_WITHOUT_KEY = {"passphrase": "(whoever knows it)"}
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -51,7 +53,8 @@ def list_keys(typer_context: typer.Context) -> int | None:
     shown = _keys(config, _users_keys(context))
     opening = look(context, config)
     shown += [
-        Shown(each, ("unknown",), None, False, None) for each in opening.strangers({e.fingerprint for e in shown})
+        Shown(each, _role_of(each, config), None, False, None)
+        for each in opening.strangers({e.fingerprint for e in shown})
     ]
     if context.json:
         context.write_json([{**_as_json(key), **opening.as_json(key.fingerprint, key.roles)} for key in shown])
@@ -201,6 +204,15 @@ def _rotation(
     return Wish(recipient, goes, new, file, passphrase)
 
 
+def _role_of(stranger: str, config: Config) -> tuple[str, ...]:
+    """What somebody is who opens something and whose key the config does not name: its passphrase, or nobody known."""
+    from opskit.gpg import PASSPHRASE
+
+    if stranger != PASSPHRASE:
+        return ("unknown",)
+    return ("recipient",) if config.keys.passphrase is not None else ("retired",)
+
+
 def _keys(config: Config, users: Sequence[KeyInfo]) -> list[Shown]:
     """The keys of the config; `users` are those of the user's own GnuPG home."""
     from opskit.gpg import Keyring, usable_recipients
@@ -275,7 +287,7 @@ def _write(context: Context, shown: list[Shown], opens: list[str]) -> None:
         facts = (
             (known.algorithm, str(_day(known.created)), _day(known.expires) or "never", printable(known.user_id))
             if known
-            else ("?", "?", "?", "(no public key in this host's key ring)")
+            else ("?", "?", "?", _WITHOUT_KEY.get(key.fingerprint, "(no public key in this host's key ring)"))
         )
         private = "yes" if key.has_private else "no"
         rows.append((key.fingerprint, ", ".join(key.roles), private, opened, *facts))

@@ -80,7 +80,7 @@ def _tell(context: Context, opened: Access, changed: Changed, *, dry_run: bool) 
     if not context.quiet and not context.json:
         _tell_recipients(context, changed, would)
         if changed.rekeyed is not None:
-            _tell_rekeyed(context, opened, changed.rekeyed, dry_run=dry_run)
+            _tell_rekeyed(context, opened, changed, changed.rekeyed, dry_run=dry_run)
     if changed.recovery_key is not None and not dry_run:
         context.warning(
             f"move the new recovery key {changed.recovery_key} off this host, and keep a copy on paper: "
@@ -101,7 +101,7 @@ def _tell_recipients(context: Context, changed: Changed, would: str) -> None:
             context.write(f"{fingerprint} {would + 'be' if would else 'is'} retired")
 
 
-def _tell_rekeyed(context: Context, opened: Access, done: Rekeyed, *, dry_run: bool) -> None:
+def _tell_rekeyed(context: Context, opened: Access, changed: Changed, done: Rekeyed, *, dry_run: bool) -> None:
     from opskit.cli.render import counted, human_bytes, printable
 
     old = sum(len(group) for group in done.groups)
@@ -112,7 +112,8 @@ def _tell_rekeyed(context: Context, opened: Access, done: Rekeyed, *, dry_run: b
     elif done.left or done.unread or done.contradicting:
         context.write("nothing was encrypted anew")
     elif not any(done.superseded.values()):
-        context.write("every key object is for the present recipients: nothing to do")
+        who = ", ".join(changed.after.recipients)
+        context.write(f"every key object is for the present recipients: nothing to do ({who})")
     for name, each in done.finished.items():
         if each.deleted:
             context.write(f"{printable(name)}: {counted(len(each.deleted), 'old key object')} deleted")

@@ -5,7 +5,7 @@ Importing it runs nothing and loads nothing heavy; python-gnupg is imported wher
 
 from __future__ import annotations
 
-from opskit.gpg.bulk import decrypt_symmetric, encrypt_symmetric, open_signed
+from opskit.gpg.bulk import decrypt_symmetric, decrypt_with_passphrase, encrypt_symmetric, open_signed
 from opskit.gpg.ephemeral import ephemeral_keyring, remove_stale_keyrings
 from opskit.gpg.keyring import Decrypted, Keyring
 from opskit.gpg.listing import KeyInfo, expiring, usable_recipients
@@ -30,6 +30,7 @@ __all__ = [
     "begin_check",
     "check_programs",
     "decrypt_symmetric",
+    "decrypt_with_passphrase",
     "encrypt_symmetric",
     "ephemeral_keyring",
     "expiring",

@@ -166,3 +166,27 @@ def test_the_recovery_kit(open_too: Machine, phrase: Path, tmp_path: Path) -> No
     assert refused.returncode == 12 and "does not open" in refused.stderr, refused.stderr
     neither = recover(open_too, tmp_path / "n", "--accept-unknown-signers")
     assert neither.returncode == 12, neither.stderr
+
+
+def test_another_passphrase_is_taken_in_by_a_rotation(open_too: Machine, phrase: Path, tmp_path: Path) -> None:
+    """Changed where it lies: a dry run says so, then only the new one opens, and once more there is nothing to do."""
+    before = tmp_path / "before"
+    before.write_bytes(phrase.read_bytes())
+    before.chmod(0o600)
+    phrase.write_text("seven other words that nobody says\n")
+    rotate = ("keys", "rotate", "--key", open_too.key)
+    assert "would be encrypted anew" in open_too.run(*rotate, "--dry-run").out
+    answer = open_too.run(*rotate)
+    assert answer.code == 0 and "nothing to do" not in answer.out, answer.err
+    assert restored(open_too, tmp_path / "new", "--passphrase", f"file:{phrase}").code == 0
+    assert restored(open_too, tmp_path / "old", "--passphrase", f"file:{before}").code == 12
+    assert restored(open_too, tmp_path / "key", "--key", open_too.key).code == 0
+    answer = open_too.run(*rotate)
+    assert answer.code == 0 and "nothing to do" in answer.out
+
+
+def test_keys_list_names_it(open_too: Machine) -> None:
+    """It is no unknown key."""
+    (shown,) = (each for each in open_too.run("keys", "list", "--json").json if each["fingerprint"] == "passphrase")
+    assert shown["roles"] == ["recipient"] and shown["opens"]
+    assert "no public key in this host's key ring" not in open_too.run("keys", "list").out

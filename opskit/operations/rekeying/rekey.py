@@ -14,14 +14,14 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from opskit import encoding
-from opskit.errors import Damaged, NoKey, OpskitError, StoreError, together
-from opskit.gpg import owners, recipients_of
+from opskit.errors import Damaged, NoKey, OpskitError, StoreError, UnresolvedReference, together
+from opskit.gpg import decrypt_with_passphrase, owners, recipients_of
 from opskit.log import logger
 from opskit.operations.keyobjects import Readers, readers_of, seal, wanted_readers
 from opskit.operations.locking import extend_lock_of
@@ -38,6 +38,8 @@ from opskit.repository.threads import end
 from opskit.repository.unlocking import Decrypt
 
 log = logger(__name__)
+_TRIED = 8
+"""So many key objects of a thousand runs each stand side by side before others are sure to be merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ class _Rekeying:
     def open(self, workers: int) -> None:
         """Open what the private key at hand opens, and see what goes together."""
         current = {digest for digest, each in self._found.objects.items() if self._is_current(each)}
+        current -= self._with_another_passphrase(current)
         openable = [each for each in self._found.objects.values() if self._holder.key_ids.intersection(each.key_ids)]
         if len(openable) > 1 or any(each.digest not in current for each in openable):
             self._open(openable, workers)
@@ -164,6 +167,26 @@ class _Rekeying:
 
     def _is_current(self, each: KeyObject) -> bool:
         return sorted(owners(each.key_ids, self._keys)) == self._wanted
+
+    def _with_another_passphrase(self, current: Collection[str]) -> set[str]:
+        """Those of these objects that the passphrase of the config does not open, where it can be had.
+
+        Packets tell that a passphrase opens an object, not which. Where there are many they will be merged, and so be
+        made anew with the passphrase of today; each trial takes a quarter of a second.
+        """
+        if self._identity.passphrase is None or len(current) > _TRIED:
+            return set()
+        try:
+            passphrase = self._identity.passphrase()
+        except UnresolvedReference:
+            return set()
+        found = set()
+        for digest in current:
+            try:
+                decrypt_with_passphrase(self._found.objects[digest].data, passphrase)
+            except (NoKey, Damaged):
+                found.add(digest)
+        return found
 
     def _open(self, objects: Sequence[KeyObject], workers: int) -> None:
         first, *others = objects
