@@ -33,6 +33,7 @@ _NAMES = {
 }
 
 
+_TO_DO = "What to do:"
 _UNMADE = {"dumps": "Dumps of databases", "verify.all": "The source's own check of the whole"}
 """What a check is about that was not made, and so says nothing."""
 
@@ -156,7 +157,10 @@ def as_html(report: Report, now: datetime) -> str:
     if drill.elsewhere:
         parts += ["<h2>The other copies</h2><ul>"]
         parts += [f"<li>{escape(name)}: {escape(text)}</li>" for name, text in drill.elsewhere.items()] + ["</ul>"]
-    parts += ["<footer>", *(f"<p>{escape(text)}</p>" for text in _closing(report, now)), "</footer>"]
+    closing = list(_closing(report, now))
+    if not drill.passed:  # where nobody overlooks it
+        parts += ["<h2>What to do</h2>", f"<p>{escape(closing.pop(0).removeprefix(_TO_DO).strip())}</p>"]
+    parts += ["<footer>", *(f"<p>{escape(text)}</p>" for text in closing), "</footer>"]
     return _PAGE.replace("TITLE", escape(title)).replace("BODY", "\n".join(parts))
 
 
@@ -202,13 +206,13 @@ def _closing(report: Report, now: datetime) -> Iterator[str]:
     drill, drilled = report.drilled.drill, report.drilled
     if drill.is_content_at_fault:
         yield (
-            "What to do: the copies are not at fault, and healing them would change nothing. Find out on "
+            f"{_TO_DO} the copies are not at fault, and healing them would change nothing. Find out on "
             f"{drill.origin} what wrote that into {drill.source}, mend it, opskit backup {drill.source}, then drill "
             "that snapshot; an older one that is good: opskit drill run --snapshot ID."
         )
     elif not drill.passed:
         yield (
-            f"What to do: opskit verify --destination {drill.destination}, then opskit heal --destination "
+            f"{_TO_DO} opskit verify --destination {drill.destination}, then opskit heal --destination "
             f"{drill.destination}, then drill it again."
         )
     elif drill.sample:
