@@ -2,8 +2,10 @@
 
 Invariants: it is no source of snapshots (the config has no sources, and `drills.only` makes `backup` refuse whatever is
 added later) and no maintainer. Whom to believe comes from the newest believed snapshot of a host that backs up; of
-that config only the destinations and the policy are taken over. Its commands never are: an intruder there could
-write some, and this host can read everything. Nothing is written to any copy. The config comes last, whole.
+that config only the destinations and the policy are taken over. Its commands never are, nor destinations that name
+secrets, unless a person typed the place: an intruder there could write some that run here, or that send a file of this
+host to a server of his, and this host can read everything. Nothing is written to any copy. The config comes last,
+whole.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opskit import access, log, wiring
+from opskit import access, gpg, log, wiring
 from opskit.access import Access
 from opskit.audit.event import operation
 from opskit.config import load as configs
+from opskit.config.entry import Entry
 from opskit.config.model import Config, Keys, LocalDestination
 from opskit.config.render import render
 from opskit.errors import ConfigError, OpskitError, UsageError, together
@@ -33,6 +36,7 @@ from opskit.repository.durable import create_durably, require_writable, write_du
 from opskit.repository.identity import read_repository, write_repository
 from opskit.repository.recovery import kit
 from opskit.repository.recovery.keyfile import KeyFile
+from opskit.secrets.reference import Reference
 from opskit.setup.places import require_new_file
 
 
@@ -111,6 +115,7 @@ def set_up(
     Raises UsageError, NoKey, SnapshotNotFound, ConfigError, and the copies' errors where no destination can be opened.
     """
     judge(path, wishes)
+    gpg.remove_stale_keyrings()
     recipients, _ = operations.read_recipients(wishes.recipients, wiring.now().timestamp())
     with (
         ExitStack() as stack,
@@ -180,6 +185,9 @@ def _places(path: Path, wishes: DrillWishes, given: Mapping[str, Any], repositor
     draft = _parsed(path, {**_base(wishes), "destinations": wanted, "keys": {"recipients": ["0" * 40]}})
     failed: dict[str, OpskitError] = {}
     for name, destination in draft.destinations.items():
+        if not wishes.destinations and _names_secrets(destination):
+            failed[name] = UsageError(f"it names secrets: --destination {name}={wiring.location_of(destination)}")
+            continue
         try:
             _, absent = open_copies({name: wiring.store_of(destination)}, repository)
             failed |= absent
@@ -187,8 +195,11 @@ def _places(path: Path, wishes: DrillWishes, given: Mapping[str, Any], repositor
             failed[name] = error
     if wishes.destinations and failed:
         raise together(failed)
-    local = {name for name, each in draft.destinations.items() if isinstance(each, LocalDestination)}
-    left_out = {name: str(error) for name, error in failed.items() if name in local}
+    kept = {
+        name for name, each in draft.destinations.items()
+        if not isinstance(each, LocalDestination) and not _names_secrets(each)
+    }  # fmt: skip
+    left_out = {name: str(error) for name, error in failed.items() if name not in kept}
     if len(failed) == len(wanted):
         raise UsageError(
             f"no destination of that config is to be had here: {'; '.join(map(str, failed.values()))}",
@@ -196,6 +207,12 @@ def _places(path: Path, wishes: DrillWishes, given: Mapping[str, Any], repositor
         )
     entries = {name: each for name, each in wanted.items() if name not in left_out}
     return _Places(entries, left_out, {name: str(failed[name]) for name in failed if name not in left_out})
+
+
+def _names_secrets(entry: Entry) -> bool:
+    """Whether a secret of this host would be looked up, and used there."""
+    values = [getattr(entry, name) for name in entry.known_keys()]
+    return any(isinstance(each, Reference) or (isinstance(each, Entry) and _names_secrets(each)) for each in values)
 
 
 def _entry(name: str, text: str, theirs: Any, path: Path) -> Any:

@@ -117,6 +117,22 @@ def test_places_of_its_own(origin: Machine, tmp_path: Path) -> None:
     assert answer.code == 0 and [*load(other.config).destinations] == ["far"], answer.err
 
 
+def test_secrets_of_this_host_go_nowhere_unasked(origin: Machine, tmp_path: Path) -> None:
+    """A destination that names a secret is left out, with what to type; typed, it is not left out silently."""
+    place = "s3://nowhere/web1?endpoint=http://127.0.0.1:9"
+    far = "far: {s3: {bucket: nowhere, prefix: web1, endpoint: 'http://127.0.0.1:9', "
+    far += "access_key_id: 'file:/etc/hostname', secret_access_key: 'file:/etc/hostname'}}"
+    origin.edit_config("destinations:", f"destinations:\n  {far}")
+    assert origin.run("backup", "--quiet").code == 3
+    drills = Machine(tmp_path / "drills")
+    answer = made(origin, drills)
+    assert answer.code == 0 and "it names secrets: --destination far=s3://nowhere/web1" in answer.err, answer.err
+    assert [*load(drills.config).destinations] == ["a", "b"] and "hostname" not in drills.config.read_text()
+    other = Machine(tmp_path / "other")
+    answer = made(origin, other, "--destination", f"far={place}")
+    assert answer.code == 30 and not other.config.exists() and not other.key.exists(), answer
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
