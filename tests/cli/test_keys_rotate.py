@@ -348,3 +348,16 @@ def test_what_an_away_copy_needs_a_key_for_is_counted_whole(host: Machine, tmp_p
     assert host.run("backup").code == 3
     away.rename(host.b)
     assert of_key(host, old)["opens"] == {"b": {"key_objects": 3, "runs": 3, "needed": 3}}
+
+
+def test_a_key_file_alone_follows_what_other_recipients_agreed_to(host: Machine, tmp_path: Path) -> None:
+    """After two rotations the newest file, and after another recipient's the one beside it: nothing is missing."""
+    keys = [host.key]
+    for number in range(3):
+        new = tmp_path / f"new-{number}.asc"
+        comes = ("--new-recipient", f"N{number} <n@example.org>", "--recovery-key", new, "--no-passphrase")
+        assert host.run("keys", "rotate", "--key", keys[-1], *comes).code == 0
+        keys.append(new)
+    for words in (("verify",), ("restore", "latest", "--target", tmp_path / "back")):
+        answer = run(*words, "--repository", host.a, "--key", keys[-1])
+        assert answer.code == 0, answer.out + answer.err
