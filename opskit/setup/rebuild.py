@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from opskit import access, log, wiring
+from opskit import access, gpg, log, wiring
 from opskit.audit.event import operation
 from opskit.config import load as configs
 from opskit.config.model import Config, Keys
@@ -100,7 +100,8 @@ def rebuild(
         operations.make_private_folder(state)
         audit = stack.enter_context(wiring.audit_log(old.but(state_dir=state, host=found.host)))
         stack.enter_context(operation(audit, "init.rebuild", location, redact=log.redact))
-        keys = _new_keys(found, old.keys, state, key, recovery_key)
+        before = old.keys if known else _as_rekeyed(found, old.keys, opened, state, key)
+        keys = _new_keys(found, before, state, key, recovery_key)
         cache = open_or_replace(state / "cache" / f"{opened.repository}.sqlite", opened.repository)
         heads = Heads(state / "heads" / f"{opened.repository}.json")
         try:
@@ -145,6 +146,36 @@ def _make_ready(config: Config, snapshots: Sequence[Snapshot], read_root: Callab
 def _require_lost(state: Path) -> None:
     if read_repository(state) is not None:
         raise UsageError(f"{state} holds the state of a host; this host is not lost", hint="move it away first")
+
+
+def _as_rekeyed(found: Found, old: Keys, opened: access.Access, state: Path, key: Path) -> Keys:
+    """The keys of a config in a snapshot, with the recipients of today where its run keys were encrypted anew since.
+
+    The host would go on writing for the old ones else, whose private keys may be stolen, or destroyed.
+    """
+    hint = max(found.snapshots, key=lambda each: (each.manifest.started, each.manifest.sequence)).manifest.runs[-1].key
+    (copy,) = opened.copies
+    opened.marks()  # the copy learns what was superseded
+    name = copy.key_object(hint)
+    if name == names.key(hint) or name not in copy.objects:
+        return old
+    with (
+        gpg.ephemeral_keyring(access.read_key_file(key).secret) as mine,
+        Keyring(wiring.keyring_folder(state)) as keyring,
+    ):
+        keyring.create()
+        keyring.import_keys(found.keys.encode())
+        keyring.import_keys(mine.export_public([each.fingerprint for each in mine.keys() if each.has_secret]))
+        known = keyring.keys()
+    readers = gpg.owners(gpg.recipients_of(copy.get(name)), known)
+    present = [each.fingerprint for each in known if each.fingerprint in readers]
+    gone = [each for each in (*old.retired, *old.recipients) if each not in present]
+    kept = [each for each in old.recipients if each in present]
+    return (
+        old.but(recipients=tuple(dict.fromkeys([*kept, *present])), retired=tuple(dict.fromkeys(gone)))
+        if present
+        else old
+    )
 
 
 def _new_keys(found: Found, old: Keys, state: Path, key: Path, recovery_key: Path | None) -> Keys:

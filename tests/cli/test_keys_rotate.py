@@ -195,6 +195,22 @@ def test_a_lost_host_comes_back_after_a_rotation(host: Machine, tmp_path: Path) 
     assert result["new_bytes"] == 0 and not result["errors"]
 
 
+def test_a_lost_host_comes_back_with_the_recipients_of_today(host: Machine, tmp_path: Path) -> None:
+    """Lost before the next backup after a rotation: it writes for the new key, not for the one of its last config."""
+    (old,), _ = recipients(host)
+    new, _ = rotated(host)
+    (now,), _ = recipients(host)
+    shutil.rmtree(host.state)
+    host.config.unlink()
+    answer = host.run("init", "--from", host.a, "--key", new, "--no-recovery-key")
+    assert answer.code == 0, answer.err
+    assert recipients(host) == ([now], [old])
+    (host.source / "after").write_text("the loss\n")
+    assert host.run("backup").code == 0 and host.run("verify").code == 0
+    assert host.run("restore", "latest", "--key", new, "--target", tmp_path / "yes").code == 0
+    assert host.run("restore", "latest", "--key", host.key, "--target", tmp_path / "no").code == 12
+
+
 def of_key(machine: Machine, fingerprint: str) -> dict[str, object]:
     (found,) = (key for key in machine.run("keys", "list", "--json").json if key["fingerprint"] == fingerprint)
     return found  # type: ignore[no-any-return]
