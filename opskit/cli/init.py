@@ -293,6 +293,8 @@ def _rebuild(
         context.warning("no recovery-key file knows that key: restores with the old file alone stop at older snapshots")
     else:
         context.warning("put the new recovery-key file into the safe, beside the old one")
+    for stranger in found.strangers:
+        context.warning(f"{stranger} opens the backups too, and is not in the config: opskit keys add PUBLICKEYFILE")
     for reason in found.unready:
         context.warning(f"{printable(reason)}; what is wanted there for this host's new key comes with its next backup")
     context.hint(f"next: {_command(context, 'backup')}, which uploads only what changed")

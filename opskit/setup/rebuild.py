@@ -51,6 +51,8 @@ class Rebuilt:
     """The existing config, where it could not be edited: then `config` is a new file to be compared with it."""
     unready: Sequence[str] = ()
     """Sentences: at which destinations the new host's first backup has more to store, and why."""
+    strangers: Sequence[str] = ()
+    """Key ids that open what this host stored, of recipients who came after its last config and are not in the new."""
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -100,7 +102,7 @@ def rebuild(
         operations.make_private_folder(state)
         audit = stack.enter_context(wiring.audit_log(old.but(state_dir=state, host=found.host)))
         stack.enter_context(operation(audit, "init.rebuild", location, redact=log.redact))
-        before = old.keys if known else _as_rekeyed(found, old.keys, opened, state, key)
+        before, strangers = (old.keys, []) if known else _as_rekeyed(found, old.keys, opened, state, key)
         keys = _new_keys(found, before, state, key, recovery_key)
         cache = open_or_replace(state / "cache" / f"{opened.repository}.sqlite", opened.repository)
         heads = Heads(state / "heads" / f"{opened.repository}.json")
@@ -120,7 +122,7 @@ def rebuild(
 
         unready = _make_ready(configs.load(written), found.snapshots, read_root)
     beside = None if written == path else path
-    return Rebuilt(written, found.host, keys.host or "", len(found.snapshots), packs, beside, unready)
+    return Rebuilt(written, found.host, keys.host or "", len(found.snapshots), packs, beside, unready, strangers)
 
 
 def _make_ready(config: Config, snapshots: Sequence[Snapshot], read_root: Callable[[Manifest], Root]) -> list[str]:
@@ -148,8 +150,10 @@ def _require_lost(state: Path) -> None:
         raise UsageError(f"{state} holds the state of a host; this host is not lost", hint="move it away first")
 
 
-def _as_rekeyed(found: Found, old: Keys, opened: access.Access, state: Path, key: Path) -> Keys:
+def _as_rekeyed(found: Found, old: Keys, opened: access.Access, state: Path, key: Path) -> tuple[Keys, list[str]]:
     """The keys of a config in a snapshot, with the recipients of today where its run keys were encrypted anew since.
+
+    Also the key ids of those whose public keys are not known here.
 
     The host would go on writing for the old ones else, whose private keys may be stolen, or destroyed.
     """
@@ -158,7 +162,7 @@ def _as_rekeyed(found: Found, old: Keys, opened: access.Access, state: Path, key
     opened.marks()  # the copy learns what was superseded
     name = copy.key_object(hint)
     if name == names.key(hint) or name not in copy.objects:
-        return old
+        return old, []
     with (
         gpg.ephemeral_keyring(access.read_key_file(key).secret) as mine,
         Keyring(wiring.keyring_folder(state)) as keyring,
@@ -169,13 +173,13 @@ def _as_rekeyed(found: Found, old: Keys, opened: access.Access, state: Path, key
         known = keyring.keys()
     readers = gpg.owners(gpg.recipients_of(copy.get(name)), known)
     present = [each.fingerprint for each in known if each.fingerprint in readers]
-    gone = [each for each in (*old.retired, *old.recipients) if each not in present]
+    strangers = [each for each in readers if each not in (*present, gpg.PASSPHRASE)]
+    if not present:
+        return old, strangers
     kept = [each for each in old.recipients if each in present]
-    return (
-        old.but(recipients=tuple(dict.fromkeys([*kept, *present])), retired=tuple(dict.fromkeys(gone)))
-        if present
-        else old
-    )
+    gone = [each for each in (*old.retired, *old.recipients) if each not in present]
+    today = {"recipients": tuple(dict.fromkeys([*kept, *present])), "retired": tuple(dict.fromkeys(gone))}
+    return old.but(**today), strangers
 
 
 def _new_keys(found: Found, old: Keys, state: Path, key: Path, recovery_key: Path | None) -> Keys:

@@ -195,16 +195,21 @@ def test_a_lost_host_comes_back_after_a_rotation(host: Machine, tmp_path: Path) 
     assert result["new_bytes"] == 0 and not result["errors"]
 
 
-def test_a_lost_host_comes_back_with_the_recipients_of_today(host: Machine, tmp_path: Path) -> None:
+def test_a_lost_host_comes_back_with_the_recipients_of_today(host: Machine, tmp_short: Path, tmp_path: Path) -> None:
     """Lost before the next backup after a rotation: it writes for the new key, not for the one of its last config."""
     (old,), _ = recipients(host)
     new, _ = rotated(host)
     (now,), _ = recipients(host)
+    public, _, third = public_key(tmp_short)
+    assert host.run("keys", "add", public, "--key", new).code == 0
     shutil.rmtree(host.state)
     host.config.unlink()
     answer = host.run("init", "--from", host.a, "--key", new, "--no-recovery-key")
     assert answer.code == 0, answer.err
     assert recipients(host) == ([now], [old])
+    with Keyring(tmp_short / "ring") as ring:
+        (info,) = ring.keys()
+    assert info.fingerprint == third and any(f"{each} opens the backups too" in answer.err for each in info.key_ids)
     (host.source / "after").write_text("the loss\n")
     assert host.run("backup").code == 0 and host.run("verify").code == 0
     assert host.run("restore", "latest", "--key", new, "--target", tmp_path / "yes").code == 0
