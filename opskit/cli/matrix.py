@@ -112,9 +112,10 @@ def _verified(copy: CopyState, every: timedelta, now: datetime) -> str:
 
 
 def _drilled(copy: CopyState, every: timedelta, now: datetime) -> str:
-    """When it was last drilled well, and a mark where that is too long ago or the latest drill failed."""
+    """When it was last drilled well, how much of it, and a mark where that is too long ago or a drill failed."""
     is_bad = copy.failed_drill is not None or is_drill_due(copy, every, now)
-    return f"{day(copy.drilled.ended, now) if copy.drilled else 'never'}{' !' if is_bad else ''}"
+    sample = f" ({copy.drilled.drill.sample})" if copy.drilled and copy.drilled.drill.sample else ""
+    return f"{day(copy.drilled.ended, now) if copy.drilled else 'never'}{sample}{' !' if is_bad else ''}"
 
 
 def _short(row: tuple[str, ...]) -> tuple[str, ...]:

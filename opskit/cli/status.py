@@ -211,6 +211,7 @@ def _copy_json(copy: CopyState, every: timedelta) -> dict[str, object]:
         "last_verified": _moment(verified.known_since if verified else None),
         "coverage": coverage_json(verified.coverage, _now(), every) if verified and verified.coverage else None,
         "last_drilled": _ended(copy.drilled),
+        "drilled_sample": copy.drilled.drill.sample or None if copy.drilled else None,
         "failed_drill": _ended(copy.failed_drill),
         "counts": copy.counts,
         "lacks": [each.id for each in copy.lacks],

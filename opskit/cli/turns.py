@@ -116,7 +116,8 @@ def tell_coverage(context: Context, name: str, report: CopyReport) -> None:
     every, coverage = context.load_config().policy.verify_every, report.coverage
     if coverage is None:
         return
-    words = [f"{coverage.percent(now(), every)} % of {human_bytes(coverage.total)} read back within {every}"]
+    how = "read back, or by the store's word," if coverage.word_bytes else "read back"
+    words = [f"{coverage.percent(now(), every)} % of {human_bytes(coverage.total)} {how} within {every}"]
     if coverage.since is not None:
         words.append(f"all of it since {moment(coverage.since, now())}")
     elif coverage.never:

@@ -349,6 +349,20 @@ def test_a_sample(three: Machine) -> None:
         assert drill(three, *arguments).code == 2, arguments
 
 
+def test_a_sample_settles_no_failure_of_the_whole(three: Machine) -> None:
+    """After a drill that failed a sample that passes proves little: status keeps the failure until all was restored."""
+    damage(three.a)
+    answer = drill(three, "--from", "a", "--snapshot", "latest")
+    assert answer.code == 3
+    assert three.run("heal", "--destination", "a").code == 0
+    answer = drill(three, "--from", "a", "--snapshot", "latest", "--sample", "50%")
+    assert answer.code == 0
+    status = three.run("status").out
+    assert "drill of a on" in " ".join(status.split()) and "(50%) !" in status
+    answer = drill(three, "--from", "a", "--snapshot", "latest")
+    assert answer.code == 0 and "drill of a on" not in " ".join(three.run("status").out.split())
+
+
 def test_objectives(three: Machine) -> None:
     """A missed objective is exit 3 and told, though the copy restores: the drill itself passed."""
     three.config.write_text(three.config.read_text() + "\ndrills: {objective_rto: 4h, objective_rpo: 26h}\n")

@@ -94,7 +94,7 @@ class CopyState:
     drilled: Drilled | None = None
     """The latest drill of this source from this copy that passed."""
     failed_drill: Drilled | None = None
-    """The latest drill, where it failed."""
+    """The latest drill that failed, where no later one settles that."""
 
     @property
     def counts(self) -> bool:
@@ -263,11 +263,19 @@ def _absent(seen: Seen, destination: Destination, chain: _Chain) -> CopyState:
 
 
 def _drilled(seen: Seen, copy_id: str | None, chain: _Chain) -> tuple[Drilled | None, Drilled | None]:
-    """The latest drill of a chain from a copy that passed, and the latest of all if it did not."""
+    """The latest drill of a chain from a copy that passed, and the latest that did not, unless a later one settles it.
+
+    A sample settles no drill of everything: it left out what failed, for all that is known.
+    """
     own = [each for each in seen.drills if copy_id and each.drill.copy == copy_id]
     own = [each for each in own if each.drill.chain == (chain.host, chain.source)]
     passed = [each for each in own if each.drill.passed]
-    failed = own[-1] if own and not own[-1].drill.passed else None
+    failed: Drilled | None = None
+    for each in own:
+        if not each.drill.passed:
+            failed = each
+        elif failed is not None and (each.drill.is_whole or failed.drill.sample):
+            failed = None
     return passed[-1] if passed else None, failed
 
 
