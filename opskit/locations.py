@@ -96,10 +96,11 @@ def destination_at(option: str, text: str) -> dict[str, Any]:
         return {"path": str(place(option, text))}
     if servers.is_server(text):
         kind, entry = servers.given_at(option, text)
-        return {kind: entry}
+        # Azure is elsewhere, as AWS is; where another endpoint stands, its owner knows.
+        return {kind: entry, "offsite": True} if kind == "azure" and "endpoint" not in entry else {kind: entry}
     found = bucket_at(option, text)
     given = {name: value for name in _PATTERNS if (value := getattr(found, name))}
-    # AWS is elsewhere; where another endpoint stands, its owner knows.
+    # The same of AWS.
     return {"s3": given, "offsite": True} if found.endpoint is None else {"s3": given}
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from opskit import log
 from opskit.config.model import Destination
-from opskit.config.remote import Remote, SftpDestination, SftpServer, WebdavDestination
+from opskit.config.remote import AzureDestination, Remote, SftpDestination, SftpServer, WebdavDestination
 from opskit.errors import StoreError
 from opskit.secrets.reference import Reference, Secret
 from opskit.stores import sftp, url
@@ -32,6 +32,8 @@ def store_of(destination: Destination, resolve: Resolve) -> Store:
     """The store of a destination at a server, within its limits, that tries again what passes."""
     if isinstance(destination, WebdavDestination):
         return _webdav_store(destination, resolve)
+    if isinstance(destination, AzureDestination):
+        return _azure_store(destination, resolve)
     assert isinstance(destination, SftpDestination)
     connection = sftp.Connection(
         _sftp_place(destination.sftp),
@@ -47,6 +49,10 @@ def location_of(destination: Destination) -> str:
         scheme, _, rest = destination.webdav.url.partition("://")
         user = f"{quote(destination.webdav.user)}@" if destination.webdav.user else ""
         return f"{'webdavs' if scheme == 'https' else 'webdav'}://{user}{rest}"
+    if isinstance(destination, AzureDestination):
+        there = destination.azure
+        text = "/".join(each for each in (f"az://{there.account}", there.container, there.prefix) if each)
+        return f"{text}?endpoint={quote(there.endpoint, safe='/:')}" if there.endpoint else text
     assert isinstance(destination, SftpDestination)
     return _sftp_place(destination.sftp).location
 
@@ -56,6 +62,16 @@ def _webdav_store(destination: WebdavDestination, resolve: Resolve) -> Store:
     service = url.Dav(
         server.url, server.user, lambda: revealed(server.password, resolve),
         ca_file=None if server.ca_file is None else str(server.ca_file),
+    )  # fmt: skip
+    inside = url.UrlStore(service, location_of(destination), at_once=destination.parallel or PARALLEL)
+    return wrapped(inside, destination, url.is_passing)
+
+
+def _azure_store(destination: AzureDestination, resolve: Resolve) -> Store:
+    there = destination.azure
+    service = url.Azure(
+        there.address, there.account, there.container, there.prefix or "",
+        lambda: url.AzureSecrets(revealed(there.account_key, resolve), revealed(there.sas_token, resolve)),
     )  # fmt: skip
     inside = url.UrlStore(service, location_of(destination), at_once=destination.parallel or PARALLEL)
     return wrapped(inside, destination, url.is_passing)

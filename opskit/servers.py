@@ -2,6 +2,7 @@
 
     sftp://USER@HOST:PORT/PATH       /~/PATH begins in the folder that the account logs in to
     webdavs://HOST/PATH              webdav:// is the same without TLS
+    az://ACCOUNT/CONTAINER/PREFIX    Azure Blob Storage
 
 Further keys of the config's entry follow as options: `?identity_file=/root/.ssh/backup&known_hosts=/etc/opskit/hosts`.
 A password stands there as a reference only, as in the config; an address that holds one is refused, and not repeated.
@@ -18,7 +19,14 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from opskit.config.entry import NOTHING, Entry
 from opskit.config.model import Destination
-from opskit.config.remote import SftpDestination, SftpServer, WebdavDestination, WebdavServer
+from opskit.config.remote import (
+    AzureContainer,
+    AzureDestination,
+    SftpDestination,
+    SftpServer,
+    WebdavDestination,
+    WebdavServer,
+)
 from opskit.config.terms import MEANINGS, Between, Matches, without_account
 from opskit.errors import UnresolvedReference, UsageError
 from opskit.secrets.reference import Reference
@@ -29,10 +37,12 @@ _FORMS: dict[str, tuple[type[Entry], str]] = {
     "sftp": (SftpServer, "sftp://USER@HOST:PORT/PATH"),
     "webdav": (WebdavServer, "webdav://HOST/PATH"),
     "webdavs": (WebdavServer, "webdavs://HOST/PATH"),
+    "az": (AzureContainer, "az://ACCOUNT/CONTAINER/PREFIX"),
 }
 _KINDS: dict[type[Entry], type[Any]] = {
     SftpServer: SftpDestination,
     WebdavServer: WebdavDestination,
+    AzureContainer: AzureDestination,
 }
 SCHEMES = tuple(_FORMS)
 
@@ -89,7 +99,7 @@ def is_same(there: Destination, option: str, location: str) -> bool:
 def place_of(destination: Destination) -> tuple[object, ...]:
     """What two destinations of one kind have in common if they are one place."""
     entry = entry_of(destination)
-    keys = ("host", "port", "path", "url")
+    keys = ("host", "port", "path", "url", "account", "container", "prefix", "address")
     return tuple(str(value).rstrip("/") if (value := getattr(entry, name, None)) is not None else "" for name in keys)
 
 
@@ -105,6 +115,9 @@ def _parts(scheme: str, split: SplitResult, port: int | None) -> Given:
     path = unquote(split.path)
     if scheme == "sftp":
         found = {"host": split.hostname, "port": port, "user": user, "path": path.removeprefix("/~/")}
+    elif scheme == "az":
+        container, _, prefix = path.strip("/").partition("/")
+        found = {"account": split.hostname, "container": container, "prefix": prefix, "user": user, "port": port}
     else:
         server = split.netloc.rpartition("@")[2]
         found = {"url": f"{'https' if scheme == 'webdavs' else 'http'}://{server}{split.path}", "user": user}

@@ -131,6 +131,7 @@ SEAMS = ("stores.base", "sources.base", "sources.loading", "secrets.base", "secr
 OWNERS = {
     "asyncssh": ("stores.sftp",),
     "webdav4": ("stores.url",),
+    "azure": ("stores.url",),
     "boto3": ("stores.s3",),
     "gnupg": ("gpg",),
     "mfusepy": ("fuse",),
@@ -157,7 +158,13 @@ COMPANIONS = {
     "httpx": "webdav4",
 }  # installed by a dependency and part of its interface
 # Where the import has another name.
-DISTRIBUTIONS = {"python-gnupg": "gnupg", "pyyaml": "yaml", "zxing-cpp": "zxingcpp"}
+DISTRIBUTIONS = {
+    "azure-identity": "azure",
+    "azure-storage-blob": "azure",
+    "python-gnupg": "gnupg",
+    "pyyaml": "yaml",
+    "zxing-cpp": "zxingcpp",
+}
 
 # Standard modules that would break a room's promise.
 FORBIDDEN_STDLIB = {

@@ -9,7 +9,7 @@ import pytest
 from opskit import locations, servers, wiring
 from opskit.config.load import parse
 from opskit.config.model import LocalDestination
-from opskit.config.remote import SftpDestination, SftpServer, WebdavDestination
+from opskit.config.remote import AzureDestination, SftpDestination, SftpServer, WebdavDestination
 from opskit.errors import ConfigError, UsageError
 from opskit.operations.status.places import place_of
 from opskit.stores.base import at_once
@@ -100,6 +100,43 @@ def test_a_webdav_server_is_read_from_its_address() -> None:
         servers.destination_at("x", "webdav://u:p@h/a")
 
 
+def test_a_container_is_read_from_its_address() -> None:
+    """Account, container and prefix are the parts of the address; the rest are options, secrets by reference."""
+    text = "az://account1/copies/web1/a"
+    found = servers.destination_at("x", f"{text}?sas_token=env:SAS")
+    assert isinstance(found, AzureDestination)
+    assert (found.azure.account, found.azure.container, found.azure.prefix) == ("account1", "copies", "web1/a")
+    assert wiring.store_at("x", text).location == text and place_of(found) == "azure account1.blob.core.windows.net"
+    assert locations.is_same_place(found, "x", f"{text}?account_key=env:KEY")
+    assert locations.is_same_place(found, "x", f"{text}?endpoint=https://account1.blob.core.windows.net/")
+    assert not locations.is_same_place(found, "x", "az://account1/copies/web1")
+    given = {"account": "account1", "container": "copies"}
+    assert locations.destination_at("x", "az://account1/copies") == {"azure": given, "offsite": True}
+    elsewhere = "az://account1/copies?endpoint=http://127.0.0.1:10000/account1"
+    assert wiring.store_at("x", elsewhere).location == elsewhere
+    assert locations.destination_at("x", elsewhere).keys() == {"azure"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("az://account1", "got no container"),
+        ("az://hunter2@account1/copies", "unknown option 'user'"),
+        ("az://account1:hunter2@account1/copies", "an address with a password in it"),
+        ("az://ac-count/copies", "account: expected the name of a storage account"),
+        ("az://account1/Copies", "container: expected the name of a container"),
+        ("az://account1/copies?account_key=hunter2", "account_key: "),
+        ("az://account1/copies?sas_token=sv=1", "sas_token: "),
+        ("az://account1/copies/a//b", "prefix: expected 1 to 5 parts"),
+    ],
+)
+def test_what_is_no_container_is_refused(text: str, words: str) -> None:
+    """An address that no config could hold is UsageError, and never shows a secret."""
+    with pytest.raises(UsageError, match=words) as caught:
+        locations.destination_at("--destination far", text)
+    assert "hunter2" not in f"{caught.value} {caught.value.hint}"
+
+
 def test_all_folders_at_one_server_are_in_one_place() -> None:
     """Two accounts or folders at a server fail together, so they count as one copy."""
     one, two = (servers.destination_at("x", text) for text in ("sftp://u@H:23/a", "sftp://v@h/b"))
@@ -116,6 +153,16 @@ destinations:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        ("  a: {azure: {account: abc}}", "destinations.a.azure.container: missing, expected name of the container"),
+        ("  a: {azure: {account: abc, container: cde, sas_token: 'sig=hunter2'}}", "destinations.a.azure.sas_token: "),
+        (
+            "  a: {azure: {account: abc, container: cde, sas_token: 'env:X', account_key: 'env:Y'}}",
+            "has no use beside account_key, expected one of them",
+        ),
+        (
+            "  a: {azure: {account: abc, container: cde}}\n  b: {azure: {account: abc, container: cde}}",
+            "is the place of destination 'a' too",
+        ),
         ("  a: {sftp: {host: h}}", "destinations.a.sftp.path: missing, expected folder at the server"),
         ("  a: {sftp: {host: 'u@h', path: a}}", "5:20: destinations.a.sftp.host: malformed, expected a host name"),
         ("  a: {sftp: {host: h, path: a, pasword: x}}", "did you mean 'password'?"),

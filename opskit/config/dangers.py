@@ -23,7 +23,7 @@ from opskit.config.model import (
     S3Destination,
     SqliteSource,
 )
-from opskit.config.remote import SftpDestination, WebdavDestination
+from opskit.config.remote import AzureDestination, SftpDestination, WebdavDestination
 from opskit.config.syntax import Location
 
 
@@ -156,6 +156,8 @@ def _server_place(destination: Destination) -> tuple[str, ...]:
             return "sftp", there.host.lower(), str(there.port), there.user or "", there.path.rstrip("/")
         case WebdavDestination(webdav=dav):
             return "webdav", dav.url.rstrip("/")
+        case AzureDestination(azure=at):
+            return "azure", at.account, at.address, at.container, at.prefix or ""
         case _:
             return ()
 
@@ -168,6 +170,8 @@ def _half_logins(config: Config) -> Iterator[tuple[Location, str]]:
                 yield (*where, "passphrase"), "has no use, expected identity_file: beside it"
             case WebdavDestination(webdav=dav) if dav.password is not None and dav.user is None:
                 yield (*where, "password"), "stands alone, expected user beside it"
+            case AzureDestination(azure=at) if at.account_key is not None and at.sas_token is not None:
+                yield (*where, "sas_token"), "has no use beside account_key, expected one of them"
             case _:
                 continue
 
@@ -178,6 +182,8 @@ def _line_risks(config: Config) -> Iterator[str]:
         match destination:
             case WebdavDestination(webdav=dav) if dav.url.startswith("http://"):
                 yield f"{where}.url: the password travels unencrypted: whoever listens can delete this copy"
+            case AzureDestination(azure=at) if at.address.startswith("http://"):
+                yield f"{where}.endpoint: requests travel unencrypted: whoever listens learns a sas_token"
             case _:
                 continue
 

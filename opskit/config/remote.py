@@ -1,4 +1,4 @@
-"""The part of the schema for destinations elsewhere: SFTP, WebDAV, and what all that are reached by a line share.
+"""The part of the schema for destinations elsewhere: SFTP, WebDAV, Azure, and what all reached by a line share.
 
 As in `model`, nothing is judged here. No address takes a user name or a password: those have keys of their own, and a
 password is a reference.
@@ -12,8 +12,12 @@ from typing import Annotated, ClassVar
 from opskit.config.entry import Entry, key
 from opskit.config.terms import (
     ACCOUNT_NAME_PATTERN,
+    AZURE_ACCOUNT_PATTERN,
+    CONTAINER_PATTERN,
+    ENDPOINT_PATTERN,
     HOST_PATTERN,
     LABEL_PATTERN,
+    PREFIX_PATTERN,
     SERVER_PATH_PATTERN,
     WEBDAV_PATTERN,
     Between,
@@ -84,3 +88,34 @@ class WebdavDestination(Remote):
 
     webdav: WebdavServer = key("the server and folder that hold the repository")
     medium: _Label = key("label of the kind of medium, for the 3-2-1 rule", default="server")
+
+
+class AzureContainer(Entry):
+    """A container of a storage account at Azure."""
+
+    account: Annotated[str, Matches(AZURE_ACCOUNT_PATTERN)] = key("name of the storage account")
+    container: Annotated[str, Matches(CONTAINER_PATTERN)] = key("name of the container, which must exist")
+    prefix: Annotated[str, Matches(PREFIX_PATTERN)] | None = key(
+        "what all names in the container begin with; default: nothing", default=None
+    )
+    endpoint: Annotated[str, Matches(ENDPOINT_PATTERN)] | None = key(
+        "address of the account; default: https://ACCOUNT.blob.core.windows.net", default=None
+    )
+    account_key: Reference | None = key("reference to a key of the account", default=None)
+    sas_token: Reference | None = key(
+        "reference to a shared access signature; default: without either, what Azure's own tools use", default=None
+    )
+
+    @property
+    def address(self) -> str:
+        """Where the account is, without a "/" at its end."""
+        return (self.endpoint or f"https://{self.account}.blob.core.windows.net").rstrip("/")
+
+
+class AzureDestination(Remote):
+    """A container of Azure Blob Storage."""
+
+    kind: ClassVar[str] = "azure"
+
+    azure: AzureContainer = key("the container that holds the repository")
+    medium: _Label = key("label of the kind of medium, for the 3-2-1 rule", default="object-storage")

@@ -123,9 +123,14 @@ def at_once(store: Store) -> int:
 
 def check_name(name: str) -> None:
     """Refuse a name that some medium could not hold or that could leave the store (ValueError)."""
-    parts = name.split("/")
-    if not 1 <= len(parts) <= 5 or not all(_PART.fullmatch(part) for part in parts):
+    if not is_name(name):
         raise ValueError(f"not an object name: {name!r}")
+
+
+def is_name(name: str) -> bool:
+    """Whether every medium can hold an object of that name, and none lets it leave the store."""
+    parts = name.split("/")
+    return 1 <= len(parts) <= 5 and all(_PART.fullmatch(part) for part in parts)
 
 
 def check_size(location: str, name: str, size: int) -> None:

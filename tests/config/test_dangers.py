@@ -36,6 +36,11 @@ RISKS = [
     ),
     (
         "{path: /far,",
+        "{azure: {account: abc, container: far, endpoint: 'http://nas:1/abc'},",
+        "destinations.far.azure.endpoint: requests travel unencrypted",
+    ),
+    (
+        "{path: /far,",
         "{s3: {bucket: far, object_lock_days: 9, lock_mode: GOVERNANCE},",
         "destinations.far.s3.lock_mode: GOVERNANCE",
     ),

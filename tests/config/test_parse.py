@@ -251,7 +251,8 @@ BAD = [
     (
         "{path: /backup}",
         "{}",
-        "6:3: destinations.disk: unclear kind, expected exactly one of the keys path, s3, sftp, webdav, got none",
+        "6:3: destinations.disk: unclear kind, expected exactly one of the keys path, s3, sftp, webdav, azure, "
+        "got none",
     ),
     (
         "{path: /backup}",

@@ -31,7 +31,7 @@ from opskit.stores.url import Dav, UrlStore
 from opskit.stores.wrappers.limits import Limited
 from opskit.stores.wrappers.retry import Retrying
 from tests.fakes import FaultyStore
-from tests.stores import s3_server, sftp_server, url_servers
+from tests.stores import azure_server, s3_server, sftp_server, url_servers
 from tests.stores.mounts import FILE_SYSTEMS, mounted
 
 MakeStore = Callable[[], Store]
@@ -99,6 +99,20 @@ def _webdav() -> MakeStore:
     return make
 
 
+def _azure() -> MakeStore:
+    """Stores in one container that share their connections, each below a prefix of its own."""
+    if why := azure_server.missing():
+        pytest.skip(why)
+    shared = azure_server.service()._client()
+
+    def make() -> Store:
+        service = azure_server.service()
+        service._opened = shared
+        return UrlStore(service, "az://here")
+
+    return make
+
+
 class InPieces:
     """A store whose objects all go in and out in pieces, through one buffer: put and get hold for that as well."""
 
@@ -148,7 +162,7 @@ S3 = {
 WRAPPED = {"faulty": lambda: FaultyStore(_memory()), "limited": _limited, "retrying": _retrying}
 LOCAL = ["local", "local-in-pieces", "local-not-durable", "local-by-rename", "local-under-lock"]
 SFTP = ["sftp", "sftp-without-extensions"]
-KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3, *SFTP, "webdav"]
+KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3, *SFTP, "webdav", "azure"]
 MOUNTED = [f"local-on-{kind}" for kind in FILE_SYSTEMS]
 STREAMING = ["memory", *(kind for kind in LOCAL if kind != "local-in-pieces"), *MOUNTED]
 
@@ -165,8 +179,8 @@ def make_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if kind in S3:
         yield _s3(**S3[kind])
         return
-    if kind == "webdav":
-        yield _webdav()
+    if kind in ("webdav", "azure"):
+        yield _webdav() if kind == "webdav" else _azure()
         return
     if kind in SFTP:
         yield _sftp(kind)

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from opskit.stores.url.service import Entry, LibraryMissing, Refused, Service
+from opskit.stores.url.folders import Entry, Folders
+from opskit.stores.url.service import LibraryMissing, Refused
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -28,7 +29,7 @@ _UNFINISHED = ".tmp"
 _DENIED, _ABSENT, _NOT_ALLOWED, _CONFLICT, _TAKEN = {401, 403}, 404, 405, 409, 412
 
 
-class Dav(Service):
+class Dav(Folders):
     """A collection at `url`. `password` fetches the user's password; `ca_file` says whose certificates are believed.
 
     `timeout` is in seconds, for a connection and between two pieces of an answer.
@@ -51,18 +52,18 @@ class Dav(Service):
         self._made: set[str] = set()
 
     def entries(self, path: str) -> list[Entry]:
-        """See Service."""
+        """See Folders."""
         with _standard():
             found = self._client().ls(path, detail=True, allow_listing_resource=False)
         return [_entry(each) for each in found if isinstance(each, dict)]
 
     def look(self, path: str) -> Entry:
-        """See Service."""
+        """See Folders."""
         with _standard():
             return _entry(self._client().info(path))
 
-    def read(self, path: str, start: int, end: int) -> bytes:
-        """See Service."""
+    def range(self, path: str, start: int, end: int) -> bytes:
+        """See Folders."""
         with _standard():
             response = self._client().http.get(self._at(path), headers={"Range": f"bytes={start}-{end - 1}"})
             _judge(response)
@@ -89,8 +90,8 @@ class Dav(Service):
                     self._client().http.delete(self._at(unfinished))
                 raise
 
-    def remove(self, path: str) -> None:
-        """See Service."""
+    def unlink(self, path: str) -> None:
+        """See Folders."""
         with _standard():
             _judge(self._client().http.delete(self._at(path)))
 

@@ -7,16 +7,9 @@ PermissionError, or as `Refused` with the status of HTTP; the rest, OSError too,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
-
-class Entry(NamedTuple):
-    """One entry of a folder: its last name, whether it is a folder, bytes, epoch seconds."""
-
-    leaf: str
-    is_folder: bool
-    size: int
-    modified: float
+from opskit.stores.base import ObjectInfo
 
 
 class Refused(Exception):
@@ -25,6 +18,14 @@ class Refused(Exception):
     def __init__(self, status: int, said: str) -> None:
         super().__init__(f"{status}: {' '.join(said.split())[:200]}")
         self.status = status
+
+
+class RootMissing(FileNotFoundError):
+    """What holds all objects is not there."""
+
+
+class Short(Exception):
+    """Fewer or more bytes came than the service had said."""
 
 
 class LibraryMissing(Exception):
@@ -38,17 +39,23 @@ class LibraryMissing(Exception):
 class Service(ABC):
     """One service at one place. All methods may be called from several threads at once."""
 
-    @abstractmethod
-    def entries(self, path: str) -> list[Entry]:
-        """What the folder `path` ("" for the root) holds; raises FileNotFoundError."""
+    root = "folder"
+    """What holds all objects, and what to do where it is absent."""
+    root_hint = "correct the address, or make the repository there: opskit init --destination NAME=ADDRESS"
 
     @abstractmethod
-    def look(self, path: str) -> Entry:
-        """What has that path; raises FileNotFoundError."""
+    def objects(self, prefix: str, at_once: int) -> Iterable[ObjectInfo]:
+        """All objects whose first parts equal `prefix` ("" for all), in any order; raises RootMissing.
+
+        Names that are none of a store's may be among them. `at_once` requests may be under way.
+        """
 
     @abstractmethod
-    def read(self, path: str, start: int, end: int) -> bytes:
-        """The bytes of an object from `start` up to `end`; raises FileNotFoundError."""
+    def read(self, path: str, offset: int, length: int | None, check: Callable[[int], None]) -> bytes:
+        """The bytes of an object from `offset` on, at most `length`, fewer only at its end; raises FileNotFoundError.
+
+        `check` is told the size of an object that is asked for to its end, and what it raises is raised.
+        """
 
     @abstractmethod
     def create(self, path: str, data: bytes, *, may_replace: bool) -> None:
@@ -65,3 +72,10 @@ class Service(ABC):
     def shortcomings(self) -> list[str]:
         """What the service cannot promise, a sentence each."""
         return []
+
+
+def expect_size(data: bytes, size: int) -> bytes:
+    """The bytes, if they are so many; raises Short."""
+    if len(data) != size:
+        raise Short(f"expected {size} bytes, got {len(data)}")
+    return data

@@ -1,8 +1,7 @@
-"""A store at a service of HTTP, over what its library gives (`dav`).
+"""A store at a service of HTTP, over what its library gives (`azure`, `dav`).
 
 Invariants: a put shows all bytes or no object and never replaces, as far as the service can promise it (`shortcomings`
-says what it cannot). Folders are walked one by one: the libraries' own walks leave out what they failed to list. What a
-service names is judged before it counts, and what it gives has the size it said.
+says what it cannot). What a service names is judged before it counts, and what it gives has the size it said.
 
 What it deliberately does not do: retry (`stores.wrappers.retry` does), limit bandwidth, check hashes, lock objects.
 """
@@ -10,7 +9,6 @@ What it deliberately does not do: retry (`stores.wrappers.retry` does), limit ba
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from opskit.errors import (
@@ -21,10 +19,9 @@ from opskit.errors import (
     StoreFull,
     StoreRefused,
 )
-from opskit.stores.base import Buffer, ObjectInfo, check_name, check_size
-from opskit.stores.url.service import Entry, LibraryMissing, Refused, Service
+from opskit.stores.base import Buffer, ObjectInfo, check_name, check_size, is_name
+from opskit.stores.url.service import LibraryMissing, Refused, RootMissing, Service, Short
 
-_DEEPEST = 5
 _FULL = {413, 507}
 _DENIED = {401, 403}
 _BUSY = {408, 409, 423, 425, 429, 500, 502, 503, 504}
@@ -64,16 +61,7 @@ class UrlStore:
         if offset < 0 or (length is not None and length < 0):
             raise ValueError(f"expected an offset and a length of at least 0, got {offset} and {length}")
         with self._translated("read", name):
-            found = self._object(name)
-            if length is None:
-                check_size(self.location, name, found.size)
-            end = found.size if length is None else min(found.size, offset + length)
-            if end <= offset:
-                return b""
-            data = self._service.read(name, offset, end)
-            if len(data) != end - offset:
-                raise Lost(f"{self.location}: {name}: expected {end - offset} bytes, got {len(data)}")
-            return data
+            return self._service.read(name, offset, length, lambda size: check_size(self.location, name, size))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose first parts equal `prefix` ("" for all), sorted by name; raises StoreError."""
@@ -85,60 +73,19 @@ class UrlStore:
         """Remove `name`; raises ObjectNotFound, StoreError."""
         check_name(name)
         with self._translated("delete", name):
-            self._object(name)
             self._service.remove(name)
 
     def shortcomings(self) -> Sequence[str]:
         """What the service cannot promise, a sentence each."""
         return self._service.shortcomings()
 
-    def _object(self, name: str) -> Entry:
-        found = self._service.look(name)
-        if found.is_folder:
-            raise FileNotFoundError(name)
-        return found
-
     def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
-        with self._translated("list", missing_is_root=True):
-            found = self._walked(prefix)
+        with self._translated("list"):
+            found = [each for each in self._service.objects(prefix, self.at_once) if is_name(each.name)]
         yield from sorted(found)
 
-    def _walked(self, prefix: str) -> Sequence[ObjectInfo]:
-        found: dict[str, ObjectInfo] = {}
-        folders = [prefix]
-        if prefix:
-            try:
-                there = self._service.look(prefix)
-            except FileNotFoundError:
-                self._service.entries("")  # nothing below a root that is there
-                return []
-            if not there.is_folder:
-                return [ObjectInfo(prefix, there.size, there.modified)]
-        with ThreadPoolExecutor(max(4, self.at_once), thread_name_prefix="list") as threads:
-            while folders:
-                pages = list(threads.map(self._page, folders))
-                above, folders = folders, []
-                for folder, page in zip(above, pages, strict=True):
-                    for entry in page:
-                        name = f"{folder}/{entry.leaf}" if folder else entry.leaf
-                        if not _is_name(name):
-                            continue
-                        if not entry.is_folder:
-                            found[name] = ObjectInfo(name, entry.size, entry.modified)
-                        elif name.count("/") + 1 < _DEEPEST:
-                            folders.append(name)
-        return list(found.values())
-
-    def _page(self, folder: str) -> Sequence[Entry]:
-        try:
-            return self._service.entries(folder)
-        except FileNotFoundError:
-            if not folder:
-                raise
-            return []  # removed since it was seen
-
     @contextmanager
-    def _translated(self, verb: str, name: str = "", *, missing_is_root: bool = False) -> Iterator[None]:
+    def _translated(self, verb: str, name: str = "") -> Iterator[None]:
         """Turn what libraries raise, which may be anything, into a StoreError."""
         cannot = f"{self.location}: cannot {verb}{' ' + name if name else ''}"
         try:
@@ -151,10 +98,11 @@ class UrlStore:
                 hint=f"install it beside opskit: pip install 'opskit[{error.extra}]'",
             ) from None
         except FileNotFoundError as error:
-            if missing_is_root or verb == "write":
+            if isinstance(error, RootMissing) or not name or verb == "write":
+                root = self._service.root
                 raise StoreError(
-                    f"{self.location}: expected a folder, got nothing: the folder is absent",
-                    hint="correct the address, or make the repository there: opskit init --destination NAME=ADDRESS",
+                    f"{self.location}: expected a {root}, got nothing: the {root} is absent",
+                    hint=self._service.root_hint,
                 ) from error
             raise ObjectNotFound(
                 f"{self.location}: {name}: expected an object, got nothing",
@@ -168,6 +116,8 @@ class UrlStore:
             raise self._denied(cannot, error) from error
         except Refused as error:
             raise self._refused(cannot, error) from error
+        except Short as error:
+            raise Lost(f"{cannot}: {error}", hint="try again; look at the service if it stays so") from error
         except Exception as error:
             raise Lost(
                 f"{cannot}: the connection broke: {type(error).__name__}",
@@ -190,11 +140,3 @@ class UrlStore:
             f"{cannot}: expected success, got {error}",
             hint="look at the service; a proxy in between may have answered instead of it",
         )
-
-
-def _is_name(name: str) -> bool:
-    try:
-        check_name(name)
-    except ValueError:
-        return False
-    return True
