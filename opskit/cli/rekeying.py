@@ -138,6 +138,12 @@ def _warn(context: Context, changed: Changed) -> int:
             context.hint("to encrypt what is there anew: opskit keys rotate --key FILE")
             code = 3
         return code
+    for stranger in done.dropped:
+        if stranger not in changed.after.retired:
+            context.warning(
+                f"{stranger} could open what is encrypted anew, and is not in this config: he opens it no more. "
+                "If another host's config names him: opskit keys add PUBLICKEYFILE --key FILE"
+            )
     for digest, who in list(done.left.items())[:5]:
         context.warning(f"key object {digest[:16]} is left as it is: only {', '.join(who)} can open it")
     if len(done.left) > 5:
@@ -186,6 +192,7 @@ def _as_json(changed: Changed, opened: Access) -> dict[str, object]:
         "made": len(done.made),
         "made_bytes": sum(done.made.values()),
         "left": done.left,
+        "dropped": done.dropped,
         "contradicting": done.contradicting,
         "unread": {digest: str(error) for digest, error in done.unread.items()},
         "lacking": {name: str(error) for name, error in done.lacking.items()},

@@ -382,3 +382,18 @@ def test_a_key_file_alone_follows_what_other_recipients_agreed_to(host: Machine,
     for words in (("verify",), ("restore", "latest", "--target", tmp_path / "back")):
         answer = run(*words, "--repository", host.a, "--key", keys[-1])
         assert answer.code == 0, answer.out + answer.err
+
+
+def test_an_outdated_config_does_not_lock_anybody_out_in_silence(host: Machine, tmp_short: Path) -> None:
+    """Whom only another host's config names is named when a rotation leaves him out, by a dry run as well."""
+    other = other_host(host, tmp_short / "other")
+    public, _, third = public_key(tmp_short)
+    assert host.run("keys", "add", public, "--key", host.key).code == 0
+    with Keyring(tmp_short / "ring") as ring:
+        (info,) = ring.keys()
+    for more in (("--dry-run",), ()):
+        answer = other.run("keys", "rotate", "--key", host.key, *more)
+        assert answer.code == 0 and any(f"{each} could open" in answer.err for each in info.key_ids), answer.err
+    assert host.run("keys", "rotate", "--key", host.key).code == 0
+    answer = host.run("keys", "remove", third, "--key", host.key)
+    assert answer.code == 0 and "could open" not in answer.err, "he is retired: it was meant"

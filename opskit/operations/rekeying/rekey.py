@@ -21,7 +21,7 @@ from datetime import datetime
 
 from opskit import encoding
 from opskit.errors import Damaged, NoKey, OpskitError, StoreError, UnresolvedReference, together
-from opskit.gpg import decrypt_with_passphrase, owners, recipients_of
+from opskit.gpg import PASSPHRASE, decrypt_with_passphrase, owners, recipients_of
 from opskit.log import logger
 from opskit.operations.keyobjects import Readers, readers_of, seal, wanted_readers
 from opskit.operations.locking import extend_lock_of
@@ -96,6 +96,8 @@ class Rekeyed:
     mark: str = ""
     untried: bool = False
     locked_until: dict[str, datetime] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    """Who opens some of the old objects and none of the new ones: fingerprints, or key ids that are nobody's here."""
 
     @property
     def is_complete(self) -> bool:
@@ -156,17 +158,22 @@ class _Rekeying:
         result = self.result
         result.contradicting = sorted(wrong)
         result.groups = merging.to_make(self._opened, current, vouched, self._most)
+        opened = {who for group in result.groups for digest in group for who in self._owners(digest)}
+        result.dropped = sorted(opened - {*self._wanted, PASSPHRASE})
         result.runs = merging.of_runs(self._opened, result.groups)
         result.old_bytes = sum(len(self._found.objects[digest].data) for group in result.groups for digest in group)
         result.left |= {
-            digest: owners(each.key_ids, self._keys)
-            for digest, each in self._found.objects.items()
+            digest: self._owners(digest)
+            for digest in self._found.objects
             if digest not in current and digest not in self._opened and digest not in wrong
         }
         result.superseded = {copy.destination: len(superseded_at(copy, self._marks)) for copy in self._copies}
 
+    def _owners(self, digest: str) -> list[str]:
+        return owners(self._found.objects[digest].key_ids, self._keys)
+
     def _is_current(self, each: KeyObject) -> bool:
-        return sorted(owners(each.key_ids, self._keys)) == self._wanted
+        return sorted(self._owners(each.digest)) == self._wanted
 
     def _with_another_passphrase(self, current: Collection[str]) -> set[str]:
         """Those of these objects that the passphrase of the config does not open, where it can be had.
