@@ -172,7 +172,7 @@ def _new_passphrase(context: Context, reference: str | None) -> bytes:
     from opskit.cli.wizard import Answers
 
     with Answers(context) as answers:
-        return answers.new_passphrase(reference)
+        return answers.new_passphrase(reference, "--new-passphrase")
 
 
 def _rotation(

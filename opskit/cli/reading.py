@@ -145,7 +145,11 @@ def _explained(context: Context, key: Path | None, error: NoKey) -> NoKey:
         return NoKey("the passphrase is wrong", hint="try again; in the gpg-agent too it may be a wrong one")
     if key is not None:
         what = f"the private key in {key} does not open this backup" if "No secret key" in said else said
-        return NoKey(what, hint="it is for other backups than these: look for the recovery-key file of this repository")
+        return NoKey(
+            what,
+            hint="it is for other backups than these, or from before or after a rotation that this copy saw or missed: "
+            "opskit keys list shows which key opens what",
+        )
     advice = "say --key FILE, the recovery-key file, or put the private key into your own gpg"
     try:
         recipients: Sequence[str] = context.load_config().keys.recipients

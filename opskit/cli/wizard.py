@@ -77,10 +77,11 @@ class Answers:
                 if error.hint:
                     self._context.hint(error.hint)
 
-    def new_passphrase(self, reference: str | None) -> bytes:
+    def new_passphrase(self, reference: str | None, option: str = "--passphrase") -> bytes:
         """A new passphrase: what the reference stands for, else typed twice, and again where the two differ.
 
-        Raises UsageError without a terminal, and for one that is empty; UnresolvedReference.
+        `option` is what could have said it. Raises UsageError without a terminal, and for one that is empty;
+        UnresolvedReference.
         """
         given = resolved(self._context, reference)
         if given is not None:
@@ -88,7 +89,7 @@ class Answers:
         if not self._context.stdin.isatty():
             raise UsageError(
                 "a new recovery key needs a passphrase, and there is no terminal to ask for one",
-                hint="say --passphrase file:/PATH, or --no-passphrase and keep the file in a safe, or use a terminal",
+                hint=f"say {option} file:/PATH, or --no-passphrase and keep the file in a safe, or use a terminal",
             )
         for _ in range(PASSPHRASE_ATTEMPTS):
             first = _not_empty(getpass.getpass("passphrase for the new recovery key: ").encode())

@@ -201,7 +201,11 @@ def _require_working(found: Survey, held: Held, wish: Wish) -> None:
             except NoKey as error:
                 failure = failure or error
     if failure is not None:
-        raise NoKey(f"the private key at hand cannot be used: {failure}", hint=failure.hint) from failure
+        raise NoKey(
+            f"the private key at hand cannot be used: {failure}",
+            hint=failure.hint
+            or "is its card attached? a passphrase that cannot be asked for here: --passphrase REFERENCE",
+        ) from failure
     signer = _signer(held)
     if signer is not None and wish != Wish():
         held.sign(b"", signer)

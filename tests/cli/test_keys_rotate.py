@@ -397,3 +397,12 @@ def test_an_outdated_config_does_not_lock_anybody_out_in_silence(host: Machine, 
     assert host.run("keys", "rotate", "--key", host.key).code == 0
     answer = host.run("keys", "remove", third, "--key", host.key)
     assert answer.code == 0 and "could open" not in answer.err, "he is retired: it was meant"
+
+
+def test_hints_name_what_helps(host: Machine, tmp_path: Path) -> None:
+    """Of the new key's passphrase its own option; of an old key, that keys may have been rotated."""
+    words = ("--new-recipient", "N <n@example.org>", "--recovery-key", tmp_path / "n.asc")
+    assert "--new-passphrase" in host.run("keys", "rotate", "--key", host.key, *words).err
+    rotated(host)
+    answer = host.run("restore", "latest", "--key", host.key, "--target", tmp_path / "no")
+    assert answer.code == 12 and "opskit keys list" in answer.err
