@@ -111,8 +111,9 @@ def _tell(context: Context, result: Pruned, *, dry_run: bool) -> None:
         if made.pardon:
             context.write(f"{counted(len(made.pardon), 'object')} {would}pardoned: a snapshot needs them again")
         for name, where in made.where.items():
-            if where.aside:
-                what = f"{counted(len(where.aside), 'object')}, {human_bytes(sum(where.aside.values()))}"
+            staying = [size for each, size in where.aside.items() if each not in where.delete]
+            if staying:
+                what = f"{counted(len(staying), 'object')}, {human_bytes(sum(staying))}"
                 context.write(f"{printable(name)}: {what} in quarantine: wrong bytes, deleted after {ASIDE.days} days")
     for name, where in made.where.items():
         for snapshot in where.last:

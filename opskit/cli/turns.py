@@ -118,7 +118,10 @@ def tell_coverage(context: Context, name: str, report: CopyReport) -> None:
         return
     how = "read back, or by the store's word," if coverage.word_bytes else "read back"
     words = [f"{coverage.percent(now(), every)} % of {human_bytes(coverage.total)} {how} within {every}"]
-    if coverage.since is not None:
+    if coverage.since is not None and coverage.never:
+        newer = f"{human_bytes(coverage.never)} that came later never yet"
+        words.append(f"what was there {moment(coverage.since, now())} has been read since, {newer}")
+    elif coverage.since is not None:
         words.append(f"all of it since {moment(coverage.since, now())}")
     elif coverage.never:
         words.append(f"{human_bytes(coverage.never)} never yet")

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +30,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fill(lab: HostLab, packs: int = 6) -> None:
     """Back up some runs more, so that there are packs enough to take turns; the clock of the run has whole seconds."""
-    folder = Path("/" + lab.data.decode()) / "docs"
+    folder = lab.root / "data" / "docs"  # what its config names; `lab.data` is where the first snapshots were made
     for number in range(packs):
         (folder / f"more{number}").write_bytes(os.urandom(2000))
     try:
@@ -76,6 +75,16 @@ def test_what_was_not_read_is_not_verified(lab: HostLab, capsys: Capture) -> Non
     assert found["newest_verified"] is None and found["rpo_seconds"] is None
     lab.run("status", "data")
     assert f"{found['destinations']['a']['coverage']['percent']} %" in capsys.readouterr().out
+
+
+def test_what_came_later_is_told_apart(lab: HostLab, capsys: Capture) -> None:
+    """That all was read once is not said of packs that came afterwards and were never read."""
+    assert lab.run("verify", "--quiet") == 0
+    fill(lab)
+    capsys.readouterr()
+    assert lab.run("verify", "--destination", "a", "--budget", "1kB") == 0
+    told = capsys.readouterr().out
+    assert "that came later never yet" in told and "all of it since" not in told, told
 
 
 def test_a_whole_verify_and_heal_feed_the_ledger(lab: HostLab, capsys: Capture) -> None:

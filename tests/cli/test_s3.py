@@ -523,10 +523,8 @@ def test_the_word_of_an_endpoint_is_taken_where_asked(tmp_path: Path) -> None:
     coverage = found["coverage"]
     assert coverage["word_bytes"] == coverage["bytes"] and coverage["since"] and not coverage["read_since"]
     assert "* by the store's word alone: far" in machine.run("status").out
-    assert (
-        "read back, or by the store's word, within"
-        in machine.run(*"verify --destination far --by-checksum".split()).out
-    )
+    told = machine.run("verify", "--destination", "far", "--by-checksum").out
+    assert "read back, or by the store's word, within" in told
     seen = machine.run("status", "--json").json["sources"]["data"]
     assert seen["destinations"]["far"]["last_verified"] and seen["newest_verified"] is None
     (without, body), junk = shared_bytes(packs[0]), packs[-1]
