@@ -104,6 +104,23 @@ def test_a_whole_postgresql_server(postgresql_server: Server, folder: Path, file
     assert not processes(str(folder)) and not list(place.iterdir())
 
 
+@pytest.mark.parametrize(("quoted", "name"), [("boss", "boss"), ('"Ha-n s"', "Ha-n s")])
+def test_the_superuser_by_whom_roles_were_granted(folder: Path, files: ExitStack, quoted: str, name: str) -> None:
+    """The new server begins with him: since PostgreSQL 16 nobody else may grant in his name, and GRANTED BY fails."""
+    needs_jail("postgres")
+    roles = "".join(f"CREATE ROLE {each};\nALTER ROLE {each} WITH LOGIN;\n" for each in ("app", "reader"))
+    roles += f"CREATE ROLE {quoted};\nALTER ROLE {quoted} WITH SUPERUSER INHERIT LOGIN;\n"
+    roles += f"GRANT app TO reader GRANTED BY {quoted};\n"
+    literal = name.replace("'", "''")
+    ask = [f"SELECT rolname = '{literal}' FROM pg_roles WHERE oid = 10"]
+    scripts = [
+        script(files, folder, "globals.sql", roles),
+        script(files, folder, "databases/d.sql", "SELECT 1;\n", queries=ask),
+    ]
+    found = load("postgresql", scripts, folder)
+    assert found.failures == [] and (found.loaded, found.answered) == (2, 1)
+
+
 def test_a_postgresql_dump_without_its_roles(folder: Path, files: ExitStack) -> None:
     """Where no roles were dumped, owners that are missing are no fault; whatever else fails is, with the line."""
     needs_jail("postgres")

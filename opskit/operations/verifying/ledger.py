@@ -116,9 +116,9 @@ class Ledger:
             self._db.executemany("DELETE FROM packs WHERE copy = ? AND digest = ?", [(copy, each) for each in gone])
             self._put_run(copy, run)
             self._db.execute(
-                "DELETE FROM runs WHERE copy = ?1 AND begun NOT IN "
-                "(SELECT begun FROM runs WHERE copy = ?1 ORDER BY begun DESC LIMIT ?2)",
-                (copy, RUNS_KEPT),
+                "DELETE FROM runs WHERE copy = :copy AND begun NOT IN "
+                "(SELECT begun FROM runs WHERE copy = :copy ORDER BY begun DESC LIMIT :kept)",
+                {"copy": copy, "kept": RUNS_KEPT},
             )
 
     def note(self, copy: str, run: Run, entries: Mapping[bytes, Entry]) -> None:

@@ -34,6 +34,11 @@ _GROWTH = 3
 _LEAST_ROOM = 256 * 1024 * 1024
 _FULL = re.compile(r"could not (?:extend|write)|No space left on device|Disk full|Errcode: 28|Got error 28|is full")
 _SHOWN = 500
+_NAME = rb'("[A-Za-z0-9_. @-]+"|[a-z_][a-z0-9_]*)'  # of others initdb makes no superuser
+_GRANTOR = re.compile(rb"^GRANT .* GRANTED BY " + _NAME + rb";$", re.MULTILINE)
+_SUPERUSER = re.compile(rb"^ALTER ROLE " + _NAME + rb" WITH SUPERUSER ", re.MULTILINE)
+_ROLES = 16 * 1024 * 1024
+"""Bytes in which roles are looked for."""
 _BY_PG_DUMP = re.compile(rb"^-- Dumped by pg_dump(?:all)? version (\d+)", re.MULTILINE)
 _OF_MARIADB = re.compile(rb"^-- Server version\s+(\d+)\.(\d+)", re.MULTILINE)
 _TABLESPACE = re.compile(rb"^CREATE TABLESPACE .* LOCATION '((?:[^']|'')+)';$", re.MULTILINE)
@@ -141,6 +146,21 @@ def _head(script: Script) -> bytes:
     return os.pread(script.descriptor, _HEAD, 0)
 
 
+def _superuser_in(scripts: Sequence[Script]) -> str | None:
+    """The superuser by whom roles were granted on the server that was dumped; None where none was.
+
+    From PostgreSQL 16 on nobody else may grant in his name, so the new server has to begin with him.
+    """
+    for each in scripts:
+        if each.part == "server":
+            said = os.pread(each.descriptor, _ROLES, 0)
+            superusers = set(_SUPERUSER.findall(said))
+            for name in _GRANTOR.findall(said):
+                if name in superusers:
+                    return str(name.decode()).strip('"')
+    return None
+
+
 def _version(program: str, pattern: str) -> str:
     """The first version that a program names; raises SourceError."""
     said = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -185,6 +205,7 @@ class _Postgresql:
     def plan(self, scripts: Sequence[Script]) -> _Plan:
         """Raises SourceError where no server is there, or none of that version."""
         programs, version = self._programs(scripts)
+        self._admin = _superuser_in(scripts) or self._admin
         data = "--pgdata=/server/data"
         make = [f"{programs}/initdb", "--no-sync", f"--username={self._admin}", "--auth=trust", "--encoding=UTF8"]
         options = {
