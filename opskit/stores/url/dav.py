@@ -133,8 +133,11 @@ class Dav(Folders):
         response = self._client().http.request("MKCOL", self._at(path))
         if response.status_code == _CONFLICT:  # RFC 4918, 9.3.1: the collection above is absent
             raise FileNotFoundError(path)
-        if response.status_code != _NOT_ALLOWED:  # it is there
-            _judge(response)
+        if response.status_code == _NOT_ALLOWED:  # it is there
+            return
+        if response.is_server_error and self._is_there(path):  # somebody else made it meanwhile: WsgiDAV stumbles
+            return
+        _judge(response)
 
     def _at(self, path: str) -> str:
         return f"{self._url}/{quote(path)}" if path else f"{self._url}/"
