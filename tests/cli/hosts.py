@@ -96,11 +96,12 @@ class Machine:
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(command, env=clean(environ or {}), **options)
 
-    def init(self, *arguments: object) -> Answer:
-        """Set the host up: one source, two copies, a recovery key without a passphrase."""
+    def init(self, *arguments: object, **second: object) -> Answer:
+        """Set the host up: one source, two copies (`b`, or the one given), a recovery key without a passphrase."""
+        ((name, place),) = (second or {"b": self.b}).items()
         return self.run(
             "init", "--state-dir", self.state, "--source", f"data={self.source}",
-            "--destination", f"a={self.a}", "--destination", f"b={self.b}",
+            "--destination", f"a={self.a}", "--destination", f"{name}={place}",
             "--new-recipient", "Safe <safe@example.org>", "--recovery-key", self.key, "--no-passphrase", *arguments,
         )  # fmt: skip
 

@@ -23,11 +23,7 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     machine = Machine(tmp_path / "host")
     fill(machine.source)
-    answer = machine.run(
-        "init", "--state-dir", machine.state, "--source", f"data={machine.source}",
-        "--destination", f"a={machine.a}", "--destination", f"far={location}",
-        "--new-recipient", "Safe <safe@example.org>", "--recovery-key", machine.key, "--no-passphrase",
-    )  # fmt: skip
+    answer = machine.init(far=location)
     assert answer.code == 0, answer
     assert azure_server.KEY not in machine.config.read_text()
     assert machine.run("backup").code == 0 and machine.run("verify").code == 0

@@ -29,11 +29,7 @@ def host(folder: Path, location: str) -> Machine:
     """A host that backs up to a disk and to a server."""
     machine = Machine(folder / "host")
     fill(machine.source)
-    answer = machine.run(
-        "init", "--state-dir", machine.state, "--source", f"data={machine.source}",
-        "--destination", f"a={machine.a}", "--destination", f"far={location}",
-        "--new-recipient", "Safe <safe@example.org>", "--recovery-key", machine.key, "--no-passphrase",
-    )  # fmt: skip
+    answer = machine.init(far=location)
     assert answer.code == 0, answer
     return machine
 

@@ -21,11 +21,7 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     location = f"webdav://{url_servers.USER}@{server}/{uuid.uuid4().hex}?password=env:DAV_PASSWORD"
     machine = Machine(tmp_path / "host")
     fill(machine.source)
-    answer = machine.run(
-        "init", "--state-dir", machine.state, "--source", f"data={machine.source}",
-        "--destination", f"a={machine.a}", "--destination", f"far={location}",
-        "--new-recipient", "Safe <safe@example.org>", "--recovery-key", machine.key, "--no-passphrase",
-    )  # fmt: skip
+    answer = machine.init(far=location)
     assert answer.code == 0 and "WebDAV cannot promise" in answer.err, answer
     assert "the password travels unencrypted" in machine.run("config", "validate").err
     assert url_servers.PASSWORD not in machine.config.read_text()
