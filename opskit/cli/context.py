@@ -174,10 +174,15 @@ class Context:
 
     def load_config(self) -> Config:
         """Read the config file that this run uses. Raises ConfigError."""
-        from opskit.config import kept
         from opskit.config.load import load
 
-        return load(self.find_config(), keep=kept.folder(self.environ, Path(os.path.expanduser("~"))))
+        return load(self.find_config(), keep=self.kept_folder())
+
+    def kept_folder(self) -> Path | None:
+        """Where this user's configs are kept once they were judged good, if anywhere."""
+        from opskit.config import kept
+
+        return kept.folder(self.environ, Path(os.path.expanduser("~")))
 
     def flush(self) -> None:
         """Write out what is buffered: an output that is full or closed shows here, not at the interpreter's end."""

@@ -151,7 +151,7 @@ def _initialise(
         if wishes.new_recipient and not no_passphrase:
             setup.check(path, wishes)
             passphrase = answers.new_passphrase(reference)
-    return _tell(context, setup.initialise(path, wishes, passphrase))
+    return _tell(context, setup.initialise(path, wishes, passphrase, context.kept_folder()))
 
 
 def _require_meant(is_rebuild: bool, making: Mapping[str, object], returning: Mapping[str, object]) -> None:

@@ -78,8 +78,11 @@ def check(path: Path, wishes: Wishes) -> None:
     draft_of(path, wishes, known)
 
 
-def initialise(path: Path, wishes: Wishes, passphrase: bytes | None) -> Done:
-    """Carry out the wishes, alone on this state; raises UsageError, ConfigError, NoKey, RepositoryLocked."""
+def initialise(path: Path, wishes: Wishes, passphrase: bytes | None, keep: Path | None = None) -> Done:
+    """Carry out the wishes, alone on this state; raises UsageError, ConfigError, NoKey, RepositoryLocked.
+
+    `keep` is where the next run finds what its config says without judging it again (see `configs.load`).
+    """
     check_programs()
     known = configs.load(path) if path.exists() else None
     judge(wishes, known)
@@ -89,13 +92,18 @@ def initialise(path: Path, wishes: Wishes, passphrase: bytes | None) -> Done:
     with wiring.audit_log(draft) as audit:
         record = operation(audit, "init", str(path), details=added, redact=log.redact)
         with record as event, exclusive(wiring.lock_file(draft)):  # in this order: a refusal is recorded too
-            done = _initialise(path, wishes, passphrase, *read)
+            done = _initialise(path, wishes, passphrase, *read, keep)
             event.judge(done.exit_code, created=[*done.made.created], failed=[*done.made.failed])
             return done
 
 
 def _initialise(
-    path: Path, wishes: Wishes, passphrase: bytes | None, recipients: list[Recipient], doubts: list[str]
+    path: Path,
+    wishes: Wishes,
+    passphrase: bytes | None,
+    recipients: list[Recipient],
+    doubts: list[str],
+    keep: Path | None,
 ) -> Done:
     known = configs.load(path) if path.exists() else None  # another init may just have made it
     text = path.read_text("utf-8-sig") if known is not None else None
@@ -124,7 +132,7 @@ def _initialise(
         now=wiring.now(),
     )
     written = wishes.recovery_key if wishes.new_recipient else None
-    config = configs.load(path)
+    config = configs.load(path, keep=keep)
     warnings = [f"no snapshot will be readable by recipient {doubt}" for doubt in doubts]
     lacking += wiring.shortcomings(stores, made.created)
     warnings += [*lacking, *places.misplaced(config, made.created, to_make), *places.absent_sources(config)]

@@ -77,6 +77,18 @@ def test_everyday_commands_load_no_schema(machine: Machine, tmp_path: Path) -> N
     assert {"pydantic", "pydantic_core", "yaml", "rich", "structlog", "pathspec"} & loaded == set()
 
 
+def test_the_first_backup_after_init_loads_no_schema(machine: Machine, tmp_path: Path) -> None:
+    """What init wrote it has judged as well: the command that follows it does not judge the same file again."""
+    home, config = tmp_path / "home", tmp_path / "new.yaml"
+    home.mkdir()
+    init = f"init --state-dir {tmp_path / 'state'} --source data={machine.source} --destination a={tmp_path / 'new'}"
+    recipient = f"--new-recipient R --recovery-key {tmp_path / 'key.asc'} --no-passphrase"
+    made = opskit("--config", config, *init.split(), *recipient.split(), HOME=str(home))
+    assert made.returncode == 0, made.stderr
+    loaded = imported(f"--quiet --config {config} backup", HOME=str(home))
+    assert {"pydantic", "yaml"} & loaded == set()
+
+
 def test_help_of_the_program_imports_no_command() -> None:
     """`opskit --help` lists the commands from the table alone."""
     modules = {f"opskit.cli.{module}" for module, _ in commands.COMMANDS.values()}
