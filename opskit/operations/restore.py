@@ -50,13 +50,18 @@ Overwrite = Literal["never", "if-changed", "always"]
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """What to restore and how. `below` is a tree path, `wanted` decides by path and type; both narrow."""
+    """What to restore and how. `below` is a tree path, `wanted` decides by path and type; both narrow.
+
+    `compared_after`: whoever asks reads every restored file back and holds it against the tree, so contents need not be
+    hashed on their way too; packs are still held against their names.
+    """
 
     below: bytes = b""
     wanted: Callable[[Node], bool] = lambda node: True
     overwrite: Overwrite = "never"
     owner_by_name: bool = False
     workers: int = 2
+    compared_after: bool = False
 
 
 def restore(
@@ -94,7 +99,9 @@ class _Restore:
         self._owners = Owners(by_name=options.owner_by_name)
         self._target = self._new_target()
         self._ledger = Ledger(result)
-        self._filler = Filler(reader, self._new_target, self._ledger, options.workers)
+        self._filler = Filler(
+            reader, self._new_target, self._ledger, options.workers, hashes=not options.compared_after
+        )
         self._plan = Plan()
         self._index: Future[list[IndexedPack]] | None = None
         self._early: list[str] = []

@@ -61,8 +61,9 @@ class Drill:
     `source` of `origin` (a host) was restored from the copy `copy`, then at `destination`, as it was at `taken`.
     `chosen` is "seeded", "latest" or "named"; with `seed` and what lay there anybody can repeat the choice. `sample`
     is "" when everything was restored. `files` and `bytes` were restored, of `planned_files` and `planned_bytes`.
-    `restore_ms` is the recovery time measured, from opening the copy to the last file and the last dump loaded;
-    `load_ms` of it were spent on loading dumps into a database server (0 in evidence of versions that loaded none).
+    `restore_ms` is the recovery time measured, from opening the copy to the last file read back (by recover.py: made)
+    and the last dump loaded; `load_ms` of it were spent on loading dumps into a database server (0 in evidence of
+    versions that loaded none).
     `recovery_seconds` is the age of the newest snapshot that this copy had to give (the recovery point). Objectives are
     in seconds, None where none is set. `milliseconds` belong to the whole second in which it ended (`created`), so that
     two drills in it keep their order. `elsewhere` tells of a failed drill what other copies had of what failed here.

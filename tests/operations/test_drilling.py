@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -36,6 +37,7 @@ from opskit.repository.manifest import Manifest, Snapshot
 from opskit.repository.tree import Node
 from opskit.sources.files import FileSource
 from tests.fakes import Crash, FaultyStore, When
+from tests.faults.crafting import Crafted, write
 from tests.operations.judging import found, is_root, run
 from tests.repositories import Lab, make_source, memory_copy, noise, restored_below
 
@@ -77,6 +79,43 @@ def test_a_true_restore_is_found_true(restored: tuple[Expected, Path, Path], tmp
     compared = compare(expected, target, tmp_path)
     assert (compared.contents, compared.metadata) == ([], [])
     assert compared.entries == expected.counts.entries and compared.hashed > 8_000_000
+    expected.close()
+
+
+def test_folders_deeper_than_are_held_open(tmp_path: Path) -> None:
+    """A walk that goes far down, and up and down again, is compared as a flat one; one wrong file below is found."""
+    target = tmp_path / "target"
+    folders = ["/".join(["a"] * depth) for depth in (1, 63, 64, 65, 90)]
+    (target / folders[-1]).mkdir(parents=True)
+    paths = [f"{folder}/{name}" for folder in folders for name in ("b/one", "c")]
+    expected = Expected(tmp_path, 1)
+    for path in sorted(paths, key=lambda each: each.split("/")):
+        (target / path).parent.mkdir(exist_ok=True)
+        (target / path).write_text(path)
+        status = (target / path).stat()
+        node = Node(os.fsencode(path), "file", stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        chunk = sha256(path.encode()).digest(), len(path)
+        expected.take(replace(node, mtime=status.st_mtime_ns, size=len(path), chunks=[chunk]))
+    (target / folders[-1] / "c").unlink()
+    (target / folders[3] / "b").rename(target / folders[3] / "d")
+    compared = compare(expected, target, tmp_path)
+    assert [path.decode() for path, _ in compared.contents] == sorted([f"{folders[3]}/b/one", f"{folders[-1]}/c"])
+    assert compared.entries == len(paths)
+    expected.close()
+
+
+def test_content_that_is_hashed_afterwards_alone(lab: Lab, tmp_path: Path) -> None:
+    """A chunk that is not what its id says, in a pack that is, passes such a restore, and is found after it."""
+    content, other = b"what was backed up", b"what somebody made"
+    chunk_id = sha256(content).digest()
+    line = {"type": "file", "path": "new", "mode": 0o600, "uid": os.getuid(), "gid": os.getgid(), "mtime": 10**18}
+    tree = json.dumps(line | {"size": len(content), "chunks": [[chunk_id.hex(), len(content)]]}).encode() + b"\n"
+    snapshot = write(lab, Crafted(tree, {chunk_id: other}))
+    expected, target = Expected(tmp_path, 2), tmp_path / "target"
+    options = RestoreOptions(wanted=expected.takes(lambda node: True), compared_after=True)
+    assert not restore(lab.reader(snapshot), target, options).problems
+    compared = compare(expected, target, tmp_path)
+    assert [path for path, _ in compared.contents] == [b"new"]
     expected.close()
 
 

@@ -91,7 +91,8 @@ def facts(drill: Drill) -> Iterator[tuple[str, str]]:
     if drill.sample:
         objective = ", of a sample: not held against the objective"
     loading = f", {span(drill.load_ms)} of it for loading dumps" if drill.load_ms else ""
-    yield "Recovery time (RTO)", f"{span(drill.restore_ms)}{loading}{objective}"
+    reading = ", all of it read back and compared" if drill.method == "opskit" else ""
+    yield "Recovery time (RTO)", f"{span(drill.restore_ms)}{reading}{loading}{objective}"
     objective = _objective(drill.objective_recovery, is_met="RPO" not in drill.missed)
     yield "Recovery point (RPO)", f"newest snapshot of this copy {seconds(drill.recovery_seconds)} old{objective}"
     yield "Checking took", span(drill.check_ms)

@@ -1,14 +1,13 @@
 """A program of the standard library alone: reads restored files back and compares them. Started by `comparing`.
 
-`reread.py FOLDER IS_ROOT`; standard input has batches of (path, about, content, holes) as `expected` writes them,
- standard output gets what was found, marshalled. Folders are entered one by one without following a symbolic
-link, so nothing outside FOLDER is ever looked at. Where IS_ROOT is 0 owners are not compared, nor set-id bits and
-attributes that only root can give: an ordinary user's restore cannot bring them back, which is no fault of a copy.
+`reread.py FOLDER IS_ROOT`; standard input has batches of records as `expected` writes them, standard output gets what
+was found, marshalled. Folders are entered one by one without following a symbolic link, so nothing outside FOLDER is
+ever looked at. Where IS_ROOT is 0 owners are not compared, nor set-id bits and attributes that only root can give: an
+ordinary user's restore cannot bring them back, which is no fault of a copy.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import hashlib
@@ -16,7 +15,10 @@ import marshal
 import os
 import stat
 import sys
-from typing import IO, Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # loading it takes as long as starting Python
+    from typing import IO, Any
 
 MAGIC = b"SQLite format 3\0"
 _KINDS = {
@@ -29,9 +31,53 @@ _KINDS = {
 }
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_HELD = 64
 _SMALL = 64 * 1024
+_PLAIN = 7
+"""How many things the record of an ordinary file tells: path, mode, uid, gid, mtime, size, chunk id."""
 _LARGEST_CHUNK = 8 * 1024 * 1024
 _DIFFERS = "its content differs from what was backed up"
+
+
+class _Way:
+    """The folder entered last (`folder`, at `path`), and those above it, held open: entries come as in a walk.
+
+    Folders are entered one by one, without following a symbolic link. Of a long way only the first _HELD are held.
+    """
+
+    def __init__(self, root: int) -> None:
+        self.path: bytes | None = b""
+        self.folder = root
+        self._held, self._names = [root], [b""]
+        self._is_loose = False
+
+    def to(self, path: bytes) -> int:
+        """A descriptor of the folder, valid until the next call; raises OSError."""
+        names = [b"", *path.split(b"/")] if path else [b""]
+        if self._is_loose:
+            os.close(self.folder)
+        self.path, self._is_loose = None, False  # until it is reached
+        self._leave(names)
+        folder, is_loose = self._held[-1], False
+        for name in names[len(self._names) :]:
+            parent = folder
+            try:
+                folder = os.open(name, _FOLDER, dir_fd=parent)
+            finally:
+                if is_loose:
+                    os.close(parent)
+            is_loose = len(self._held) >= _HELD
+            if not is_loose:
+                self._held.append(folder)
+                self._names.append(name)
+        self.path, self.folder, self._is_loose = path, folder, is_loose
+        return folder
+
+    def _leave(self, names: list[bytes]) -> None:
+        """Close the folders that do not lie on the way to another."""
+        while self._names != names[: len(self._names)]:
+            os.close(self._held.pop())
+            self._names.pop()
 
 
 class Reread:
@@ -43,7 +89,8 @@ class Reread:
         self.metadata: list[tuple[bytes, str]] = []
         self.databases: list[bytes] = []
         self._root, self._is_root = root, is_root
-        self._held: tuple[bytes, int] = b"", root
+        self._mask = 0o170000 | (0o7777 if is_root else 0o1777)
+        self._way = _Way(root)
         self._buffer = memoryview(bytearray(_LARGEST_CHUNK))
 
     def found(self) -> tuple[Any, ...]:
@@ -51,13 +98,11 @@ class Reread:
         return self.entries, self.bytes, self.contents, self.metadata, self.databases
 
     def look(self, path: bytes, about: Any, content: Any, holes: Any) -> None:
-        """Compare one entry, or one share of a large file."""
+        """Compare one entry of any kind, or one share of a large file."""
         self.entries += about is not None
         if about is not None and about[0] == "socket":
             return  # sockets belong to programs, and are not restored
         try:
-            if type(content) is bytes and not about[8] and not about[9] and self._is_right_file(path, about, content):
-                return
             if about is not None and (about[0] != "file" or about[9]):
                 self._look_plain(path, about)
             else:
@@ -67,22 +112,33 @@ class Reread:
         except OSError as error:
             self._wrong(path, f"it cannot be read: {error.strerror}")
 
-    def _is_right_file(self, path: bytes, about: Any, chunk_id: bytes) -> bool:
-        """Whether a plain file of one chunk is right in all: nearly every one is, so this is short. If not, or where
-        there is more to be said of it, the long way finds out."""
+    def look_plain(
+        self, path: bytes, mode: int, uid: int, gid: int, mtime: int | None, expected: int, chunk_id: bytes
+    ) -> None:
+        """Compare an ordinary file of one chunk: nearly all are, and right, so this is short. The long way tells what
+        is wrong."""
+        try:
+            if self._is_right_file(path, mode, uid, gid, mtime, expected, chunk_id):
+                self.entries += 1
+                return
+        except OSError:
+            pass
+        self.look(path, ("file", mode, uid, gid, mtime, expected, None, None, [], b""), chunk_id, None)
+
+    def _is_right_file(
+        self, path: bytes, mode: int, uid: int, gid: int, mtime: int | None, size: int, chunk_id: bytes
+    ) -> bool:
         above, _, name = path.rpartition(b"/")
-        descriptor = os.open(name, _FILE, dir_fd=self._folder(above))
+        way = self._way
+        descriptor = os.open(name, _FILE, dir_fd=way.folder if way.path == above else way.to(above))
         try:
             found = os.fstat(descriptor)
-            mode, size = found.st_mode, found.st_size
-            mask = 0o7777 if self._is_root else 0o1777
             if (
-                size != about[5]
+                found.st_size != size
                 or size > _LARGEST_CHUNK
-                or not stat.S_ISREG(mode)
-                or (mode ^ about[1]) & mask
-                or found.st_mtime_ns != about[4]
-                or (self._is_root and (found.st_uid != about[2] or found.st_gid != about[3]))
+                or (found.st_mode ^ (mode | stat.S_IFREG)) & self._mask
+                or found.st_mtime_ns != mtime
+                or (self._is_root and (found.st_uid != uid or found.st_gid != gid))
             ):
                 return False
             data: bytes | memoryview = b""
@@ -102,29 +158,10 @@ class Reread:
     def _wrong(self, path: bytes, what: str) -> None:
         self.contents.append((path, what))
 
-    def _folder(self, path: bytes) -> int:
-        """A descriptor of a folder, entered step by step; the last one is kept."""
-        if not path:
-            return self._root
-        if path == self._held[0]:
-            return self._held[1]
-        if self._held[1] != self._root:
-            os.close(self._held[1])
-        self._held = b"", self._root
-        descriptor = os.dup(self._root)
-        for name in path.split(b"/"):
-            parent = descriptor
-            try:
-                descriptor = os.open(name, _FOLDER, dir_fd=parent)
-            finally:
-                os.close(parent)
-        self._held = path, descriptor
-        return descriptor
-
     def _look_plain(self, path: bytes, about: Any) -> None:
         """Anything without content of its own to compare: folders, links, devices, further names of a file."""
         above, _, name = path.rpartition(b"/")
-        folder = self._folder(above)
+        folder = self._way.to(above)
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         kind, first = about[0], about[9]
         if stat.S_IFMT(found.st_mode) != _KINDS[kind]:
@@ -138,12 +175,12 @@ class Reread:
         self._look_metadata(path, about, found, place)
         if first:
             above, _, name = first.rpartition(b"/")
-            if not os.path.samestat(found, os.stat(name, dir_fd=self._folder(above), follow_symlinks=False)):
+            if not os.path.samestat(found, os.stat(name, dir_fd=self._way.to(above), follow_symlinks=False)):
                 self._wrong(path, "it is no hard link to " + first.decode("utf-8", "backslashreplace"))
 
     def _look_file(self, path: bytes, about: Any, content: Any, holes: Any) -> None:
         above, _, name = path.rpartition(b"/")
-        descriptor = os.open(name, _FILE, dir_fd=self._folder(above))
+        descriptor = os.open(name, _FILE, dir_fd=self._way.to(above))
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
@@ -208,9 +245,11 @@ class Reread:
         for key, value in xattrs:
             if not self._is_root and not key.startswith(b"user."):
                 continue
-            with contextlib.suppress(OSError):
+            try:
                 if os.getxattr(place, key, follow_symlinks=kind != "symlink") == value:
                     continue
+            except OSError:
+                pass
             wrong.append("another " + key.decode("utf-8", "backslashreplace"))
         if wrong:
             self.metadata.append((path, "; ".join(wrong)))
@@ -239,7 +278,10 @@ def main(arguments: list[str], source: IO[bytes], output: IO[bytes]) -> None:
     reread = Reread(root, arguments[1] == "1")
     while head := source.read(8):
         for record in marshal.loads(source.read(int.from_bytes(head, "big"))):
-            reread.look(*record)
+            if len(record) == _PLAIN:
+                reread.look_plain(*record)
+            else:
+                reread.look(*record)
     marshal.dump(reread.found(), output)
     output.flush()
 

@@ -109,27 +109,30 @@ class _Run:
         self._is_scratch_at_fault = False
 
     def run(self) -> Outcome:
-        clock = self._means.clock
+        clock, order = self._means.clock, self._order
         begun = clock()
         copy = self._means.open_copy()
         compared = None
         try:
-            self._restore(copy, begun)
+            self._restore(copy)
+            compared = self._compare()
+            if order.stock is None:  # contents are hashed there and not before; a restore that ends has done that
+                self._restore_seconds = clock() - begun
             checking = clock()
-            compared = self._check()
+            self._check(compared)
         except (Forged, StoreError) as error:
             if self._is_scratch_at_fault or isinstance(error, StoreFull):
                 raise
             self._restore_seconds, checking = clock() - begun, clock()
             self._checks.append(Check("restore", 0, 1, type(error).__name__))
             self._failures.append((b"", str(error)))
-            self._bad |= _object_in(error, self._order.choice.snapshot, copy)
+            self._bad |= _object_in(error, order.choice.snapshot, copy)
         seconds = clock() - checking
         if self._failures:
             self._note_damage(copy)
         return Outcome(self._drill(copy, compared, seconds), self._failures, self._bad, self._gaps)
 
-    def _restore(self, copy: Copy, begun: float) -> None:
+    def _restore(self, copy: Copy) -> None:
         means, order = self._means, self._order
         chosen = order.choice.snapshot
         repository = chosen.manifest.repository
@@ -144,9 +147,8 @@ class _Run:
             self._sample = sample_of(order.wish, reader.nodes(reader.root()), order.choice.seed, order.rate)
             wanted, files, size = self._sample.takes, self._sample.files, self._sample.bytes
         self._scratch.require_room(files, size)
-        options = RestoreOptions(wanted=self.expected.takes(wanted), workers=means.workers)
+        options = RestoreOptions(wanted=self.expected.takes(wanted), workers=means.workers, compared_after=True)
         restored = self._restored_by(reader, options)
-        self._restore_seconds = means.clock() - begun
         # What was lost is seen again when it is looked for; the reason is known here.
         self._lost = dict(restored.problems)
 
@@ -182,11 +184,13 @@ class _Run:
         for node in reader.nodes(reader.root()):
             take(node)
 
-    def _check(self) -> Compared:
-        restored, counts = self._scratch.restored, self.expected.counts
+    def _compare(self) -> Compared:
+        restored = self._scratch.restored
         restored.mkdir(exist_ok=True)  # of an empty snapshot nothing was made
-        compared = compare(self.expected, restored, self._scratch.folder)
-        wrong = compared.wrong
+        return compare(self.expected, restored, self._scratch.folder)
+
+    def _check(self, compared: Compared) -> None:
+        restored, counts, wrong = self._scratch.restored, self.expected.counts, compared.wrong
         # Folders and links that differ are among the wrong too.
         self._add("hashes", counts.entries - len(wrong), counts.entries, [
             (path, self._lost.get(path, what)) for path, what in compared.contents
@@ -202,7 +206,6 @@ class _Run:
         if databases:
             corrupt = judging.judge_databases(restored, databases)
             self._add("sqlite", len(databases) - len(corrupt), len(databases), corrupt)
-        return compared
 
     def _check_counts(self) -> None:
         """Whether the tree holds what the signed manifest says."""

@@ -39,11 +39,21 @@ Fetch = Callable[[], bytes]
 class Filler:
     """Opens packs and writes what is wanted from them, `workers` at a time; `close` ends it, `abort` at once.
 
-    Where packs take their time to come, those next in turn are fetched meanwhile, as many as the reader says.
+    Where packs take their time to come, those next in turn are fetched meanwhile, as many as the reader says. Without
+    `hashes` the content of a chunk is not held against its id: the caller must do that with what was written.
     """
 
-    def __init__(self, reader: SnapshotReader, new_target: Callable[[], Target], ledger: Ledger, workers: int) -> None:
+    def __init__(
+        self,
+        reader: SnapshotReader,
+        new_target: Callable[[], Target],
+        ledger: Ledger,
+        workers: int,
+        *,
+        hashes: bool = True,
+    ) -> None:
         self._reader, self._new_target, self._ledger, self._workers = reader, new_target, ledger, workers
+        self._hashes = hashes
         self.threads = ThreadPoolExecutor(workers, thread_name_prefix="restore")
         self._ahead = reader.at_once if reader.at_once > 1 else 0
         self._fetchers = ThreadPoolExecutor(max(self._ahead, 1), thread_name_prefix="fetch")
@@ -146,7 +156,7 @@ class Filler:
         try:
             if content is None or len(content) != length:
                 raise Damaged(f"pack {name[:16]} lacks a chunk it should hold")
-            if chunk_id not in checked:
+            if self._hashes and chunk_id not in checked:
                 pack.check_chunk(chunk_id, content)
                 checked.add(chunk_id)
             if whole:
