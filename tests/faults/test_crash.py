@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 
 from opskit.operations import retiring, sparse, storing
-from opskit.repository import locating, names
+from opskit.repository import locating, manifest, names
 from opskit.stores.base import Store
 from tests.fakes import Crash, FaultyStore, When
 from tests.faults.conftest import Scene
@@ -186,6 +186,8 @@ def test_crash_with_pack_lists(
 ) -> None:
     """The same of manifests whose packs stand in lists, which the next run stores under the same names."""
     monkeypatch.setattr(locating, "MAX_INLINE_PACKS", 0)
+    # A list a pack: otherwise the names of packs, which are random, say how many there are, and so how many calls.
+    monkeypatch.setattr(manifest, "_LIST_CUT", 1 << 16)
     _campaign(later, "the first of two copies", inspector, capsys)
 
 
