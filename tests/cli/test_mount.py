@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import json
 import os
@@ -227,14 +228,18 @@ def test_after_a_kill(used: Machine) -> None:
     point = used.folder / "mnt"
     assert not rings(used)
     with pytest.raises(AssertionError), mounted(used) as (_, process):
+        (ring,) = rings(used)
+        held = os.open(ring, os.O_RDONLY)
         process.kill()
         process.wait()
+        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)  # else other tests that start opskit now would clear it away
         with pytest.raises(OSError) as failure:
             os.listdir(point)
         assert failure.value.errno == errno.ENOTCONN
         refused = used.run("mount", point, "--key", used.key)
         assert refused.code == 2 and f"fusermount3 -u {point}" in refused.err
     assert rings(used), "else this shows nothing"
+    os.close(held)
     with mounted(used) as (_, _process):
         assert os.listdir(point) == ["data"]
         assert len(rings(used)) == 1

@@ -183,10 +183,11 @@ def test_stopped_at_any_step_it_can_back_up_and_goes_on(
     assert not (used.state / "successor.json").exists()
 
 
-def test_half_a_key_left_by_a_kill_is_not_used(used: Machine) -> None:
+def test_half_a_key_left_by_a_kill_is_not_used(used: Machine, tmp_short: Path) -> None:
     """A primary key whose subkey was never made could open no index: it is removed, and a whole one is made."""
-    with Keyring(used.state / "gnupg") as keyring:
-        home = ["--homedir", str(keyring.home), "--batch", "--pinentry-mode", "loopback", "--passphrase", ""]
+    (short := tmp_short / "link").symlink_to(used.state / "gnupg")  # a path that gpg by itself can name a socket in
+    with Keyring(used.state / "gnupg"):
+        home = ["--homedir", str(short), "--batch", "--pinentry-mode", "loopback", "--passphrase", ""]
         half = ["--quick-generate-key", f"opskit host {load(used.config).host}", "ed25519", "cert,sign", "never"]
         subprocess.run(["gpg", *home, "--yes", *half], check=True, capture_output=True)
     assert len(private_keys(used)) == 2

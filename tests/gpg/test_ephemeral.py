@@ -7,7 +7,9 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -22,6 +24,15 @@ pytestmark = pytest.mark.skipif(
     not any(folders.usable(base) and folders.is_in_memory(base) for base in folders.candidates()),
     reason="no writable tmpfs on this machine",
 )
+
+
+@pytest.fixture(autouse=True)
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in memory for the key rings of a test: in the usual ones others make theirs, and sweep at any time."""
+    usual = next(each for each in folders.candidates() if folders.usable(each) and folders.is_in_memory(each))
+    with TemporaryDirectory(prefix="ok-", dir=usual) as made:
+        monkeypatch.setattr(folders, "candidates", lambda: [Path(made)])
+        yield Path(made)
 
 
 @pytest.fixture(scope="module")
@@ -41,27 +52,28 @@ def test_it_opens_and_leaves_nothing(recipient: Owner, secret: bytes) -> None:
     assert not home.exists() and not agents_of(home)
 
 
-def test_it_leaves_nothing_after_an_error(secret: bytes) -> None:
+def test_it_leaves_nothing_after_an_error(secret: bytes, base: Path) -> None:
     """An exception inside the block, or a file that is no key, leaves no folder and no agent."""
-    before = _folders()
     with pytest.raises(KeyboardInterrupt), ephemeral_keyring(secret) as keyring:
         raise KeyboardInterrupt
-    assert keyring.home is not None and not agents_of(keyring.home)
+    assert keyring.home is not None and keyring.home.parent == base and not agents_of(keyring.home)
     with pytest.raises(Damaged), ephemeral_keyring(b"no key"):
         pass
-    assert _folders() == before
+    assert not list(base.iterdir())
 
 
-def test_a_killed_run_is_cleaned_up_by_the_next(secret: bytes) -> None:
+def test_a_killed_run_is_cleaned_up_by_the_next(secret: bytes, base: Path) -> None:
     """After kill -9 the next start removes the folder with its agent, and leaves living ones alone."""
     code = (
-        "import sys, time\nfrom opskit.gpg import ephemeral_keyring\n"
+        "import pathlib, sys, time\nfrom opskit.gpg import ephemeral_keyring, folders\n"
+        "folders.candidates = lambda: [pathlib.Path(sys.argv[1])]\n"
         "with ephemeral_keyring(sys.stdin.buffer.read()) as keyring:\n"
         "    print(keyring.home, flush=True)\n    time.sleep(60)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
+        [sys.executable, "-c", code, str(base)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
     assert process.stdin is not None and process.stdout is not None
     try:
         process.stdin.write(secret)
@@ -117,7 +129,3 @@ def test_a_sweep_takes_only_what_nobody_holds(tmp_path: Path) -> None:
 
 def _file_system(path: str) -> str:
     return subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, check=True).stdout.decode().strip()
-
-
-def _folders() -> set[Path]:
-    return {path for base in folders.candidates() for path in base.glob("opskit-gpg-*")}

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opskit.errors import Damaged, NoKey, OpskitError, UsageError
-from opskit.gpg import KeyInfo, Keyring, UnknownSigner, usable_recipients, verify, write_public_keyring
+from opskit.gpg import KeyInfo, Keyring, UnknownSigner, folders, usable_recipients, verify, write_public_keyring
 from opskit.gpg.listing import parse_listing
 from opskit.gpg.program import find_program
 from tests.gpg.keys import RUN_KEY, Owner, agents_of, dated_key, private_folder, raw_gpg
@@ -329,17 +329,19 @@ def test_another_command_may_end_the_agent_meanwhile(
     assert verify(signed, host.public_file).payload == TEXT
 
 
-def test_a_long_path_works(tmp_path: Path) -> None:
+def test_a_long_path_works(tmp_path: Path, tmp_short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home whose path is too long for a socket works, and nothing made for it is left behind."""
     home = tmp_path / ("long" * 20) / ("path" * 12) / "home"
     assert len(str(home)) > 120
-    before = _short_folders()
+    # Where the system has them, other processes make and remove folders of that name at any time.
+    monkeypatch.setattr(folders, "candidates", lambda: [tmp_short])
     with Keyring(home) as long:
         fingerprint = long.generate("long")
         assert long.decrypt(long.encrypt(TEXT, [fingerprint])).payload == TEXT
         write_public_keyring(long.export_public([fingerprint]), home / "long.pub")
         assert verify(long.sign(TEXT, fingerprint), home / "long.pub").fingerprint == fingerprint
-    assert _short_folders() == before
+        assert list(tmp_short.iterdir())
+    assert not list(tmp_short.iterdir())
     assert not agents_of(home)
 
 
@@ -467,11 +469,6 @@ def test_the_users_own_home_is_used_and_left_alone(host: Owner, monkeypatch: pyt
         assert own.keys() == host.keyring.keys()
     # gpg names the folder in the agent's arguments only where it is not the usual one: the socket answers in both.
     assert (host.home / "S.gpg-agent").exists() or agents_of(host.home)
-
-
-def _short_folders() -> set[Path]:
-    bases = [Path("/dev/shm"), Path("/run"), Path("/tmp"), Path(f"/run/user/{os.getuid()}")]
-    return {path for base in bases for path in base.glob("opskit-gpg-*")}
 
 
 def _fill(place: Path) -> None:
