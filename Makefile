@@ -1,6 +1,6 @@
 # Everything is set up by `make demo` or `make test`; both may be repeated at no cost.
 #   make demo                what opskit does, on sample files with throwaway keys (DEMO=PATH: on your files)
-#   make test                the tests; ARGS="-k pack" narrows them
+#   make test                the tests; ARGS="-k pack" narrows them, ARGS="-n 0" runs one at a time
 #   make check               lint, types and test, as CI does
 # A particular Python: make test PYTHON=python3.12 (after `make clean` where .venv exists already).
 
@@ -24,8 +24,9 @@ help:
 demo: system-run $(VENV)/installed
 	@$(BIN)/opskit demo $(DEMO)
 
+# How many at once: tests/conftest.py. Neighbours stay together, as they share what takes time to set up.
 test: system-test $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -q -rs $(ARGS)
+	@$(BIN)/python -m pytest -q -rs -n auto --dist worksteal $(ARGS)
 
 # The long fault campaigns; the bounded ones are part of `make test`.
 campaign: system-test $(VENV)/installed-dev

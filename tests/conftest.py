@@ -26,6 +26,13 @@ settings.register_profile("campaign", max_examples=2000, deadline=None, suppress
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workers of `-n auto`: one a processor, few at most, and none for a choice of tests, which ends sooner without."""
+    is_choice = config.args_source is not config.ArgsSource.TESTPATHS or config.option.keyword
+    return 0 if is_choice else min(len(os.sched_getaffinity(0)), 4)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _away_from_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test finds, or touches, what this machine has of opskit: its config, its caches, its users' gpg."""
