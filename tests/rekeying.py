@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from opskit.errors import NoKey
 from opskit.gpg import Keyring
-from opskit.gpg import verify as check_signature
 from opskit.operations.rekeying.merging import RUNS_A_KEY_OBJECT
 from opskit.operations.rekeying.rekey import Author, Holder, Rekeyed, rekey
 from opskit.operations.rekeying.survey import survey
@@ -67,14 +67,14 @@ def copies_of(lab: Lab, stores: Mapping[str, Store] | None = None) -> list[Copy]
 
 def marks_of(lab: Lab, copies: list[Copy]) -> Marks:
     return load_marks(
-        copies, lambda data: check_signature(data, lab.keys.trusted),
+        copies, lab.keys.believe,
         maintainers=[lab.keys.host_key], repository=REPOSITORY, agreed=lab.keys.identity().agreed,
     )  # fmt: skip
 
 
 def history_of(lab: Lab, copies: list[Copy]) -> History:
     return load_history(
-        copies, lambda data: check_signature(data, lab.keys.trusted),
+        copies, lab.keys.believe,
         signers=[lab.keys.host_key], repository=REPOSITORY,
     )  # fmt: skip
 
@@ -113,7 +113,7 @@ def verify_all(lab: Lab, stores: Mapping[str, Store] | None = None) -> dict[str,
     copies = copies_of(lab, stores)
     marks = marks_of(lab, copies)
     return verify_copies(
-        copies, lambda data: check_signature(data, lab.keys.trusted),
+        copies, lab.keys.believe,
         signers=[lab.keys.host_key], repository=REPOSITORY, rejected=marks.rejected, workers=1,
     )  # fmt: skip
 
@@ -124,14 +124,28 @@ def opens(lab: Lab, keyring: Keyring, store: Store) -> dict[str, bool]:
     found = {}
     for snapshot in history_of(lab, copies).snapshots:
         try:
-            reader = SnapshotReader(
-                snapshot.manifest, copies, lambda data: keyring.decrypt(data).payload, lab.keys.trusted
-            )
-            reader.root()
+            SnapshotReader(snapshot.manifest, copies, lambda data: _read(keyring, data), lab.keys.trusted).root()
             found[snapshot.id] = True
         except NoKey:
             found[snapshot.id] = False
     return found
+
+
+def _read(keyring: Keyring, data: bytes) -> bytes:
+    """What a key object says to the holder of a ring; raises NoKey. The same bytes are asked about once."""
+    asked = keyring.home, data
+    if asked not in _READ:
+        try:
+            _READ[asked] = keyring.decrypt(data).payload
+        except NoKey as error:
+            _READ[asked] = error
+    found = _READ[asked]
+    if isinstance(found, NoKey):
+        raise found
+    return found
+
+
+_READ: dict[tuple[Path | None, bytes], bytes | NoKey] = {}
 
 
 def key_names(store: Store) -> set[str]:

@@ -22,7 +22,6 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from opskit import encoding
 from opskit.errors import NoKey, StoreError
-from opskit.gpg import verify as check_signature
 from opskit.operations import retiring, sparse, storing
 from opskit.operations.backup import Job, Options, backup
 from opskit.operations.forget import forget_mark, judge_chains, remember_mark
@@ -97,14 +96,14 @@ class World:
 
     def marks(self, copies: list[Copy]) -> Marks:
         return load_marks(
-            copies, lambda data: check_signature(data, self.keys.trusted),
+            copies, self.keys.believe,
             maintainers=[self.keys.host_key], repository=REPOSITORY, agreed=self.keys.identity().agreed,
         )  # fmt: skip
 
     def look(self) -> Look:
         copies = self.at_hand()
         history = load_history(
-            copies, lambda data: check_signature(data, self.keys.trusted),
+            copies, self.keys.believe,
             signers=[self.keys.host_key], repository=REPOSITORY,
         )  # fmt: skip
         return Look(copies, history, self.marks(copies))
