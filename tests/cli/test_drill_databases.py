@@ -13,7 +13,7 @@ from tests.cli.hosts import Answer, Machine, objects
 from tests.cli.test_databases import add_source, good, secret
 from tests.cli.test_drill import with_verify
 from tests.database_servers import Server
-from tests.sources.test_throwaway import LONG, needs_jail, processes, until
+from tests.sources.test_throwaway import LONG, family, has_ended, needs_jail, processes, until
 from tests.stores.mounts import MEBIBYTE, mounted
 
 
@@ -135,11 +135,12 @@ def test_a_drill_that_ends_while_it_loads(machine: Machine, number: signal.Signa
     with_verify(machine, dumps={str(dump): "postgresql"})
     good(machine.run("backup"))
     with machine.start("drill", "run", "--key", machine.key) as process:
-        until(lambda: bool(processes("postgres: ", "opskit_drill_0", "SELECT")), process)
+        until(lambda: family(process, "postgres: ", "opskit_drill_0", "SELECT"), process)
+        started = family(process)
         process.send_signal(number)
         process.communicate(timeout=30)
     assert process.returncode == (-9 if number is signal.SIGKILL else 130)
-    until(lambda: not processes(str(machine.folder)) and not processes("postgres: ", "opskit_drill_0"))
+    until(lambda: not processes(str(machine.folder)) and all(map(has_ended, started)))
     assert not objects(machine.a, "evidence")
     dump.write_text("SELECT 1;\n")
     good(machine.run("backup"))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -131,42 +131,42 @@ def test_the_shown_line_is_a_tree_line() -> None:
     assert node.path == b"srv/data/a.txt" and tree.encode_line(node) == example.encode()
 
 
-@pytest.fixture
-def protected(tmp_path: Path, keys: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A repository with one snapshot, whose recovery key has the passphrase `correct horse`."""
-    lab = Lab(tmp_path, keys / f"protected-{abs(hash(request.node.name)) % 10**8}", passphrase=b"correct horse")
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Lab:
+    """A repository with one snapshot, whose recovery key has the passphrase `correct horse`; nobody may change it."""
+    lab = Lab(tmp_path_factory.mktemp("protected"), keys / "protected", passphrase=b"correct horse")
     lab.craft([b'{"gid":0,"mode":493,"path":"made","type":"dir","uid":0}'])
     lab.close()
-    yield lab
+    return lab
 
 
-def recovering(lab: Lab, *answers: bytes) -> str:
+def recovering(lab: Lab, target: Path, *answers: bytes) -> str:
     """What recover.py shows a person at a terminal who answers so."""
     program = [sys.executable, "-I", "-S", str(lab.copy / "recover.py"), "--key", str(lab.key)]
-    shown = typed([*program, "--target", str(lab.folder / "target")], answers, {"PATH": os.environ["PATH"]}).decode()
+    shown = typed([*program, "--target", str(target)], answers, {"PATH": os.environ["PATH"]}).decode()
     assert "horse" not in shown
     return shown
 
 
-def test_recover_asks_for_the_passphrase(protected: Lab) -> None:
+def test_recover_asks_for_the_passphrase(protected: Lab, tmp_path: Path) -> None:
     """With a protected recovery key, recover.py lets gpg ask on the terminal, and restores; a slip is no end."""
-    shown = recovering(protected, b"correct hose\n", b"\n", b"correct horse\n")
-    assert (protected.folder / "target" / "made").is_dir() and shown.count("the passphrase is wrong; once more") == 2
+    shown = recovering(protected, tmp_path / "target", b"correct hose\n", b"\n", b"correct horse\n")
+    assert (tmp_path / "target" / "made").is_dir() and shown.count("the passphrase is wrong; once more") == 2
     assert "PROBLEM" not in shown and "lab/crafted" in shown
 
 
-def test_recover_asks_three_times(protected: Lab) -> None:
+def test_recover_asks_three_times(protected: Lab, tmp_path: Path) -> None:
     """Three wrong passphrases end recover.py, which says that the passphrase is to blame and not the key file."""
-    shown = recovering(protected, *[b"correct hose\n"] * 3)
+    shown = recovering(protected, tmp_path / "target", *[b"correct hose\n"] * 3)
     assert shown.count("Enter passphrase:") == 3 and "the key file is fine" in shown
     assert "PROBLEM" not in shown and "--key FILE" not in shown
 
 
-def test_recover_without_a_terminal(protected: Lab) -> None:
+def test_recover_without_a_terminal(protected: Lab, tmp_path: Path) -> None:
     """Where gpg cannot ask for the passphrase, recover.py says so and what to do: exit 12."""
     program = [sys.executable, "-I", "-S", str(protected.copy / "recover.py"), "--key", str(protected.key)]
     done = subprocess.run(
-        [*program, "--target", str(protected.folder / "target")],
+        [*program, "--target", str(tmp_path / "target")],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True,
     )  # fmt: skip
     assert done.returncode == 12 and "gpg cannot ask" in done.stderr and "hint: run this on a terminal" in done.stderr

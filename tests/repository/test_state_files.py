@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -203,10 +204,11 @@ def test_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     assert all(each.exception() is None for each in done) and os.listdir(tmp_path) == ["f"]
 
 
-def test_a_cache_in_use_is_not_thrown_away(tmp_path: Path) -> None:
+def test_a_cache_in_use_is_not_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that another process holds locked is an error, and stays where it is."""
     path = tmp_path / "cache.sqlite"
     open_or_replace(path, "r").close()
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.1))  # instead of five seconds
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from opskit.errors import SourceError
@@ -181,9 +182,10 @@ def test_nothing_is_left_of_a_killed_one(folder: Path) -> None:
         "T('', str).load('postgresql', [Script('x', f.fileno(), 'database', 'x')], Path(sys.argv[1]), 600, 600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(folder), str(path)]) as process:
-        until(lambda: bool(processes(f"sleep {LONG}1")), process)
+        until(lambda: family(process, f"sleep {LONG}1") and family(process, "/server/data"), process)
+        started = family(process)
         process.send_signal(signal.SIGKILL)
-    until(lambda: not processes(f"sleep {LONG}1") and not processes("/server/data"))
+    until(lambda: not processes(f"sleep {LONG}1") and all(map(has_ended, started)))
 
 
 def processes(*words: str) -> list[str]:
@@ -197,6 +199,23 @@ def processes(*words: str) -> list[str]:
         if all(word in line for word in words) and "pytest" not in line:
             found.append(line)
     return found
+
+
+def family(process: subprocess.Popen[bytes], *words: str) -> list[psutil.Process]:
+    """All that a process has started, and these in turn, once one shows all the words; other tests have the same."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    with suppress(psutil.NoSuchProcess):
+        if any(all(word in " ".join(each.cmdline()) for word in words) for each in found):
+            return found
+    return []
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process runs no more; an orphan may stay a zombie until init collects it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def until(is_so: object, process: subprocess.Popen[bytes] | None = None) -> None:
