@@ -45,13 +45,20 @@ def make_folder(base: Path) -> tuple[Path, int]:
     while True:
         path = base / f"{_PREFIX}{os.urandom(6).hex()}"
         path.mkdir(mode=0o700)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # A sweep that came between the two lines above has removed the still empty folder.
+        # A sweep that comes before the lock is taken removes the still empty folder.
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_at(path, descriptor):
                 return path, descriptor
-        os.close(descriptor)
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def remove_folder(path: Path, descriptor: int) -> None:

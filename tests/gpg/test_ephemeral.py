@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import stat
@@ -125,6 +126,26 @@ def test_a_sweep_takes_only_what_nobody_holds(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([held.name, "opskit-gpg-link", "other"])
     folders.remove_folder(held, descriptor)
     assert not held.exists()
+
+
+@pytest.mark.parametrize("step", ["open", "flock"])
+def test_a_sweep_amid_the_making_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A folder that another's sweep takes away before it is held is made anew."""
+    owner = {"open": os, "flock": fcntl}[step]
+    begun = getattr(owner, step)
+
+    def late(what: object, *arguments: int) -> object:
+        monkeypatch.undo()
+        folders.sweep(tmp_path, stop_agent)
+        assert not list(tmp_path.iterdir())
+        return begun(what, *arguments)
+
+    monkeypatch.setattr(owner, step, late)
+    path, descriptor = folders.make_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    folders.sweep(tmp_path, stop_agent)
+    assert path.is_dir()
+    folders.remove_folder(path, descriptor)
 
 
 def _file_system(path: str) -> str:
