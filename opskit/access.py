@@ -116,18 +116,23 @@ class Access:
 
 @contextmanager
 def by_config(
-    config: Config, destinations: Sequence[str] = (), *, writable: bool = False, may_be_none: bool = False
+    config: Config,
+    destinations: Sequence[str] = (),
+    *,
+    writable: bool = False,
+    may_be_none: bool = False,
+    is_brief: bool = False,
 ) -> Iterator[Access]:
     """Open the copies of a config, or those named.
 
     Raises an error that names each one when none can be opened, unless there `may_be_none`. Copies can be changed only
-    if they are opened `writable`.
+    if they are opened `writable`. `is_brief`: who only looks does not wait long for a server that does not answer.
     A state folder that cannot be written (a root that was remounted read-only) costs the cache and is noted.
     """
     host = host_of(config)
     notes = list[str]()
     heads = _heads_of(host, notes)  # before the listings: what a backup acknowledges meanwhile is not in them
-    stores = stores_of(config, destinations)
+    stores = stores_of(config, destinations, is_brief=is_brief)
     copies, absent = open_copies(stores if writable else read_only(stores), host.repository)
     if not copies and not may_be_none:
         error = together(absent)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from opskit import log
 from opskit.config.model import S3Bucket, S3Destination
-from opskit.remotes import wrapped
+from opskit.remotes import BRIEF, wrapped
 from opskit.repository.names import digest_in
 from opskit.secrets.reference import Reference, Secret
 from opskit.stores import s3
@@ -19,11 +20,21 @@ Resolve = Callable[[Reference], Secret]
 
 
 def bucket_store(
-    destination: S3Destination, resolve: Resolve, now: Callable[[], datetime], *, conditional: bool, checksums: bool
+    destination: S3Destination,
+    resolve: Resolve,
+    now: Callable[[], datetime],
+    *,
+    conditional: bool = True,
+    checksums: bool = True,
+    is_brief: bool = False,
 ) -> Store:
-    """A store in a bucket, within the destination's limits, that reads again what broke off."""
+    """A store in a bucket, within the destination's limits, that reads again what broke off.
+
+    `is_brief`: as long as nothing was heard of the endpoint it is asked once, and waited for BRIEF seconds only.
+    """
     bucket = destination.s3
-    connection = s3.Connection(place_of(bucket), _credentials(bucket, resolve))
+    first: dict[str, Any] = {"first_read_timeout": BRIEF, "first_attempts": 1} if is_brief else {}
+    connection = s3.Connection(place_of(bucket), _credentials(bucket, resolve), **first)
     inside = s3.S3Store(connection, now, conditional=conditional, checksums=checksums, digest_in=digest_in)
     if destination.parallel is not None:
         inside.at_once = destination.parallel

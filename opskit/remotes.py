@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import quote
 
 from opskit import log
@@ -24,21 +25,29 @@ from opskit.stores.wrappers.retry import Retrying
 Resolve = Callable[[Reference], Secret]
 """What a reference stands for; raises UnresolvedReference."""
 
+BRIEF = 10.0
+"""Seconds that a destination has to be heard of where somebody only looks; who stores waits longer."""
+
 PARALLEL = 3
 """Requests with large bodies that make good use of a line, however long an answer takes."""
 
 
-def store_of(destination: Destination, resolve: Resolve) -> Store:
-    """The store of a destination at a server, within its limits, that tries again what passes."""
+def store_of(destination: Destination, resolve: Resolve, *, is_brief: bool = False) -> Store:
+    """The store of a destination at a server, within its limits, that tries again what passes.
+
+    `is_brief`: as long as nothing was heard of the server it is waited for BRIEF seconds only.
+    """
+    first: dict[str, Any] = {"first_timeout": BRIEF} if is_brief else {}
     if isinstance(destination, WebdavDestination):
-        return _webdav_store(destination, resolve)
+        return _webdav_store(destination, resolve, first)
     if isinstance(destination, AzureDestination):
-        return _azure_store(destination, resolve)
+        return _azure_store(destination, resolve, first)
     assert isinstance(destination, SftpDestination)
     connection = sftp.Connection(
         _sftp_place(destination.sftp),
         _sftp_secrets(destination.sftp, resolve),
         parallel=destination.parallel or PARALLEL,
+        **{"connect_timeout": BRIEF} if is_brief else {},
     )
     return wrapped(sftp.SftpStore(connection), destination, sftp.is_passing)
 
@@ -57,21 +66,22 @@ def location_of(destination: Destination) -> str:
     return _sftp_place(destination.sftp).location
 
 
-def _webdav_store(destination: WebdavDestination, resolve: Resolve) -> Store:
+def _webdav_store(destination: WebdavDestination, resolve: Resolve, first: Mapping[str, Any]) -> Store:
     server = destination.webdav
     service = url.Dav(
         server.url, server.user, lambda: revealed(server.password, resolve),
-        ca_file=None if server.ca_file is None else str(server.ca_file),
+        ca_file=None if server.ca_file is None else str(server.ca_file), **first,
     )  # fmt: skip
     inside = url.UrlStore(service, location_of(destination), at_once=destination.parallel or PARALLEL)
     return wrapped(inside, destination, url.is_passing)
 
 
-def _azure_store(destination: AzureDestination, resolve: Resolve) -> Store:
+def _azure_store(destination: AzureDestination, resolve: Resolve, first: Mapping[str, Any]) -> Store:
     there = destination.azure
     service = url.Azure(
         there.address, there.account, there.container, there.prefix or "",
         lambda: url.AzureSecrets(revealed(there.account_key, resolve), revealed(there.sas_token, resolve)),
+        **first,
     )  # fmt: skip
     inside = url.UrlStore(service, location_of(destination), at_once=destination.parallel or PARALLEL)
     return wrapped(inside, destination, url.is_passing)

@@ -61,17 +61,20 @@ def local_store(path: Path, *, must_be_mounted: bool = False) -> LocalStore:
     return LocalStore(path, must_be_mounted=must_be_mounted)
 
 
-def store_of(destination: Destination, *, conditional: bool = True, checksums: bool = True) -> Store:
-    """The store behind a destination; what its endpoint honours, where it is a bucket, as `probe` found out."""
+def store_of(destination: Destination, *, is_brief: bool = False, **honoured: bool) -> Store:
+    """The store behind a destination; `honoured` is what `probe` found out of the endpoint of a bucket.
+
+    `is_brief`: one that is far is not waited for as long as by who stores.
+    """
     if isinstance(destination, LocalDestination):
         return local_store(destination.path, must_be_mounted=destination.must_be_mounted)
     if not isinstance(destination, S3Destination):
         from opskit import remotes
 
-        return remotes.store_of(destination, _secret)
+        return remotes.store_of(destination, _secret, is_brief=is_brief)
     from opskit import buckets  # it loads botocore, which only those who use a bucket should pay
 
-    return buckets.bucket_store(destination, _secret, now, conditional=conditional, checksums=checksums)
+    return buckets.bucket_store(destination, _secret, now, is_brief=is_brief, **honoured)
 
 
 def _secret(reference: Reference) -> Secret:
@@ -125,15 +128,15 @@ def shortcomings(stores: Mapping[str, Store], names: Iterable[str]) -> list[str]
     return found
 
 
-def stores_of(config: Config, names: Sequence[str] = ()) -> dict[str, Store]:
-    """The stores of all destinations, or of those named; raises UsageError for an unknown name."""
+def stores_of(config: Config, names: Sequence[str] = (), *, is_brief: bool = False) -> dict[str, Store]:
+    """The stores of all destinations, or of those named, as `store_of`; raises UsageError for an unknown name."""
     unknown = [name for name in names if name not in config.destinations]
     if unknown:
         known = ", ".join(config.destinations)
         raise UsageError(f"no destination {unknown[0]!r}; the config has {known}")
     honoured = _endpoints(config.state_dir)
     return {
-        name: store_of(each, **honoured.get(name, _assumed(each)))
+        name: store_of(each, is_brief=is_brief, **honoured.get(name, _assumed(each)))
         for name, each in config.destinations.items()
         if not names or name in names
     }

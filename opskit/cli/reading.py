@@ -67,11 +67,13 @@ def opened_for_reading(
     destinations: Sequence[str] | None = None,
     *,
     keyless: bool = False,
+    is_brief: bool = False,
 ) -> Iterator[Access]:
     """Open the copies of the config (or those named), or with `repository` that one copy by the key file alone.
 
     With `keyless` the key file may be left out; signatures are not judged then. What runs that were killed left of
-    private keys in memory is removed first.
+    private keys in memory is removed first. `is_brief`: servers of the config that do not answer are not waited for as
+    long as by who stores or restores.
 
     Raises UsageError, ConfigError, NoKey, RepositoryNotFound, StoreError.
     """
@@ -84,7 +86,7 @@ def opened_for_reading(
 
     gpg.remove_stale_keyrings()
     if repository is None:
-        with access.by_config(context.load_config(), destinations or ()) as opened:
+        with access.by_config(context.load_config(), destinations or (), is_brief=is_brief) as opened:
             for note in opened.notes:
                 context.warning(printable(note))
             yield opened
@@ -212,7 +214,7 @@ def warn_of_absent(context: Context, opened: Access) -> bool:
     for destination, reason in opened.absent.items():
         text = printable(str(reason))
         name = printable(destination)
-        context.warning(text if text.startswith(f"{name}:") else f"{name}: {text}")
+        context.warning(text if text.startswith(f"{name}: ") else f"{name}: {text}")
         if isinstance(reason, Damaged | CopyUnidentified) and reason.hint:
             context.hint(printable(reason.hint))
     return bool(opened.absent)

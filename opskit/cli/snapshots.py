@@ -39,7 +39,7 @@ def snapshots(
     context = Context.of(typer_context)
     if key is not None and repository is None:
         raise UsageError("--key goes with --repository: listing the config's destinations needs no key")
-    with opened_for_reading(context, repository, key, destination) as opened:
+    with opened_for_reading(context, repository, key, destination, is_brief=True) as opened:
         history = history_of(opened)
         any_absent = warn_of_absent(context, opened)
         code = warn_of_rejected(context, history)

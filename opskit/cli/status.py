@@ -79,7 +79,9 @@ def _look(config: Config) -> Seen:
     from opskit.operations.status.look import look
     from opskit.wiring import host_of, read_only, stores_of
 
-    return look(host_of(config), read_only(stores_of(config)), config.sources.keys(), config.keys.maintainers)
+    return look(
+        host_of(config), read_only(stores_of(config, is_brief=True)), config.sources.keys(), config.keys.maintainers
+    )
 
 
 def _host(config: Config) -> Host:

@@ -29,7 +29,7 @@ from opskit.repository.identity import Identity
 from opskit.repository.locating import is_usable
 from opskit.repository.marks import Marks, load_marks
 from opskit.repository.threads import end
-from opskit.stores.base import Store, at_once
+from opskit.stores.base import Store, is_far
 
 log = logger(__name__)
 
@@ -162,7 +162,7 @@ def open_copies(stores: Mapping[str, Store], repository: str | None) -> tuple[li
 
 def _opened(stores: Mapping[str, Store]) -> list[Copy | OpskitError]:
     """What is at each store, or why it cannot be opened, in their order."""
-    if len(stores) < 2 or all(at_once(store) == 1 for store in stores.values()):
+    if len(stores) < 2 or not any(map(is_far, stores.values())):
         return [_open(*each) for each in stores.items()]
     threads = ThreadPoolExecutor(len(stores), thread_name_prefix="open")
     tasks = [threads.submit(_open, *each) for each in stores.items()]

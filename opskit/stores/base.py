@@ -121,6 +121,13 @@ def at_once(store: Store) -> int:
     return int(getattr(store, "at_once", 1))
 
 
+def is_far(store: Store) -> bool:
+    """Whether a store is behind a line, whatever wraps it: those say how many requests at once they are to get."""
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    return hasattr(store, "at_once")
+
+
 def check_name(name: str) -> None:
     """Refuse a name that some medium could not hold or that could leave the store (ValueError)."""
     if not is_name(name):

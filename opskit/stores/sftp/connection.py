@@ -72,6 +72,7 @@ class Connection:
         self._link: _Link | None = None
         self._linking: asyncio.Lock | None = None
         self._was_connected = False
+        self._failures, self._failure = 0, StoreError("")
 
     def run(self, act: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The outcome of `act`, awaited in the loop of all stores; any thread but that loop's may call."""
@@ -111,9 +112,17 @@ class Connection:
     async def _linked(self) -> _Link:
         if self._linking is None:
             self._linking = asyncio.Lock()
+        failures = self._failures
         async with self._linking:
+            if self._failures > failures:  # the attempt that was waited for failed: another would take as long
+                raise _anew(self._failure)
             if self._link is None or self._link.connection.is_closed():
-                self._link = _Link(await self._connected(), self.parallel)
+                try:
+                    self._link = _Link(await self._connected(), self.parallel)
+                except StoreError as error:
+                    # Without its traceback, which holds whatever was to be sent.
+                    self._failures, self._failure = self._failures + 1, _anew(error)
+                    raise
                 if not self._was_connected:
                     running().at_end(self._close)
                 self._was_connected = True
@@ -229,10 +238,16 @@ class Connection:
         )
 
     def _unreached(self, error: Exception) -> StoreError:
-        what = "no answer came in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        silent = f"no answer came within {self._connect_timeout:g} s"
+        what = silent if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         # A server that was there a moment ago may be back in another.
         kind = Lost if self._was_connected else StoreError
         return kind(
             f"{self.place.location}: the server cannot be reached: {' '.join(what.split())}",
             hint="check host, port, the network and any firewall; what was stored will be reused",
         )
+
+
+def _anew(error: StoreError) -> StoreError:
+    """The same error without its traceback."""
+    return type(error)(str(error), hint=error.hint)

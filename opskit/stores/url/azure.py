@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opskit.stores.base import ObjectInfo
-from opskit.stores.url.service import LibraryMissing, Refused, RootMissing, Service, Short, expect_size
+from opskit.stores.url.service import CONNECT_TIMEOUT, LibraryMissing, Refused, RootMissing, Service, Short, expect_size
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobProperties, ContainerClient
@@ -40,7 +40,8 @@ class AzureSecrets(NamedTuple):
 class Azure(Service):
     """What is below `prefix` in a container of `account`, which is at `url`. `secrets` fetches what opens it.
 
-    `timeout` is in seconds, for a connection and between two pieces of an answer; `page_size` is in objects.
+    `timeout` is in seconds, between two pieces of an answer; `first_timeout` holds instead until anything was heard of
+    the account. A connection may take as long as the lesser of it and CONNECT_TIMEOUT. `page_size` is in objects.
     """
 
     root = "container"
@@ -55,11 +56,13 @@ class Azure(Service):
         secrets: Callable[[], AzureSecrets] = AzureSecrets,
         *,
         timeout: float = 60.0,
+        first_timeout: float | None = None,
         page_size: int = 5000,
     ) -> None:
         self._url, self._account, self._container = url.rstrip("/"), account, container
         self._folder = f"{prefix}/" if prefix else ""
         self._secrets, self._timeout, self._page_size = secrets, timeout, page_size
+        self._first_timeout = timeout if first_timeout is None else min(first_timeout, timeout)
         self._lock = threading.Lock()
         self._opened: ContainerClient | None = None
 
@@ -68,7 +71,9 @@ class Azure(Service):
         below = self._folder + (f"{prefix}/" if prefix else "")
         with _standard():
             client = self._client()
-            for blob in client.list_blobs(below, include=["metadata"], results_per_page=self._page_size):
+            for blob in client.list_blobs(
+                below, include=["metadata"], results_per_page=self._page_size, **self._limits()
+            ):
                 if not _is_folder(blob):
                     yield self._info(blob)
             if prefix:
@@ -84,13 +89,13 @@ class Azure(Service):
     def read(self, path: str, offset: int, length: int | None, check: Callable[[int], None]) -> bytes:
         """See Service."""
         with _standard():
-            blob = self._client().get_blob_client(self._folder + path)
+            blob, limits = self._client().get_blob_client(self._folder + path), self._limits()
             if length == 0:
-                blob.get_blob_properties()
+                blob.get_blob_properties(**limits)
                 return b""
             whole = offset == 0 and length is None
             try:
-                found = blob.download_blob() if whole else blob.download_blob(offset, length)
+                found = blob.download_blob(**limits) if whole else blob.download_blob(offset, length, **limits)
             except _refusal() as error:
                 if error.status_code == _OUT_OF_RANGE:
                     return b""
@@ -110,7 +115,11 @@ class Azure(Service):
         try:
             with _standard(creates=not may_replace):
                 self._client().get_blob_client(self._folder + path).upload_blob(
-                    data, overwrite=may_replace, validate_content=True, raw_request_hook=send_in_pieces
+                    data,
+                    overwrite=may_replace,
+                    validate_content=True,
+                    raw_request_hook=send_in_pieces,
+                    **self._limits(),
                 )
         except Refused as error:
             # To credentials that may create but not write, a name that is taken is forbidden.
@@ -121,7 +130,7 @@ class Azure(Service):
     def remove(self, path: str) -> None:
         """See Service."""
         with _standard():
-            self._client().get_blob_client(self._folder + path).delete_blob()
+            self._client().get_blob_client(self._folder + path).delete_blob(**self._limits())
 
     def _is_there(self, path: str) -> bool:
         try:
@@ -144,11 +153,20 @@ class Azure(Service):
                 self._opened = ContainerClient(
                     self._url, self._container, self._credential(),
                     max_single_put_size=_LARGEST_PUT, max_single_get_size=_FIRST_GET,
-                    retry_total=0, permit_redirects=False, raw_response_hook=_must_be_azure,
-                    connection_timeout=min(10.0, self._timeout), read_timeout=self._timeout,
+                    retry_total=0, permit_redirects=False, raw_response_hook=self._hear,
+                    connection_timeout=min(CONNECT_TIMEOUT, self._timeout), read_timeout=self._timeout,
                 )  # fmt: skip
                 weakref.finalize(self, self._opened.close)
             return self._opened
+
+    def _hear(self, response: Any) -> None:
+        self.was_heard = True
+        _must_be_azure(response)
+
+    def _limits(self) -> dict[str, Any]:
+        """Of one request, where they differ from those of the client: as long as nothing was heard."""
+        first = self._first_timeout
+        return {} if self.was_heard else {"read_timeout": first, "connection_timeout": min(CONNECT_TIMEOUT, first)}
 
     def _credential(self) -> Any:
         account_key, sas_token = self._secrets()
@@ -203,11 +221,18 @@ def _code(error: Any) -> str:
 def _standard(*, creates: bool = False) -> Iterator[None]:
     """Turn errors of the SDK into standard ones. `creates`: a name that is taken is what may be met."""
     try:
-        from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+        from azure.core.exceptions import (
+            ClientAuthenticationError,
+            HttpResponseError,
+            ServiceRequestTimeoutError,
+            ServiceResponseTimeoutError,
+        )
     except ImportError:
         raise LibraryMissing("azure-storage-blob", "azure") from None
     try:
         yield
+    except (ServiceRequestTimeoutError, ServiceResponseTimeoutError) as error:
+        raise TimeoutError("no answer came in time") from error
     except ClientAuthenticationError as error:
         raise Refused(error.status_code or 401, _said(error)) from error
     except HttpResponseError as error:

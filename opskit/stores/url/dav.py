@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from opskit.stores.url.folders import Entry, Folders
-from opskit.stores.url.service import LibraryMissing, Refused
+from opskit.stores.url.service import CONNECT_TIMEOUT, LibraryMissing, Refused
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -32,7 +32,8 @@ _DENIED, _ABSENT, _NOT_ALLOWED, _CONFLICT, _TAKEN = {401, 403}, 404, 405, 409, 4
 class Dav(Folders):
     """A collection at `url`. `password` fetches the user's password; `ca_file` says whose certificates are believed.
 
-    `timeout` is in seconds, for a connection and between two pieces of an answer.
+    `timeout` is in seconds, between two pieces of an answer; `first_timeout` holds instead until anything was heard of
+    the server. A connection may take as long as the lesser of it and CONNECT_TIMEOUT.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Dav(Folders):
         *,
         ca_file: str | None = None,
         timeout: float = 60.0,
+        first_timeout: float | None = None,
     ) -> None:
         self._url = url.rstrip("/")
         self._user, self._password = user, password
         self._ca_file, self._timeout = ca_file, timeout
+        self._first_timeout = timeout if first_timeout is None else min(first_timeout, timeout)
         self._lock, self._naming = threading.Lock(), threading.Lock()
         self._opened: Client | None = None
         self._made: set[str] = set()
@@ -155,12 +158,19 @@ class Dav(Folders):
                     self._url,
                     auth=(self._user, password or "") if self._user else None,
                     retry=False,
-                    timeout=httpx.Timeout(self._timeout, connect=min(10.0, self._timeout)),
+                    timeout=httpx.Timeout(self._first_timeout, connect=min(CONNECT_TIMEOUT, self._first_timeout)),
+                    event_hooks={"response": [self._hear]},
                     verify=_believed(self._ca_file) if self._url.startswith("https:") else False,
                     follow_redirects=False,
                 )
                 weakref.finalize(self, self._opened.http.close)
             return self._opened
+
+    def _hear(self, _response: object) -> None:
+        """The server has spoken: from now on it may take its time."""
+        if not self.was_heard and self._opened is not None:
+            self._opened.http.timeout = (min(CONNECT_TIMEOUT, self._timeout), *[self._timeout] * 3)
+            self.was_heard = True
 
 
 def _believed(ca_file: str | None) -> SSLContext:
@@ -192,11 +202,14 @@ def _entry(found: dict[str, Any]) -> Entry:
 def _standard() -> Iterator[None]:
     """Turn errors of webdav4 into standard ones."""
     try:
+        from httpx import TimeoutException
         from webdav4.client import HTTPError, IsAResourceError, ResourceNotFound
     except ImportError:
         raise LibraryMissing("webdav4", "webdav") from None
     try:
         yield
+    except TimeoutException as error:
+        raise TimeoutError("no answer came in time") from error
     except ResourceNotFound as error:
         raise FileNotFoundError(error.path) from error
     except IsAResourceError as error:

@@ -1,7 +1,8 @@
 """What a service can do, in the words of the store: the part that differs between kinds.
 
 Paths begin at the store's root. Failures leave as the standard errors FileNotFoundError, FileExistsError and
-PermissionError, or as `Refused` with the status of HTTP; the rest, OSError too, counts as a connection that broke.
+PermissionError, as TimeoutError where nothing came for too long, or as `Refused` with the status of HTTP; the rest,
+OSError too, counts as a connection that broke.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
 from opskit.stores.base import ObjectInfo
+
+CONNECT_TIMEOUT = 20.0
+"""Seconds in which a connection has to be made; long enough for four lost packets."""
 
 
 class Refused(Exception):
@@ -42,6 +46,8 @@ class Service(ABC):
     root = "folder"
     """What holds all objects, and what to do where it is absent."""
     root_hint = "correct the address, or make the repository there: opskit init --destination NAME=ADDRESS"
+    was_heard = False
+    """Whether anything ever came from the service. Until then a silence is no mishap that passes: it is not there."""
 
     @abstractmethod
     def objects(self, prefix: str, at_once: int) -> Iterable[ObjectInfo]:

@@ -116,6 +116,8 @@ class UrlStore:
             raise self._denied(cannot, error) from error
         except Refused as error:
             raise self._refused(cannot, error) from error
+        except TimeoutError as error:
+            raise self._silent(cannot, error) from error
         except Short as error:
             raise Lost(f"{cannot}: {error}", hint="try again; look at the service if it stays so") from error
         except Exception as error:
@@ -128,6 +130,14 @@ class UrlStore:
         return StoreRefused(
             f"{cannot}: expected permission, got {error}",
             hint="check the credentials of this destination, and what they may do there",
+        )
+
+    def _silent(self, cannot: str, error: Exception) -> StoreError:
+        if self._service.was_heard:
+            return Lost(f"{cannot}: {error}", hint="try again; look at the network and the service if it stays so")
+        return StoreError(
+            f"{cannot}: the service cannot be reached: {error}",
+            hint="check the address, the network and any firewall; what was stored will be reused",
         )
 
     def _refused(self, cannot: str, error: Refused) -> StoreError:
