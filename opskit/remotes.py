@@ -8,11 +8,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, assert_never
 from urllib.parse import quote
 
 from opskit import log
-from opskit.config.model import Destination
 from opskit.config.remote import AzureDestination, Remote, SftpDestination, SftpServer, WebdavDestination
 from opskit.errors import StoreError
 from opskit.secrets.reference import Reference, Secret
@@ -25,6 +24,9 @@ from opskit.stores.wrappers.retry import Retrying
 Resolve = Callable[[Reference], Secret]
 """What a reference stands for; raises UnresolvedReference."""
 
+AtServer = SftpDestination | WebdavDestination | AzureDestination
+"""What is neither a folder nor a bucket. mypy sees to it that each kind has its case here."""
+
 BRIEF = 10.0
 """Seconds that a destination has to be heard of where somebody only looks; who stores waits longer."""
 
@@ -32,38 +34,48 @@ PARALLEL = 3
 """Requests with large bodies that make good use of a line, however long an answer takes."""
 
 
-def store_of(destination: Destination, resolve: Resolve, *, is_brief: bool = False) -> Store:
+def store_of(destination: AtServer, resolve: Resolve, *, is_brief: bool = False) -> Store:
     """The store of a destination at a server, within its limits, that tries again what passes.
 
     `is_brief`: as long as nothing was heard of the server it is waited for BRIEF seconds only.
     """
     first: dict[str, Any] = {"first_timeout": BRIEF} if is_brief else {}
-    if isinstance(destination, WebdavDestination):
-        return _webdav_store(destination, resolve, first)
-    if isinstance(destination, AzureDestination):
-        return _azure_store(destination, resolve, first)
-    assert isinstance(destination, SftpDestination)
+    match destination:
+        case WebdavDestination():
+            return _webdav_store(destination, resolve, first)
+        case AzureDestination():
+            return _azure_store(destination, resolve, first)
+        case SftpDestination():
+            return _sftp_store(destination, resolve, {"connect_timeout": BRIEF} if is_brief else {})
+        case _:
+            assert_never(destination)
+
+
+def location_of(destination: AtServer) -> str:
+    """What a person would type to name the place of a destination at a server."""
+    match destination:
+        case WebdavDestination():
+            scheme, _, rest = destination.webdav.url.partition("://")
+            user = f"{quote(destination.webdav.user)}@" if destination.webdav.user else ""
+            return f"{'webdavs' if scheme == 'https' else 'webdav'}://{user}{rest}"
+        case AzureDestination():
+            there = destination.azure
+            text = "/".join(each for each in (f"az://{there.account}", there.container, there.prefix) if each)
+            return f"{text}?endpoint={quote(there.endpoint, safe='/:')}" if there.endpoint else text
+        case SftpDestination():
+            return _sftp_place(destination.sftp).location
+        case _:
+            assert_never(destination)
+
+
+def _sftp_store(destination: SftpDestination, resolve: Resolve, first: Mapping[str, Any]) -> Store:
     connection = sftp.Connection(
         _sftp_place(destination.sftp),
         _sftp_secrets(destination.sftp, resolve),
         parallel=destination.parallel or PARALLEL,
-        **{"connect_timeout": BRIEF} if is_brief else {},
+        **first,
     )
     return wrapped(sftp.SftpStore(connection), destination, sftp.is_passing)
-
-
-def location_of(destination: Destination) -> str:
-    """What a person would type to name the place of a destination at a server."""
-    if isinstance(destination, WebdavDestination):
-        scheme, _, rest = destination.webdav.url.partition("://")
-        user = f"{quote(destination.webdav.user)}@" if destination.webdav.user else ""
-        return f"{'webdavs' if scheme == 'https' else 'webdav'}://{user}{rest}"
-    if isinstance(destination, AzureDestination):
-        there = destination.azure
-        text = "/".join(each for each in (f"az://{there.account}", there.container, there.prefix) if each)
-        return f"{text}?endpoint={quote(there.endpoint, safe='/:')}" if there.endpoint else text
-    assert isinstance(destination, SftpDestination)
-    return _sftp_place(destination.sftp).location
 
 
 def _webdav_store(destination: WebdavDestination, resolve: Resolve, first: Mapping[str, Any]) -> Store:

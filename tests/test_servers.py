@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
-from opskit import locations, servers, wiring
+from opskit import locations, remotes, servers, wiring
 from opskit.config.load import parse
-from opskit.config.model import LocalDestination
+from opskit.config.model import Destination, LocalDestination, S3Destination
 from opskit.config.remote import AzureDestination, SftpDestination, SftpServer, WebdavDestination
 from opskit.errors import ConfigError, UsageError
 from opskit.operations.status.places import place_of
@@ -85,6 +86,16 @@ def test_a_server_gets_its_wrappers() -> None:
     assert isinstance(store, Retrying) and isinstance(store.inner, Limited)
     assert isinstance(wiring.innermost(store), SftpStore) and at_once(store) == 5
     assert at_once(wiring.store_of(there.but(parallel=None))) == 3
+
+
+def test_only_servers_have_stores_at_servers() -> None:
+    """Each kind of destination that is neither folder nor bucket is known; another is told, with python -O too."""
+    assert set(get_args(Destination)) - {LocalDestination, S3Destination} == set(get_args(remotes.AtServer))
+    folder: Any = LocalDestination(path=Path("/a"))
+    with pytest.raises(AssertionError, match="Expected code to be unreachable"):
+        remotes.store_of(folder, wiring.resolver({}).resolve)
+    with pytest.raises(AssertionError, match="Expected code to be unreachable"):
+        remotes.location_of(folder)
 
 
 def test_a_webdav_server_is_read_from_its_address() -> None:
