@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opskit.operations.pruning import Pruned
     from opskit.operations.pruning.plan import Where
     from opskit.operations.pruning.prune import Deleted, Look
+    from opskit.stores.base import Swept
 
 app = noun()
 
@@ -115,6 +116,10 @@ def _tell(context: Context, result: Pruned, *, dry_run: bool) -> None:
             if staying:
                 what = f"{counted(len(staying), 'object')}, {human_bytes(sum(staying))}"
                 context.write(f"{printable(name)}: {what} in quarantine: wrong bytes, deleted after {ASIDE.days} days")
+        for name, swept in result.swept.items():
+            if swept.files:
+                what = f"{counted(swept.files, 'file')}, {human_bytes(swept.total_bytes)}"
+                context.write(f"{printable(name)}: {what} {would}removed that killed runs had left unfinished")
     for name, where in made.where.items():
         for snapshot in where.last:
             what = f"forgotten snapshot {snapshot.id[:8]} of {printable(snapshot.manifest.source)}"
@@ -162,12 +167,15 @@ def _as_json(result: Pruned) -> dict[str, object]:
         "young": made.young,
         "young_bytes": made.young_bytes,
         "pardoned": len(made.pardon),
-        "destinations": {name: _of_copy(where, result.deleted.get(name)) for name, where in made.where.items()},
+        "destinations": {
+            name: _of_copy(where, result.deleted.get(name), result.swept.get(name))
+            for name, where in made.where.items()
+        },
         "unmarked": {name: str(reason) for name, reason in result.unmarked.items()},
     }
 
 
-def _of_copy(where: Where, deleted: Deleted | None) -> dict[str, object]:
+def _of_copy(where: Where, deleted: Deleted | None, swept: Swept | None) -> dict[str, object]:
     return {
         "due": len(where.delete),
         "due_bytes": where.delete_bytes,
@@ -176,6 +184,8 @@ def _of_copy(where: Where, deleted: Deleted | None) -> dict[str, object]:
         "last": [each.id for each in where.last],
         "quarantine": len(where.aside),
         "quarantine_bytes": sum(where.aside.values()),
+        "unfinished": swept.files if swept else 0,
+        "unfinished_bytes": swept.total_bytes if swept else 0,
         "next_due": f"{where.next_due:%Y-%m-%dT%H:%M:%SZ}" if where.next_due else None,
         "deleted": deleted.objects if deleted else 0,
         "deleted_bytes": deleted.total_bytes if deleted else 0,

@@ -91,6 +91,32 @@ class Lockable(Protocol):
         """Lock objects at least until then; returns the earliest date that holds for all of them. Raises StoreError."""
 
 
+class Swept(NamedTuple):
+    """Files that killed puts left, and the bytes they take."""
+
+    files: int = 0
+    total_bytes: int = 0
+
+
+class Sweepable(Protocol):
+    """A store whose puts are files under unfinished names first, which stay there when a put is killed."""
+
+    def sweep(self, *, now: float, older_than: float, dry_run: bool = False) -> Swept:
+        """Remove such files, or with `dry_run` only count them; raises StoreError.
+
+        `now` is epoch seconds by the store's clock. What was written to less than `older_than` seconds ago stays:
+        another run, or another host, may be about to finish it.
+        """
+
+
+def sweepable(store: Store) -> Sweepable | None:
+    """The store behind all wrappers, if it can be swept."""
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    found: Any = store
+    return found if callable(getattr(found, "sweep", None)) else None
+
+
 def lockable(store: Store) -> Lockable | None:
     """The store behind all wrappers, if it locks objects and is to do so."""
     while (inner := getattr(store, "inner", None)) is not None:

@@ -113,6 +113,20 @@ def test_deleting_after_the_grace(aged: Machine, tmp_path: Path) -> None:
     assert result["errors"] == [] and result["new_bytes"] == 0
 
 
+def test_what_killed_runs_left(aged: Machine) -> None:
+    """Files of puts that were killed are told by a dry run and removed after a day, in a line and in JSON."""
+    for name, days in (("77-0123456789abcdef", 2), ("78-0123456789abcdef", 0.9)):
+        left = aged.b / ".tmp" / name
+        left.write_bytes(b"x" * 5000)
+        os.utime(left, (time.time() - days * 86400,) * 2)
+    told = aged.run("prune", "--dry-run")
+    assert told.code == 0 and "b: 1 file, 5.0 kB would be removed that killed runs had left unfinished" in told.out
+    found = aged.run("--json", "prune").json["destinations"]
+    assert [(each["unfinished"], each["unfinished_bytes"]) for each in found.values()] == [(0, 0), (1, 5000)]
+    assert os.listdir(aged.b / ".tmp") == ["78-0123456789abcdef"]
+    assert "unfinished" not in aged.run("prune").out
+
+
 def test_a_removed_snapshot_is_settled(aged: Machine) -> None:
     """A manifest that somebody deleted everywhere is told until forget names it."""
     gone = ids(aged)[2]

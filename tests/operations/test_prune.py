@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ from opskit.repository.marks import CONDEMN, HOLD, Mark, Marks, load_marks
 from opskit.repository.retention import Rules
 from opskit.sources.base import Entry, Problem
 from opskit.sources.files import FileSource
-from opskit.stores.base import Store
+from opskit.stores.base import Store, Swept
 from opskit.stores.memory import MemoryStore
 from tests.fakes import Crash, Fault, FaultyStore, When
 from tests.repositories import HOST, LONG_AGO, REPOSITORY, SOURCE, Lab, noise, picture, restored_below
@@ -73,6 +73,20 @@ class Locking:
         if name.startswith(self._prefix):
             raise StoreRefused("locked until next year")
         self._inner.delete(name)
+
+
+class Leaving(MemoryStore):
+    """A store beside whose objects killed puts left files, since `since` (epoch seconds) by its clock."""
+
+    def __init__(self, now: Callable[[], float], *, location: str, since: Sequence[float]) -> None:
+        super().__init__(now, location=location)
+        self.since = list(since)
+
+    def sweep(self, *, now: float, older_than: float, dry_run: bool = False) -> Swept:
+        old = [each for each in self.since if now - each >= older_than]
+        if not dry_run:
+            self.since = [each for each in self.since if each not in old]
+        return Swept(len(old), 10 * len(old))
 
 
 def look(lab: Lab, stores: dict[str, Store] | None = None) -> Look:
@@ -166,6 +180,26 @@ def test_taking_back_within_the_grace(two: Lab) -> None:
     assert_all_restore(two)
     two.minutes += 9 * DAY
     assert not run(two).plan.where["a"].delete
+
+
+def test_leftovers_go_after_a_day_by_a_clock_that_can_be_trusted(two: Lab) -> None:
+    """Of each copy what is a day old goes, nothing younger; none where the store's clock is not this host's."""
+    now, hour = two.now().timestamp(), 3600
+    times = (now - 25 * hour, now - 23 * hour)
+    stores = {}
+    for name, slow in (("a", 0), ("b", 6 * hour)):
+        leaving = Leaving(lambda slow=slow: two.now().timestamp() - slow, location=name, since=times)  # type: ignore[misc]
+        kept = two.stores[name]
+        assert isinstance(kept, MemoryStore)
+        leaving._objects = dict(kept._objects)
+        stores[name] = leaving
+    both: dict[str, Store] = {**stores}
+    told = run(two, both, dry=True)
+    assert told.swept == {"a": (1, 10), "b": (1, 10)} and all(each.since == list(times) for each in stores.values())
+    done = run(two, both)
+    assert done.swept == {"a": (1, 10)} and stores["a"].since == [times[1]]
+    assert isinstance(done.deleted["b"].failure, ClocksApart) and stores["b"].since == list(times)
+    assert everything(two, "a") == {info.name for info in stores["a"].list()}, "the question for the time is gone"
 
 
 def test_what_is_young_is_not_condemned(two: Lab) -> None:

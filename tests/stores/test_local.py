@@ -29,7 +29,7 @@ ACTS: dict[str, Act] = {
     "list": lambda store: list(store.list()),
     "list below": lambda store: list(store.list("packs")),
     "delete": lambda store: store.delete("packs/ab/one"),
-    "clean": lambda store: store.clean(now=0, older_than=0),
+    "sweep": lambda store: store.sweep(now=0, older_than=0),
 }
 
 
@@ -195,7 +195,7 @@ def test_symlink_in_place_of_the_hidden_folder_is_refused(tmp_path: Path) -> Non
     store = LocalStore(tmp_path / "copy")
     store.create()
     (tmp_path / "copy" / ".tmp").symlink_to(tmp_path / "victim")
-    for act in ("put", "clean"):
+    for act in ("put", "sweep"):
         with pytest.raises(StoreRefused, match="expected a folder, got a symlink"):
             ACTS[act](store)
     assert _everything(tmp_path / "victim") == ["file"]
@@ -488,18 +488,19 @@ def test_every_way_refuses_a_name_taken_meanwhile(tmp_path: Path, store: LocalSt
 # Sweeping
 
 
-def test_clean_sweeps_old_unfinished_puts_only(tmp_path: Path, store: LocalStore) -> None:
+def test_sweeps_old_unfinished_puts_only(tmp_path: Path, store: LocalStore) -> None:
     """Files of the hidden folder go once they are old enough; young ones and every object stay."""
     hidden = tmp_path / "copy" / ".tmp"
     for name, modified in (("old", 1_000), ("young", 1_050)):
         (hidden / name).write_bytes(b"x")
         os.utime(hidden / name, (modified, modified))
-    assert store.clean(now=1_100, older_than=60) == 1
+    assert store.sweep(now=1_100, older_than=60, dry_run=True) == (1, 1) and len(_everything(hidden)) == 2
+    assert store.sweep(now=1_100, older_than=60) == (1, 1)
     assert _everything(hidden) == ["young"]
     assert [info.name for info in store.list()] == ["packs/ab/one"]
 
 
-def test_clean_of_a_store_never_written_to_does_nothing(tmp_path: Path) -> None:
+def test_sweeping_a_store_never_written_to_does_nothing(tmp_path: Path) -> None:
     """Without a hidden folder there is nothing to sweep, and none is made."""
-    assert LocalStore(tmp_path).clean(now=0, older_than=0) == 0
+    assert LocalStore(tmp_path).sweep(now=0, older_than=0) == (0, 0)
     assert _everything(tmp_path) == []

@@ -216,7 +216,8 @@ def test_leftovers_are_cleaned_by_age(server: Server) -> None:
     for name, age in (("old", 9000), ("young", 10)):
         (unfinished / name).write_bytes(b"part")
         os.utime(unfinished / name, (time.time() - age,) * 2)
-    assert store.clean(now=time.time(), older_than=3600) == 1
+    assert store.sweep(now=time.time(), older_than=3600, dry_run=True) == (1, 4) and len(os.listdir(unfinished)) == 2
+    assert store.sweep(now=time.time(), older_than=3600) == (1, 4)
     assert os.listdir(unfinished) == ["young"] and store.get("a") == b"x"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import pytest
@@ -59,6 +60,22 @@ def test_a_put_that_breaks_off_shows_no_part(sent: int) -> None:
         assert is_passing(caught.value) and list(direct.list()) == []
         store.put("packs/a", b"x" * 200_000)
     assert len(direct.get("packs/a")) == 200_000
+
+
+def test_what_killed_puts_left_is_swept_by_age() -> None:
+    """Only files of opskit's own unfinished names that nobody wrote to for long are removed."""
+    service = dav()
+    store = UrlStore(service, "here")
+    store.create()
+    assert store.sweep(now=time.time() + 9000, older_than=0) == (0, 0), "nothing was put yet"
+    store.put("a", b"x")
+    ours, others = ".tmp/77-0123456789abcdef", ".tmp/notes"
+    for path in (ours, others):
+        assert service._client().http.put(service._at(path), content=b"part").is_success
+    assert store.sweep(now=time.time(), older_than=3600) == (0, 0)
+    assert store.sweep(now=time.time() + 9000, older_than=3600, dry_run=True) == (1, 4)
+    assert store.sweep(now=time.time() + 9000, older_than=3600) == (1, 4)
+    assert [each.leaf for each in service.entries(".tmp")] == ["notes"] and store.get("a") == b"x"
 
 
 def test_an_answer_that_is_no_webdav_is_no_empty_store() -> None:

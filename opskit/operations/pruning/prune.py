@@ -28,11 +28,16 @@ from opskit.repository.identity import Identity
 from opskit.repository.manifest import Snapshot
 from opskit.repository.marks import CONDEMN, MAX_OBJECTS, RELEASE, Mark, Marks
 from opskit.repository.retention import CLOCK_TOLERANCE
+from opskit.stores.base import Swept, sweepable
 
 log = logger(__name__)
 
 LOOK_IS_GOOD_FOR = 3600.0
 """Seconds after which everything is listed anew before the next deletion."""
+
+UNFINISHED = timedelta(days=1)
+"""Age at which what a put left under an unfinished name is nobody's any more: none stalls longer than minutes. Where a
+machine slept that long in the middle of one, that put fails, for its file cannot be given a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ class Pruned:
     deleted: dict[str, Deleted] = field(default_factory=dict)
     unmarked: dict[str, OpskitError] = field(default_factory=dict)
     """Destinations that did not take a mark, with reasons."""
+    swept: dict[str, Swept] = field(default_factory=dict)
+    """What killed puts had left at each destination that knows such files."""
 
     @property
     def objects(self) -> int:
@@ -105,9 +112,11 @@ def prune(
         pruning = _Pruning(look(), identity, limits, Author(repository, host, now), now(), result)
         pruning.judge()
         if dry_run:
+            pruning.sweep(dry_run=True)
             return result
         pruning.mark()
         if pruning.delete(lambda begun=begun: boottime() - begun < LOOK_IS_GOOD_FOR):  # type: ignore[misc]
+            pruning.sweep()
             return result
         fruitless = 0 if result.objects > before else fruitless + 1
         if fruitless > 1:
@@ -243,6 +252,23 @@ class _Pruning:
         if refused is not None and not found.objects:
             raise refused
         return True
+
+    def sweep(self, *, dry_run: bool = False) -> None:
+        """Remove what killed puts left, or count it. Where something is old, the store is asked for the time first."""
+        for copy in self._look.copies:
+            failed = self._result.deleted.get(copy.destination)
+            store = sweepable(copy.store)
+            if store is None or (failed and failed.failure):
+                continue
+            now = self._author.now()
+            try:
+                found = store.sweep(now=now.timestamp(), older_than=UNFINISHED.total_seconds(), dry_run=True)
+                if found.files and not dry_run:
+                    _require_same_clock(copy, now)
+                    found = store.sweep(now=now.timestamp(), older_than=UNFINISHED.total_seconds())
+                self._result.swept[copy.destination] = found
+            except OpskitError as error:
+                self._result.deleted.setdefault(copy.destination, Deleted()).failure = error
 
 
 def _listed(copy: Copy) -> Listing:

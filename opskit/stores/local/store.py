@@ -35,7 +35,7 @@ from opskit.errors import (
     StoreFull,
     StoreRefused,
 )
-from opskit.stores.base import Buffer, ObjectInfo, check_name, check_size
+from opskit.stores.base import Buffer, ObjectInfo, Swept, check_name, check_size
 from opskit.stores.local.descriptors import closing, is_taken, mode_of, read_pieces, remove_quietly
 from opskit.stores.local.publish import WAYS, Unsupported, Way
 from opskit.stores.local.scan import FOLDER, scan, scan_folder
@@ -144,15 +144,12 @@ class LocalStore:
             except FileNotFoundError as error:
                 raise self._not_found(name) from error
 
-    def clean(self, *, now: float, older_than: float) -> int:
-        """Remove what killed puts left behind; returns how many files. May raise StoreError.
-
-        `now` is epoch seconds; what is younger than `older_than` seconds stays: another run may be writing it.
-        """
+    def sweep(self, *, now: float, older_than: float, dry_run: bool = False) -> Swept:
+        """Remove what killed puts left behind, see Sweepable. May raise StoreError."""
         with self._translated("clean", ""), self._opened_root() as root:
             with suppress(FileNotFoundError), closing(self._open_folder(root, _UNFINISHED)) as unfinished:
-                return sweep(unfinished, now=now, older_than=older_than)
-        return 0
+                return sweep(unfinished, now=now, older_than=older_than, dry_run=dry_run)
+        return Swept()
 
     # Folders: every step is checked, none is followed
 

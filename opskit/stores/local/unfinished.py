@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 
-from opskit.stores.base import Buffer
+from opskit.stores.base import Buffer, Swept
 from opskit.stores.local.descriptors import closing, remove_quietly
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -55,13 +55,14 @@ def _write(descriptor: int, pieces: Iterable[Buffer], *, durable: bool) -> int:
     return end
 
 
-def sweep(folder: int, *, now: float, older_than: float) -> int:
-    """Remove the files in the open folder that were not written to for `older_than` seconds; returns how many."""
-    removed = 0
+def sweep(folder: int, *, now: float, older_than: float, dry_run: bool) -> Swept:
+    """Remove the files in the open folder that were not written to for `older_than` seconds; returns what they were."""
+    found = Swept()
     for leaf in os.listdir(folder):
         with suppress(FileNotFoundError):
             status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode) and now - status.st_mtime >= older_than:
-                os.unlink(leaf, dir_fd=folder)
-                removed += 1
-    return removed
+                if not dry_run:
+                    os.unlink(leaf, dir_fd=folder)
+                found = Swept(found.files + 1, found.total_bytes + status.st_size)
+    return found

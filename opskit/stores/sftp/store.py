@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from opskit.errors import ObjectExists, StoreError
-from opskit.stores.base import Buffer, ObjectInfo, check_name, check_size
+from opskit.stores.base import Buffer, ObjectInfo, Swept, check_name, check_size
 from opskit.stores.sftp import failures
 from opskit.stores.sftp.connection import Connection
 from opskit.stores.sftp.failures import translated
@@ -84,13 +84,10 @@ class SftpStore:
         check_name(name)
         self._run(self._delete, "delete", name)
 
-    def clean(self, *, now: float, older_than: float) -> int:
-        """Remove what killed puts left behind; returns how many files. May raise StoreError.
-
-        `now` is epoch seconds; what is younger than `older_than` seconds stays: another run may be writing it.
-        """
-        removed: int = self._run(self._clean, "clean", "", now, older_than)
-        return removed
+    def sweep(self, *, now: float, older_than: float, dry_run: bool = False) -> Swept:
+        """Remove what killed puts left behind, see Sweepable. May raise StoreError."""
+        found: Swept = self._run(self._sweep, "clean", "", now, older_than, dry_run=dry_run)
+        return found
 
     def shortcomings(self) -> Sequence[str]:
         """What the server turned out to lack, and what that means, a sentence each. The root must be there.
@@ -213,22 +210,23 @@ class SftpStore:
             raise await failures.explained(self.place, session, error, f"delete {name}", 0) from error
         await self._folders.sync(session, path.rpartition("/")[0])
 
-    async def _clean(self, session: SFTPClient, _name: str, now: float, older_than: float) -> int:
+    async def _sweep(self, session: SFTPClient, _name: str, now: float, older_than: float, *, dry_run: bool) -> Swept:
         import asyncssh
 
-        folder, removed = f"{self._root}/{_UNFINISHED}", 0
+        folder, found = f"{self._root}/{_UNFINISHED}", Swept()
         try:
             entries = await self._in_time(session.readdir(folder))
         except asyncssh.SFTPNoSuchFile:
-            return 0
+            return found
         for entry in entries:
             leaf, attributes = str(entry.filename), entry.attrs
             is_file = "/" not in leaf and stat.S_ISREG(attributes.permissions or 0)
             if is_file and now - (attributes.mtime or now) >= older_than:
                 with suppress(asyncssh.SFTPNoSuchFile):
-                    await self._in_time(session.remove(f"{folder}/{leaf}"))
-                    removed += 1
-        return removed
+                    if not dry_run:
+                        await self._in_time(session.remove(f"{folder}/{leaf}"))
+                    found = Swept(found.files + 1, found.total_bytes + (attributes.size or 0))
+        return found
 
     # Reading
 

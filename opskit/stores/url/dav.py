@@ -10,6 +10,7 @@ absent. Redirects are not followed: a password must not go to a server that was 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from opskit.stores.base import Swept
 from opskit.stores.url.folders import Entry, Folders
 from opskit.stores.url.service import CONNECT_TIMEOUT, LibraryMissing, Refused
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from webdav4.client import Client
 
 _UNFINISHED = ".tmp"
+_OURS = re.compile(r"[0-9]+-[0-9a-f]{16}")  # the names in it
 _DENIED, _ABSENT, _NOT_ALLOWED, _CONFLICT, _TAKEN = {401, 403}, 404, 405, 409, 412
 
 
@@ -92,6 +95,22 @@ class Dav(Folders):
                 with suppress(Exception):  # what was wrong first is what counts
                     self._client().http.delete(self._at(unfinished))
                 raise
+
+    def sweep(self, now: float, older_than: float, *, dry_run: bool) -> Swept:
+        """See Service. A server that does not tell when a file was written keeps it."""
+        found = Swept()
+        try:
+            entries = self.entries(_UNFINISHED)
+        except FileNotFoundError:
+            return found
+        for entry in entries:
+            if entry.is_folder or not _OURS.fullmatch(entry.leaf) or not 0 < entry.modified <= now - older_than:
+                continue
+            with suppress(FileNotFoundError):  # finished or removed meanwhile
+                if not dry_run:
+                    self.unlink(f"{_UNFINISHED}/{entry.leaf}")
+                found = Swept(found.files + 1, found.total_bytes + entry.size)
+        return found
 
     def unlink(self, path: str) -> None:
         """See Folders."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-from opskit.stores.base import ObjectInfo
+from opskit.stores.base import ObjectInfo, Swept
 
 CONNECT_TIMEOUT = 20.0
 """Seconds in which a connection has to be made; long enough for four lost packets."""
@@ -70,6 +70,10 @@ class Service(ABC):
     @abstractmethod
     def remove(self, path: str) -> None:
         """Remove an object; raises FileNotFoundError."""
+
+    def sweep(self, now: float, older_than: float, *, dry_run: bool) -> Swept:
+        """What killed puts left beside the objects, removed unless `dry_run`; see Sweepable."""
+        return Swept()
 
     def prepare(self) -> None:
         """Make what may be made before the first object."""

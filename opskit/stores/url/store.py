@@ -19,7 +19,7 @@ from opskit.errors import (
     StoreFull,
     StoreRefused,
 )
-from opskit.stores.base import Buffer, ObjectInfo, check_name, check_size, is_name
+from opskit.stores.base import Buffer, ObjectInfo, Swept, check_name, check_size, is_name
 from opskit.stores.url.service import LibraryMissing, Refused, RootMissing, Service, Short
 
 _FULL = {413, 507}
@@ -74,6 +74,11 @@ class UrlStore:
         check_name(name)
         with self._translated("delete", name):
             self._service.remove(name)
+
+    def sweep(self, *, now: float, older_than: float, dry_run: bool = False) -> Swept:
+        """Remove what killed puts left behind, see Sweepable. May raise StoreError."""
+        with self._translated("clean"):
+            return self._service.sweep(now, older_than, dry_run=dry_run)
 
     def shortcomings(self) -> Sequence[str]:
         """What the service cannot promise, a sentence each."""
