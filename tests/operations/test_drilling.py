@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import stat
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +22,7 @@ from opskit.errors import Damaged, StoreFull, StoreRefused, UsageError
 from opskit.gpg import verify
 from opskit.operations.drilling import report as reports
 from opskit.operations.drilling import scratch as scratches
-from opskit.operations.drilling.checks import Commands, Runner, judge_all, judge_each
+from opskit.operations.drilling.checks import Commands, Runner, judge_all, judge_databases, judge_each
 from opskit.operations.drilling.choose import Pair, choose_pair, choose_snapshot, pairs
 from opskit.operations.drilling.comparing import Compared, compare
 from opskit.operations.drilling.expected import Expected
@@ -541,3 +543,53 @@ def test_long_lists_are_cut_in_pages_alone() -> None:
 def test_nothing_compared_is_nothing_found() -> None:
     """A comparison that looked at nothing has found nothing wrong, and says that it looked at nothing."""
     assert Compared().wrong == set() and Compared().entries == 0
+
+
+# Databases that somebody prepared.
+
+
+def _interrupted(place: Path, *, naming: Path) -> None:
+    """A database, and the journal of a transaction that was under way, which names another journal."""
+    with sqlite3.connect(place) as database:
+        database.execute("CREATE TABLE t (a)")
+        database.execute("INSERT INTO t VALUES (zeroblob(20000))")
+    database.close()
+    data, magic, name = place.read_bytes(), bytes.fromhex("d9d505f920a163d7"), os.fsencode(naming)
+    page = data[4096:8192]
+    head = magic + struct.pack(">5I", 1, 7, len(data) // 4096, 512, 4096)
+    record = struct.pack(">I", 2) + page + struct.pack(">I", 7 + sum(page[4096 - 200 : 0 : -200]))
+    other = struct.pack(">I", 0x40000000 // 4096 + 1) + name + struct.pack(">2I", len(name), sum(name)) + magic
+    Path(f"{place}-journal").write_bytes(head.ljust(512, b"\0") + record + other)
+    with place.open("r+b") as file:  # what the journal takes back
+        file.seek(4096)
+        file.write(bytes(4096))
+
+
+def test_a_journal_that_was_backed_up_names_no_file_outside(tmp_path: Path) -> None:
+    """What a journal names is neither read nor deleted, and the journal is replayed all the same."""
+    outside, restored = tmp_path / "outside", tmp_path / "restored"
+    outside.write_text("of great worth")
+    restored.mkdir()
+    _interrupted(restored / "app.db", naming=outside)
+    assert judge_databases(restored, [b"app.db"]) == []
+    assert outside.read_text() == "of great worth"
+    assert not (restored / "app.db-journal").exists(), "it was not replayed"
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_a_link_beside_a_database_leads_nowhere(tmp_path: Path, suffix: str) -> None:
+    """A link in the place of a journal is not followed, whatever it leads to."""
+    outside, restored = tmp_path / "outside", tmp_path / "restored"
+    restored.mkdir()
+    _interrupted(tmp_path / "other.db", naming=tmp_path / "nothing")
+    outside.write_bytes((tmp_path / "other.db-journal").read_bytes())
+    before = outside.read_bytes()
+    with sqlite3.connect(restored / "app.db") as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE t (a)")
+    database.close()
+    (restored / "app.db-wal").write_bytes(b"")
+    (restored / f"app.db{suffix}").unlink(missing_ok=True)
+    (restored / f"app.db{suffix}").symlink_to(outside)
+    assert judge_databases(restored, [b"app.db"]) == []
+    assert outside.read_bytes() == before

@@ -4,15 +4,20 @@ Invariants: commands are lists of words, no shell is involved; they run in the s
 (PATH, a home and a place for temporary files in the scratch, no variable of this process), without input, in a process
 group of their own that is killed when their time is over or the drill ends; so is what left that group. Exit status 0
 means good. What they say is cleaned of secrets, and stays on this host. Nothing here knows a repository.
+
+What was backed up may have been written by anybody, and the drill may be root: a journal beside a database names
+further files, which SQLite would read and delete wherever they lie. It gets to see none of these names, and no link.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
 import sqlite3
+import stat
 import subprocess
 import tempfile
 import threading
@@ -30,6 +35,8 @@ _SAID = 300
 """Characters that are kept of what a failing command said last."""
 _SQLITE_STEPS = 100_000
 """Steps of SQLite's machine between two chances to be interrupted."""
+_JOURNAL_END = 16
+"""Bytes of length, sum and magic that stand behind such a name (https://sqlite.org/fileformat.html, section 3)."""
 
 _ROUNDS = 10
 _AT_ONCE = 1000
@@ -196,20 +203,46 @@ def judge_databases(restored: Path, databases: Iterable[bytes]) -> list[Failure]
 def _integrity(restored: Path, path: bytes) -> str | None:
     """None for a sound database. One with a journal beside it is opened as a program would, which replays that."""
     place = os.fsencode(restored) + b"/" + path
-    has_journal = any(_size(place + suffix) for suffix in (b"-wal", b"-journal"))
-    how = "mode=rw" if has_journal else "mode=ro&immutable=1"
     try:
+        how = "mode=rw" if _has_journal(place) else "mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(f"file:{quote(place)}?{how}", uri=True, timeout=5)) as database:
             database.set_progress_handler(lambda: 0, _SQLITE_STEPS)  # Python looks for signals there
             database.execute("PRAGMA trusted_schema = OFF")  # what was backed up is data, and runs nothing
             rows = database.execute("PRAGMA integrity_check(3)").fetchall()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         return f"SQLite cannot read it: {error}"
     said = "; ".join(str(row[0]).replace("\n", " ") for row in rows)
     return None if said == "ok" else f"SQLite finds it corrupt: {said[:_SAID]}"
 
 
-def _size(path: bytes) -> int:
-    with contextlib.suppress(OSError):
-        return os.lstat(path).st_size
-    return 0
+def _has_journal(place: bytes) -> bool:
+    """Whether something is to be replayed into a database; leads nowhere else afterwards.
+
+    The last bytes of a rollback journal may name the journal of a transaction over several databases. Without that name
+    it is rolled back, which gives a state that this database once had, whatever became of the others.
+    """
+    found = False
+    for suffix in (b"-wal", b"-journal", b"-shm"):
+        beside = place + suffix
+        try:
+            about = os.lstat(beside)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISDIR(about.st_mode):
+            raise IsADirectoryError(errno.EISDIR, f"a folder lies where its {suffix.decode()} belongs")
+        if not stat.S_ISREG(about.st_mode) or suffix == b"-shm":  # SQLite makes the last one anew
+            os.unlink(beside)
+        elif about.st_size:
+            found = True
+            if suffix == b"-journal":
+                _forget_others(beside)
+    return found
+
+
+def _forget_others(journal: bytes) -> None:
+    """Put something else where SQLite looks for the name of another journal: at the very end."""
+    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, bytes(_JOURNAL_END))
+    finally:
+        os.close(descriptor)
