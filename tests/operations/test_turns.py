@@ -136,6 +136,23 @@ def test_killed_runs_claim_nothing_they_did_not_read(
             world.require_true(world.run(budget, after, stop=data.draw(st.none() | st.integers(0, 9))))
 
 
+def test_a_pack_of_another_size_is_not_what_was_read() -> None:
+    """What was cut, grew or was replaced since it was read counts as never read, and is read whatever the budget."""
+    with a_ledger() as ledger:
+        world = World(ledger)
+        world.add([1000] * 20)
+        world.run("100%")
+        world.sizes[pack(7)] = 999
+        turn = Turn(ledger, COPY, world.sizes, world.now + DAY, MONTH, budget_of("5%"))
+        assert pack(7) in turn.names and pack(7) in turn.unread()
+        assert turn.known_bad == 0, "nothing was known as damaged"
+        assert turn.coverage().never == 999
+        later = Turn(ledger, COPY, world.sizes, world.now + 2 * DAY, MONTH, budget_of("5%"))
+        assert pack(7) in later.names, "a run that was killed did not read it"
+        later.note(pack(7), is_good=True)
+        assert later.coverage().never == 0
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(5, 40), st.lists(st.integers(0, 8), min_size=60, max_size=60), st.sampled_from([5, 10, 20]))
 def test_damage_is_found_within_the_period(packs: int, growth: list[int], percent: int) -> None:

@@ -3,6 +3,7 @@
 Invariants:
 - It claims only what was noted: a row counts while its check sum fits the repository, the copy id, the pack's hash and
   the times in it. A row that was torn, moved to another copy or dated in the future counts for nothing.
+- Each row says how many bytes the pack had: one that has another size now is not what was read.
 - It is state that may be lost: then every pack counts as never read back, and is read again.
 - Rows are written a few packs at a time, so a run that is killed keeps what it read.
 - `seen` of a pack is no later than when it came to the copy: the beginning of the run before the one that found it.
@@ -23,11 +24,11 @@ from typing import NamedTuple
 
 from opskit.errors import OpskitError
 
-_VERSION = "1"
+_VERSION = "2"
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE packs (copy TEXT NOT NULL, digest BLOB NOT NULL, seen INTEGER NOT NULL, read INTEGER NOT NULL,
-                    word INTEGER NOT NULL, bad INTEGER NOT NULL, check_sum BLOB NOT NULL,
+                    word INTEGER NOT NULL, bad INTEGER NOT NULL, size INTEGER NOT NULL, check_sum BLOB NOT NULL,
                     PRIMARY KEY (copy, digest)) WITHOUT ROWID;
 CREATE TABLE runs (copy TEXT NOT NULL, begun INTEGER NOT NULL, total INTEGER NOT NULL, read INTEGER NOT NULL,
                    check_sum BLOB NOT NULL, PRIMARY KEY (copy, begun)) WITHOUT ROWID;
@@ -41,13 +42,14 @@ class Entry(NamedTuple):
     """What is known of one pack at one copy; times in seconds since the epoch, 0 for never.
 
     It came there after `seen`, was `read` back whole and good, and the store gave its `word` for it. `is_bad`: it was
-    damaged when it was last read.
+    damaged when it was last read, or is not what was read. `size` is in bytes, as it was listed.
     """
 
     seen: int
     read: int = 0
     word: int = 0
     is_bad: bool = False
+    size: int = 0
 
 
 class Run(NamedTuple):
@@ -89,10 +91,10 @@ class Ledger:
         found = {}
         with _translated(self._path):
             rows = self._db.execute(
-                "SELECT digest, seen, read, word, bad, check_sum FROM packs WHERE copy = ?", (copy,)
+                "SELECT digest, seen, read, word, bad, size, check_sum FROM packs WHERE copy = ?", (copy,)
             )
-            for digest, seen, read, word, bad, check_sum in rows:
-                entry = Entry(seen, read, word, bool(bad))
+            for digest, seen, read, word, bad, size, check_sum in rows:
+                entry = Entry(seen, read, word, bool(bad), size)
                 is_sound = check_sum == self._sum(copy, digest, *entry)  # so its values have the right types, too
                 if is_sound and max(seen, read, word) <= now + CLOCKS_APART:
                     found[digest] = entry
@@ -129,7 +131,7 @@ class Ledger:
 
     def _put(self, copy: str, entries: Iterable[tuple[bytes, Entry]]) -> None:
         rows = ((copy, digest, *each, self._sum(copy, digest, *each)) for digest, each in entries)
-        self._db.executemany("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT OR REPLACE INTO packs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _put_run(self, copy: str, run: Run) -> None:
         self._db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", (copy, *run, self._sum(copy, *run)))
@@ -165,7 +167,7 @@ def _open(path: Path, repository: str) -> sqlite3.Connection:
         found = dict(db.execute("SELECT key, value FROM meta"))
         if found != {"version": _VERSION, "repository": repository}:
             raise _Unusable("is of another repository or version")
-        db.execute("SELECT copy, digest, seen, read, word, bad, check_sum FROM packs LIMIT 1").fetchone()
+        db.execute("SELECT copy, digest, seen, read, word, bad, size, check_sum FROM packs LIMIT 1").fetchone()
         db.execute("SELECT copy, begun, total, read, check_sum FROM runs LIMIT 1").fetchone()
     except BaseException as error:
         db.close()

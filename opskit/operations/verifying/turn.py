@@ -1,9 +1,10 @@
 """Which packs of a copy have their turn in a run of `verify`, and the noting of what became of them.
 
-The order within a budget: what was damaged when it was last read (outside of any budget, as are all objects that are
-no packs); then what would become too old by `every` unless it is read now, the oldest first; then what was never read,
-the oldest first, so that a new snapshot is read back soon; then what was read longest ago. So new packs go first as
-long as nothing else suffers, and with a budget that is too small it is fair: nothing is passed over for good.
+The order within a budget: what was damaged when it was last read, or has another size now (outside of any budget, as
+are all objects that are no packs); then what would become too old by `every` unless it is read now, the oldest first;
+then what was never read, the oldest first, so that a new snapshot is read back soon; then what was read longest ago. So
+new packs go first as long as nothing else suffers, and with a budget that is too small it is fair: nothing is passed
+over for good.
 
 Invariant: with a share of B % every pack is read for the first time within ceil(100 / B) runs of its coming, whatever
 comes and goes meanwhile: a share is of the most that lay there in that many runs.
@@ -26,7 +27,6 @@ AT_ONCE = 8
 """Packs that are noted together: so many a killed run may have to read again."""
 PACE_OF = 8
 """The pace is that of so many runs."""
-_NEW = Entry(0)
 
 
 class Shares:
@@ -87,11 +87,15 @@ class Turn:
     def _begin(self) -> dict[bytes, Entry]:
         """What the ledger knows of what is listed; the rest came there after the run before this one began."""
         if self._ledger is None:
-            return dict.fromkeys(self._sizes, _NEW)
+            return {digest: Entry(0, size=size) for digest, size in self._sizes.items()}
         known = self._ledger.entries(self._key, self._run.begun)
         self.known_bad = sum(entry.is_bad for entry in known.values())
-        came = _NEW if not self._past else Entry(min(self._past[-1].begun, self._run.begun))
-        new = [(digest, came) for digest in self._sizes if digest not in known]
+        came = min(self._past[-1].begun, self._run.begun) if self._past else 0
+        new = [
+            (digest, Entry(came, is_bad=digest in known, size=size))  # one that was replaced is looked at now
+            for digest, size in self._sizes.items()
+            if digest not in known or known[digest].size != size
+        ]
         gone = known.keys() - self._sizes.keys()
         self._ledger.begin(self._key, self._run, new, gone)
         for digest in gone:
@@ -170,9 +174,9 @@ class Turn:
             return
         before = self._entries[key]
         if is_good:
-            entry = Entry(before.seen, self._run.begun, before.word)
+            entry = before._replace(read=self._run.begun, is_bad=False)
         else:  # that it was good when it was read before stays true
-            entry = Entry(max(before.seen, before.read), is_bad=True)
+            entry = Entry(max(before.seen, before.read), is_bad=True, size=before.size)
         self._run = self._run._replace(read=self._run.read + self._sizes[key])
         self._keep(key, entry)
 
