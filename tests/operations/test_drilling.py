@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import stat
 import struct
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -362,6 +364,27 @@ def test_a_living_drill_is_left_alone(tmp_path: Path) -> None:
         link.symlink_to(one.folder)
         assert scratches.sweep(tmp_path) == [dead, empty]
         assert foreign.is_dir() and link.is_symlink() and one.folder.is_dir() and two.folder.is_dir()
+
+
+def test_what_runs_on_after_a_kill_is_ended(tmp_path: Path) -> None:
+    """The next drill ends a command of a killed one, and asks recover.py to end in order, before it wipes."""
+    dead = tmp_path / "opskit-drill-00000000000a"
+    (dead / "home").mkdir(parents=True)
+    (dead / "opskit-drill.marker").write_text("")
+    orderly = "trap 'rm key; exit 0' TERM; touch key; echo up; while :; do sleep 0.01; done"
+    started = [
+        subprocess.Popen(["sh", "-c", script], cwd=tmp_path, env={"HOME": str(home)}, stdout=subprocess.PIPE)
+        for home, script in ((dead / "home", "trap '' TERM; echo up; while :; do sleep 0.01; done"), (dead, orderly))
+    ]
+    try:
+        assert [each.stdout.read(3) for each in started if each.stdout] == [b"up\n", b"up\n"]
+        assert scratches.sweep(tmp_path) == [dead] and not dead.exists()
+        assert [each.wait(5) for each in started] == [-signal.SIGKILL, 0]
+        assert not (tmp_path / "key").exists()
+    finally:
+        for each in started:
+            each.kill()
+            each.communicate()
 
 
 def test_room(tmp_path: Path) -> None:

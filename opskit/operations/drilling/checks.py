@@ -21,6 +21,7 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,8 +40,12 @@ _JOURNAL_END = 16
 """Bytes of length, sum and magic that stand behind such a name (https://sqlite.org/fileformat.html, section 3)."""
 
 _ROUNDS = 10
+_LOOK_SECONDS = 0.05
 _AT_ONCE = 1000
 """Files whose commands are in the queue; there may be millions."""
+
+HOME = "home"
+"""The folder of a scratch that commands have for a home; nothing else has it."""
 
 Failure = tuple[bytes, str]
 """(path in the snapshot, what is wrong); the path is empty for what is not about one file."""
@@ -61,7 +66,7 @@ class Runner:
 
     def __init__(self, folder: Path, path: str, redact: Callable[[str], str], about: Mapping[str, str]) -> None:
         self._redact = redact
-        self._home, self._temporary = folder / "home", folder / "tmp"
+        self._home, self._temporary = folder / HOME, folder / "tmp"
         for each in (self._home, self._temporary):
             each.mkdir(mode=0o700, exist_ok=True)
         self._environment = {
@@ -123,10 +128,7 @@ class Runner:
 
     def end_strays(self) -> None:
         """Kill what commands left running outside of their process groups: known by the home that they were given."""
-        mark = b"HOME=" + os.fsencode(self._home)
-        for _ in range(_ROUNDS):  # one that is killed may have started another meanwhile
-            if not any([_end_if_marked(name, mark) for name in os.listdir("/proc") if name.isdigit()]):
-                return
+        end_strays(self._home)
 
     def stop(self) -> None:
         """Kill what runs, and begin nothing more."""
@@ -137,8 +139,24 @@ class Runner:
                     os.killpg(group, signal.SIGKILL)
 
 
-def _end_if_marked(number: str, mark: bytes) -> bool:
-    """Kill a process in whose environment a variable stands so; whether there was one."""
+def end_strays(home: Path, grace: float = 0.0) -> None:
+    """Kill every process of this user that was started with this home; first ask it to end, for `grace` seconds."""
+    mark = b"HOME=" + os.fsencode(home)
+    for number in range(int(grace / _LOOK_SECONDS)):
+        if not _signal_marked(mark, 0 if number else signal.SIGTERM):
+            return
+        time.sleep(_LOOK_SECONDS)
+    for _ in range(_ROUNDS):  # one that is killed may have started another meanwhile
+        if not _signal_marked(mark, signal.SIGKILL):
+            return
+
+
+def _signal_marked(mark: bytes, what: int) -> bool:
+    """Signal all processes in whose environment a variable stands so; whether there was one."""
+    return any([_signal_if_marked(name, mark, what) for name in os.listdir("/proc") if name.isdigit()])
+
+
+def _signal_if_marked(number: str, mark: bytes, what: int) -> bool:
     try:
         process = os.pidfd_open(int(number))  # first, so that no other process can come to have its number
     except OSError:
@@ -147,7 +165,7 @@ def _end_if_marked(number: str, mark: bytes) -> bool:
         with open(f"/proc/{number}/environ", "rb") as file:
             if mark not in file.read().split(b"\0"):
                 return False
-        signal.pidfd_send_signal(process, signal.SIGKILL)
+        signal.pidfd_send_signal(process, what)
     except OSError:  # gone meanwhile, or another user's
         return False
     finally:

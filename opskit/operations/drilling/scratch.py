@@ -3,9 +3,9 @@
 Invariants: a drill writes below a new folder of mode 0700 with a name of its own (`opskit-drill-` and 12 random
 digits), never into a folder that somebody named. It is removed at the end, after a failure and after Ctrl-C; what a
 kill -9 left, the next drill removes: only folders of that name and of this user that hold our marker file, that no
-living drill has locked (flock), and never through a symbolic link. A place inside a source or a destination is refused:
-a backup would read it, or a repository would hold plain text. Wiping is unlinking: on flash nothing more would be
-certain; who needs more gives an encrypted disk or a tmpfs.
+living drill has locked (flock), and never through a symbolic link; programs that run on in there are ended first. A
+place inside a source or a destination is refused: a backup would read it, or a repository would hold plain text. Wiping
+is unlinking: on flash nothing more would be certain; who needs more gives an encrypted disk or a tmpfs.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from pathlib import Path
 
 from opskit.errors import OpskitError, StoreFull, StoreRefused, UsageError
 from opskit.log import logger
+from opskit.operations.drilling.checks import HOME, end_strays
 
 log = logger(__name__)
 
 _NAME = re.compile(r"opskit-drill-[0-9a-f]{12}")
 _MARKER = "opskit-drill.marker"
 _BRANCHES = 16
+_GRACE_SECONDS = 10.0
 BLOCK = 4096
 """Bytes that an entry takes beside its content, at most, on file systems with blocks of this size."""
 
@@ -120,6 +122,8 @@ def _sweep(path: Path) -> None:
             return
         if not stat.S_ISREG(os.stat(_MARKER, dir_fd=descriptor, follow_symlinks=False).st_mode):
             raise PermissionError(errno.EPERM, "not made by a drill")
+        end_strays(path / HOME)
+        end_strays(path, _GRACE_SECONDS)  # recover.py, which then removes the private key from memory
         _wipe(path)
     finally:
         os.close(descriptor)
