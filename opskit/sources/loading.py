@@ -13,6 +13,29 @@ from typing import Literal, Protocol
 
 Kind = Literal["postgresql", "mariadb"]
 
+HEAD, TAIL = 512, 4096
+"""Bytes of the beginning and of the end of a dump that tell whether it is whole."""
+_ENDS = {
+    b"-- PostgreSQL database dump": b"-- PostgreSQL database dump complete",
+    b"-- PostgreSQL database cluster dump": b"-- PostgreSQL database cluster dump complete",
+    b"-- MariaDB dump": b"-- Dump completed",
+    b"-- MySQL dump": b"-- Dump completed",
+}
+"""How a dump begins, and what then stands in the last lines."""
+
+
+def cut_off(head: bytes, tail: bytes) -> str:
+    """Why a dump with this beginning and this end cannot be whole; "" where nothing says so.
+
+    One that was cut off (by a full disk, where it was made) mostly loads without an error.
+    """
+    if not head:
+        return "it is empty: look at what makes this dump, and at its exit status"
+    end = next((end for begin, end in _ENDS.items() if begin + b"\n" in head or begin + b" " in head), None)
+    if end is None or end in tail:
+        return ""
+    return f"it is cut off: its last lines lack {end.decode()!r}; look at what makes this dump, and its exit status"
+
 
 @dataclass(frozen=True, slots=True)
 class Script:

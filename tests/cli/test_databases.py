@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -250,6 +251,21 @@ def test_what_cannot_be_loaded_whole_is_taken_away(dumped: Machine, postgresql_s
     broken = load(dumped, "scratch")
     assert broken.code == 13, broken.err
     assert databases(server) == before
+
+
+def test_a_dump_that_was_cut_off_is_not_kept(
+    dumped: Machine, postgresql_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To half a table psql does not object: the new database goes again all the same, and the dump is blamed."""
+    before = databases(postgresql_server)
+    wrapper = tmp_path / "pg_dump"
+    wrapper.write_text(f'#!/bin/sh\n{shutil.which("pg_dump")} "$@" | head -c 500000\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    good(dumped.run("backup", "db"))
+    answer = load(dumped, "scratch")
+    assert answer.code == 4 and "cut off" in answer.err and "dropped again" in answer.err
+    assert databases(postgresql_server) == before
 
 
 def test_mariadb_is_loaded_likewise(machine: Machine, mariadb_server: Server) -> None:

@@ -20,13 +20,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opskit.errors import Damaged, StoreFull, StoreRefused, UsageError
+from opskit.errors import Damaged, SourceError, StoreFull, StoreRefused, UsageError
 from opskit.gpg import verify
 from opskit.operations.drilling import report as reports
 from opskit.operations.drilling import scratch as scratches
 from opskit.operations.drilling.checks import Commands, Runner, judge_all, judge_databases, judge_each
 from opskit.operations.drilling.choose import Pair, choose_pair, choose_snapshot, pairs
 from opskit.operations.drilling.comparing import Compared, compare
+from opskit.operations.drilling.dumps import Judged, Questions, judge_dumps
 from opskit.operations.drilling.expected import Expected
 from opskit.operations.drilling.records import Details, outstanding
 from opskit.operations.drilling.report import Report
@@ -40,6 +41,7 @@ from opskit.repository.evidence import Check, Drill, Drilled, Evidence
 from opskit.repository.manifest import Manifest, Snapshot
 from opskit.repository.tree import Node
 from opskit.sources.files import FileSource
+from opskit.sources.loading import Loader
 from tests.fakes import Crash, FaultyStore, When
 from tests.faults.crafting import Crafted, write
 from tests.operations.judging import found, is_root, run
@@ -616,3 +618,41 @@ def test_a_link_beside_a_database_leads_nowhere(tmp_path: Path, suffix: str) -> 
     (restored / f"app.db{suffix}").symlink_to(outside)
     assert judge_databases(restored, [b"app.db"]) == []
     assert outside.read_bytes() == before
+
+
+# Dumps.
+
+
+def _never() -> Loader:
+    raise AssertionError("expected no server to be made")
+
+
+def test_what_a_database_source_left_must_be_dumps(tmp_path: Path) -> None:
+    """Empty files, and others that are no dumps, fail where dumps belong; elsewhere they are only files."""
+    for name, text in (("create/a.sql", ""), ("databases/a.sql", ""), ("databases/b.sql", "pg_dump: error: no")):
+        place = tmp_path / "restored" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    scratch = tmp_path / "scratch"
+    judged = judge_dumps(_never, Questions(), tmp_path / "restored", set(), scratch)
+    wrong = dict(judged.failures)
+    assert set(wrong) == {b"create/a.sql", b"databases/a.sql", b"databases/b.sql"}
+    assert "empty" in wrong[b"databases/a.sql"] and "like no dump" in wrong[b"databases/b.sql"]
+    assert [(each.name, each.passed, each.total) for each in judged.checks] == [("dumps", 0, 3)]
+    shutil.rmtree(tmp_path / "restored" / "create")
+    assert judge_dumps(_never, Questions(), tmp_path / "restored", set(), scratch) == Judged()
+
+
+def test_queries_that_were_not_asked_are_told(tmp_path: Path) -> None:
+    """Where dumps cannot be loaded, the queries of the config stand in the report as not made."""
+    (tmp_path / "databases").mkdir()
+    (tmp_path / "databases/a.sql").write_text("-- PostgreSQL database dump\n-- PostgreSQL database dump complete\n")
+
+    def none() -> Loader:
+        raise SourceError("initdb not found")
+
+    judged = judge_dumps(none, Questions(queries={"a": ["SELECT 1"]}), tmp_path, set(), tmp_path)
+    assert [(each.name, each.total) for each in judged.checks] == [("dumps", 0), ("queries", 0)]
+    drill = replace(DRILL, checks=judged.checks)
+    page = reports.as_html(Report(Drilled("evidence/x", "a" * 64, "drills", NOW, drill), None), NOW)
+    assert "Not checked: dumps of databases, the queries of the config" in page

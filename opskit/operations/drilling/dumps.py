@@ -3,9 +3,8 @@
 Invariants: dumps are known by where a database source puts them and by how they begin, so a host that only drills
 needs no server's config; others are named by `verify.dumps`. Files are opened step by step below the scratch, never
 through a symbolic link. That dumps could not be loaded here (no server program) is no fault of the copy: it is told as
-"not loaded", and is never a pass. A dump that was cut off (by a full disk, where it was made) mostly loads without an
-error, so those of pg_dump and mariadb-dump must end as these end them. The loader knows how a server is made; this
-module knows none.
+"not loaded", and is never a pass. Dumps of pg_dump and mariadb-dump must end as these end them, and what lies where a
+database source puts dumps must be one. The loader knows how a server is made; this module knows none.
 """
 
 from __future__ import annotations
@@ -23,19 +22,11 @@ from opskit.errors import SourceError
 from opskit.operations.drilling.checks import Failure
 from opskit.repository.evidence import Check
 from opskit.sources.base import printable
-from opskit.sources.loading import Kind, Loaded, Loader, Script
+from opskit.sources.loading import HEAD, TAIL, Kind, Loaded, Loader, Script, cut_off
 
 _LAYOUT = {b"databases", b"create", b"globals.sql"}
-_HEAD = 512
+_MYSQL = b"-- MySQL dump"
 _BEGINNINGS: dict[Kind, bytes] = {"postgresql": b"-- PostgreSQL database", "mariadb": b"-- MariaDB dump"}
-_ENDS = {
-    b"-- PostgreSQL database dump": b"-- PostgreSQL database dump complete",
-    b"-- PostgreSQL database cluster dump": b"-- PostgreSQL database cluster dump complete",
-    b"-- MariaDB dump": b"-- Dump completed",
-    b"-- MySQL dump": b"-- Dump completed",
-}
-"""How a dump begins, and what then stands in the last lines."""
-_TAIL = 4096
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NOT_LOADED = "not loaded"
@@ -65,7 +56,7 @@ class Judged:
 @dataclass(frozen=True, slots=True)
 class _Found:
     path: bytes
-    kind: Kind
+    kind: Kind | None
     script: Script
 
 
@@ -73,23 +64,25 @@ def judge_dumps(
     loader: Callable[[], Loader], questions: Questions, restored: Path, wrong: set[bytes], folder: Path
 ) -> Judged:
     """Load every dump that was restored right, and ask; no check where there is neither a dump nor a question."""
-    judged, total = Judged(), Loaded("")
+    judged, total, found = Judged(), Loaded(""), list[_Found]()
     with ExitStack() as opened:
         try:
-            found = [each for each in _dumps_in(restored, questions, opened) if each.path not in wrong]
+            found += [each for each in _dumps_in(restored, questions, opened) if each.path not in wrong]
             judged = _of_absent(questions, found)
             if not found:
                 return _of_mysql(judged, restored)
-            cut = {each.path: why for each in found if (why := _cut_off(each.script.descriptor))}
-            judged.failures += cut.items()
-            total.scripts = len(cut)
-            for kind in dict.fromkeys(each.kind for each in found if each.path not in cut):
-                scripts = [each.script for each in found if each.kind == kind and each.path not in cut]
+            bad = {each.path: why for each in found if (why := _why_bad(each))}
+            judged.failures += bad.items()
+            total.scripts = len(bad)
+            for kind in dict.fromkeys(each.kind for each in found if each.path not in bad and each.kind):
+                scripts = [each.script for each in found if each.kind == kind and each.path not in bad]
                 seconds = questions.load_limit.total_seconds(), questions.query_limit.total_seconds()
                 own = folder / kind
                 own.mkdir(mode=0o700, exist_ok=True)
                 _add(total, loader().load(kind, scripts, own, *seconds))
         except SourceError as error:
+            if any(each.script.queries for each in found) and not judged.checks:
+                judged.checks.append(Check("queries", 0, 0, "not asked: no dump was loaded"))
             judged.checks.insert(0, Check("dumps", 0, 0, f"{NOT_LOADED}: {error}"[:300]))
             judged.gap = f"dumps of databases were not loaded: {error}" + (f" ({error.hint})" if error.hint else "")
             return judged
@@ -100,8 +93,8 @@ def _of_mysql(judged: Judged, restored: Path) -> Judged:
     """Its own dumps do not load into MariaDB for certain, and no server of it is made."""
     with ExitStack() as opened:
         files = [_opened(restored, path, opened) for path, _ in _paths_in(restored)]
-        heads = [os.pread(each, _HEAD, 0) for each in files if each is not None]
-    if any(b"-- MySQL dump" in head for head in heads):
+        heads = [os.pread(each, HEAD, 0) for each in files if each is not None]
+    if any(_MYSQL in head for head in heads):
         judged.checks.insert(0, Check("dumps", 0, 0, f"{NOT_LOADED}: a drill has no server of MySQL"))
         judged.gap = "dumps of databases were not loaded: a drill has no server of MySQL"
     return judged
@@ -144,10 +137,13 @@ def _of_absent(questions: Questions, found: Sequence[_Found]) -> Judged:
 
 
 def _dumps_in(restored: Path, questions: Questions, opened: ExitStack) -> Iterator[_Found]:
+    is_source = {b"databases", b"create"} <= set(os.listdir(os.fsencode(restored)))
     for path, database in _paths_in(restored):
         descriptor = _opened(restored, path, opened)
-        kind = None if descriptor is None else _kind_of(descriptor)
-        if descriptor is not None and kind is not None:
+        head = b"" if descriptor is None else os.pread(descriptor, HEAD, 0)
+        kind = _kind_of(head)
+        # Where a source of databases put it, it is a dump whatever became of it.
+        if descriptor is not None and (kind is not None or (is_source and _MYSQL not in head)):
             part = {b"globals.sql": "server", b"create": "create"}.get(path.partition(b"/")[0], "database")
             queries = questions.queries.get(database, ()) if part == "database" else ()
             yield _Found(path, kind, Script(printable(path), descriptor, part, database, queries))  # type: ignore[arg-type]
@@ -200,18 +196,15 @@ def _opened(restored: Path, path: bytes, opened: ExitStack) -> int | None:
     return file if stat.S_ISREG(os.fstat(file).st_mode) else None
 
 
-def _kind_of(descriptor: int) -> Kind | None:
-    head = os.pread(descriptor, _HEAD, 0)
+def _kind_of(head: bytes) -> Kind | None:
     return next((kind for kind, beginning in _BEGINNINGS.items() if beginning in head), None)
 
 
-def _cut_off(descriptor: int) -> str:
-    """Why a dump cannot be whole, by its last lines; "" where nothing says so."""
+def _why_bad(found: _Found) -> str:
+    """Why a dump need not be loaded to know that it is not good; "" where nothing says so."""
+    descriptor = found.script.descriptor
     size = os.fstat(descriptor).st_size
-    if not size:
-        return "it is empty: look at what makes this dump, and at its exit status"
-    head, tail = os.pread(descriptor, _HEAD, 0), os.pread(descriptor, _TAIL, max(size - _TAIL, 0))
-    end = next((end for begin, end in _ENDS.items() if begin + b"\n" in head or begin + b" " in head), None)
-    if end is None or end in tail:
-        return ""
-    return f"it is cut off: its last lines lack {end.decode()!r}; look at what makes this dump, and its exit status"
+    why = cut_off(os.pread(descriptor, HEAD, 0), os.pread(descriptor, TAIL, max(size - TAIL, 0)))
+    if not why and found.kind is None:
+        return "it begins like no dump of a database: look at what makes it"
+    return why

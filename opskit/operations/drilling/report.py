@@ -34,7 +34,11 @@ _NAMES = {
 
 
 _TO_DO = "What to do:"
-_UNMADE = {"dumps": "Dumps of databases", "verify.all": "The source's own check of the whole"}
+_UNMADE = {
+    "dumps": "Dumps of databases",
+    "queries": "The queries of the config",
+    "verify.all": "The source's own check of the whole",
+}
 """What a check is about that was not made, and so says nothing."""
 
 
