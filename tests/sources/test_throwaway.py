@@ -171,6 +171,18 @@ def test_a_hostile_dump_reaches_nothing(
     assert postgresql_server.sql("SELECT datname FROM pg_database ORDER BY 1") == before
 
 
+def test_a_dump_gets_no_sockets_but_those_of_its_namespaces(folder: Path, files: ExitStack) -> None:
+    """Files and an empty network it may have; the machine below a virtual one, the kernel's ciphers it may not."""
+    needs_jail("postgres")
+    if shutil.which("perl") is None:
+        pytest.skip("perl not installed")
+    ask = "for (1, 2, 10, 40, 38) { print STDERR qq(ERROR: $_ ), socket(S, $_, $_ == 38 ? 5 : 1, 0) ? 1 : 0, qq(\\n) }"
+    dump = f"\\! perl -e '{ask}'\n\\! echo ERROR: kill me $(cat /proc/self/oom_score_adj) >&2\n"
+    found = load("postgresql", [script(files, folder, "databases/d.sql", dump)], folder)
+    text = "ERROR: 1 1; ERROR: 2 1; ERROR: 10 1; ERROR: 40 0; ERROR: 38 0; ERROR: kill me 1000"
+    assert found.failures == [("databases/d.sql", f"{found.server}: {text}")]
+
+
 def test_nothing_is_left_of_a_killed_one(folder: Path) -> None:
     """After a kill -9 of opskit the kernel ends the server, its programs, and what a dump started."""
     needs_jail("postgres")
