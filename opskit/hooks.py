@@ -32,6 +32,12 @@ _LOGGED = 200
 Kind = Literal["before", "after", "on_error"]
 
 
+class Beside(list[str]):
+    """What failed beside that which runs inside of hooks; `failure` says why that failed, where it raises nothing."""
+
+    failure = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """The commands, and how many seconds each may take. `env` is what they inherit; `redact` cleans what they say."""
@@ -44,25 +50,30 @@ class Hooks:
     redact: Callable[[str], str] = str
 
     @contextmanager
-    def around(self, about: Mapping[str, str]) -> Iterator[list[str]]:
+    def around(self, about: Mapping[str, str]) -> Iterator[Beside]:
         """What runs inside is what the hooks are for; gives a list of what failed beside it, complete at the end.
+
+        It has failed where it raises, or gives that list a `failure`.
 
         `about` are more variables for the programs. Raises Skipped where `before` asks for it, SourceError where it
         fails; both are told to no other hook but `on_error`, the latter.
         """
-        problems: list[str] = []
+        problems = Beside()
         try:
             self._before(about)
         except SourceError as error:
-            self._on_error(about, error, problems)
+            self._on_error(about, self._text(error), problems)
             raise
         outcome = {"OPSKIT_OUTCOME": "ok"}
         try:
             yield problems
+            if problems.failure:
+                outcome = {"OPSKIT_OUTCOME": "failed"}
+                self._on_error(about, self.redact(problems.failure), problems)
         except BaseException as error:
             outcome = {"OPSKIT_OUTCOME": "failed"}
             if not isinstance(error, KeyboardInterrupt):
-                self._on_error(about, error, problems)
+                self._on_error(about, self._text(error), problems)
             raise
         finally:
             if self.after and (reason := self._run("after", self.after, {**about, **outcome})):
@@ -74,8 +85,10 @@ class Hooks:
         if reason is not None:
             raise SourceError(reason, hint="what it said is in the log; `opskit --debug` shows all of it")
 
-    def _on_error(self, about: Mapping[str, str], error: BaseException, problems: list[str]) -> None:
-        text = self.redact(str(error)) if isinstance(error, OpskitError) else type(error).__name__
+    def _text(self, error: BaseException) -> str:
+        return self.redact(str(error)) if isinstance(error, OpskitError) else type(error).__name__
+
+    def _on_error(self, about: Mapping[str, str], text: str, problems: list[str]) -> None:
         if self.on_error and (reason := self._run("on_error", self.on_error, {**about, "OPSKIT_ERROR": text})):
             problems.append(reason)
             log.warning("hook failed", hook="on_error", reason=reason)

@@ -68,13 +68,13 @@ def backup(
             jobs = _jobs(config, sources or [], tag or [], stdin)
             with wiring.hooks_of(config).around({"OPSKIT_HOST": config.host}) as problems:
                 try:
-                    code = _run(context, config, host, jobs, event, force_read=force_read)
+                    code, problems.failure = _run(context, config, host, jobs, event, force_read=force_read)
                 except CacheError:
                     # it is disposable: start it anew, once (standard input cannot be read again)
                     remove_cache(host)
                     if stdin is not None:
                         raise
-                    code = _run(context, config, host, jobs, event, force_read=force_read)
+                    code, problems.failure = _run(context, config, host, jobs, event, force_read=force_read)
             return _with_hooks(context, event, code, problems)
         finally:
             host.identity.keyring.close()
@@ -130,7 +130,10 @@ def _judge(tags: list[str]) -> None:
             raise UsageError(f"--tag: expected {MEANINGS[TAG_PATTERN]}, got {tag!r}")
 
 
-def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: Event, *, force_read: bool) -> int:
+def _run(
+    context: Context, config: Config, host: Host, jobs: list[Job], event: Event, *, force_read: bool
+) -> tuple[int, str]:
+    """The exit code, and of which sources there is no snapshot, with the reasons; skips are none."""
     from opskit import wiring
     from opskit.cli.auditing import judged
     from opskit.cli.opening import warn_of_expiry
@@ -165,11 +168,13 @@ def _run(context: Context, config: Config, host: Host, jobs: list[Job], event: E
     warn_of_expiry(context, config, host.identity.keyring.keys())
     if context.json:
         context.write_json([_as_json(result) for result in results])
-    failures = [result.failure.exit_code for result in results if result.failure is not None]
-    failures = [code for code in failures if code != Skipped.exit_code] or failures  # a skip hides no failure
+    failures = {result.source: result.failure for result in results if result.failure is not None}
+    real = {name: error for name, error in failures.items() if error.exit_code != Skipped.exit_code}
+    codes = [error.exit_code for error in (real or failures).values()]  # a skip hides no failure
     is_odd = config.alarms.fail and any(result.alarms for result in results)
-    code = max(failures, default=0 if all(result.is_good for result in results) and not is_odd else 3)
-    return judged(event, code, sources=[_in_audit(result) for result in results])
+    code = max(codes, default=0 if all(result.is_good for result in results) and not is_odd else 3)
+    reasons = "\n".join(f"{name}: {error}" for name, error in real.items())
+    return judged(event, code, sources=[_in_audit(result) for result in results]), reasons
 
 
 def _limits(config: Config) -> Limits:

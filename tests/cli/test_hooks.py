@@ -60,6 +60,21 @@ def test_a_skip_hides_no_failure(machine: Machine, tmp_path: Path) -> None:
     assert machine.run("backup").code == 4
 
 
+def test_a_run_with_a_source_that_failed_has_failed(machine: Machine, tmp_path: Path) -> None:
+    """on_error of the run hears of it, and after that it failed; a source that was skipped is no failure."""
+    told, notes = "os.environ.get('OPSKIT_OUTCOME', '') + os.environ.get('OPSKIT_ERROR', '')", machine.folder / "notes"
+    note = f"open({str(notes)!r}, 'a').write(os.environ['OPSKIT_HOOK'] + ' ' + {told} + '; ')"
+    assert machine.run("init", "--source", f"gone={tmp_path / 'gone'}").code == 0
+    with_hooks(machine, "run", on_error=note, after=note)
+    assert machine.run("backup").code == 4
+    first, second, _ = notes.read_text().split("; ")
+    assert first.startswith("on_error gone: expected") and second == "after failed"
+    notes.unlink()
+    with_hooks(machine, "source", before="sys.exit(75)")
+    assert machine.run("backup", "data").code == 75
+    assert notes.read_text() == "after ok; "
+
+
 def test_after_that_fails_is_told(machine: Machine) -> None:
     """The snapshot is there, the exit code is 3."""
     with_hooks(machine, "run", after="sys.exit(9)")
