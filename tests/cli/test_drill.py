@@ -21,6 +21,7 @@ import pytest
 
 from opskit.gpg import Keyring
 from opskit.operations.drilling import checks
+from opskit.operations.drilling.scratch import Scratch
 from opskit.repository import names
 from tests.cli.hosts import Machine, fill, objects, snapshot_of
 from tests.stores.mounts import MEBIBYTE, mounted
@@ -310,6 +311,28 @@ def test_by_the_recovery_kit_alone(three: Machine) -> None:
     assert not told["passed"] and "it was not run" not in str(trace.exists()) and not trace.exists()
     assert "not the kit's" in told["failures"][0]["what"]
     assert_wiped(three)
+
+
+def test_stock_blames_no_copy_for_what_happens_here(
+    three: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recover.py that is killed, or finds the scratch full, gives an error and no evidence, and leaves no key."""
+    before, keys = objects(three.a, "evidence"), set(Path("/dev/shm").glob("opskit-recover-*"))
+    zstd = tmp_path / "zstd"  # what recover.py calls when the key is in memory
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    zstd.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    zstd.chmod(0o755)
+    killed = drill(three, "--from", "a", "--stock")
+    assert killed.code == 1 and "killed by signal 9" in killed.err, killed
+    left = set(Path("/dev/shm").glob("opskit-recover-*")) - keys
+    assert not [each for each in left if not Path("/proc", each.name.split("-")[2]).exists()]
+    zstd.unlink()
+    with mounted("tmpfs", tmp_path, size=MEBIBYTE) as place:
+        monkeypatch.setattr(Scratch, "require_room", lambda *_: None)
+        full = drill(three, "--from", "a", "--stock", "--scratch", place)
+        assert full.code == 21 and "--scratch" in full.err, full
+        assert not list(place.iterdir())
+    assert objects(three.a, "evidence") == before
 
 
 def test_by_the_recovery_kit_with_a_passphrase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from opskit.operations.drilling.comparing import Compared, compare
 from opskit.operations.drilling.dumps import Questions, judge_dumps
 from opskit.operations.drilling.expected import Expected
 from opskit.operations.drilling.sampling import Sample, Wish, sample_of
-from opskit.operations.drilling.scratch import Scratch
+from opskit.operations.drilling.scratch import Scratch, translated
 from opskit.operations.drilling.stock import Stock, download_size, recover
 from opskit.operations.restore import Restored, RestoreOptions, restore
 from opskit.repository import names
@@ -89,7 +89,8 @@ def run_drill(order: Order, means: Means, scratch: Scratch, progress: Restored |
     """Drill; raises NoKey, StoreFull, StoreError, UsageError for an empty sample, OpskitError for a failing check."""
     running = _Run(order, means, scratch, progress or Restored())
     try:
-        return running.run()
+        with translated(scratch.folder.parent):  # errors of a copy are no OSErrors
+            return running.run()
     finally:
         running.expected.close()
 

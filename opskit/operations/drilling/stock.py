@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from opskit.errors import Forged, NoKey, ObjectNotFound, ObjectUnreadable
+from opskit.errors import Forged, NoKey, ObjectNotFound, ObjectUnreadable, OpskitError, StoreFull
 from opskit.operations.drilling.checks import Failure
 from opskit.operations.drilling.scratch import translated
 from opskit.repository import names
@@ -37,7 +39,7 @@ _SAID = 400
 _GRACE_SECONDS = 10.0
 """Between asking recover.py to end, so that it removes the private key from memory, and killing it."""
 _LOOK_SECONDS = 0.01
-_NO_KEY = 12
+_NO_KEY, _FULL = 12, 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,10 @@ def download_size(stock: Stock, copy: Copy, snapshot: Snapshot) -> int:
 def recover(
     stock: Stock, copy: Copy, snapshot: Snapshot, target: Path, scratch: Path, path: str, workers: int = 1
 ) -> list[Failure]:
-    """Restore a snapshot into `target`; what went wrong in recover.py's own words. Raises Forged, StoreError, NoKey."""
+    """Restore a snapshot into `target`; what went wrong in recover.py's own words.
+
+    Raises Forged, StoreError, NoKey, StoreFull, and OpskitError where recover.py was killed.
+    """
     program = copy.store.get(names.RECOVER_PROGRAM)
     known = {*stock.known, snapshot.manifest.kit.get(names.RECOVER_PROGRAM, "")}
     if names.sha256(program) not in known:
@@ -81,12 +86,27 @@ def recover(
         status = _run(command, environment, said.fileno(), stock.passphrase)
         said.seek(0)
         lines = said.read().decode("utf-8", "replace").splitlines()
-    if status == _NO_KEY:
-        raise NoKey("; ".join(lines)[-_SAID:] or "recover.py: no key opens this backup")
+    _judge(status, lines, scratch)
     problems = [(b"", f"recover.py: {line[:_SAID]}") for line in lines if line.startswith("PROBLEM")]
     if status and not problems:
         problems = [(b"", f"recover.py ended with status {status}: {'; '.join(lines)[-_SAID:]}")]
     return problems
+
+
+def _judge(status: int, lines: list[str], scratch: Path) -> None:
+    """Raise what says nothing of the copy: NoKey, StoreFull, OpskitError."""
+    said = "; ".join(lines)[-_SAID:]
+    if status == _NO_KEY:
+        raise NoKey(said or "recover.py: no key opens this backup")
+    if status == _FULL:
+        raise StoreFull(
+            f"the scratch place {scratch.parent} became full: {said}",
+            hint="name a larger one by --scratch DIR or drills.scratch",
+        )
+    if status < 0:
+        raise OpskitError(
+            f"recover.py was killed by signal {-status}", hint="where memory ran out (dmesg), drill on another host"
+        )
 
 
 def _wanted(copy: Copy, snapshot: Snapshot) -> list[str]:
@@ -140,6 +160,18 @@ def _run(command: list[str], environment: dict[str, str], said: int, passphrase:
                 process.kill()
                 process.wait()
             raise
+        finally:
+            _forget_key(process.pid)
+
+
+def _forget_key(pid: int) -> None:
+    """Remove the folder with the private key that recover.py leaves where it is killed, and end the agent in it."""
+    for place in (f"/run/user/{os.getuid()}", "/dev/shm", tempfile.gettempdir()):
+        for left in Path(place).glob(f"opskit-recover-{pid}-*"):
+            found = os.lstat(left)
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+                subprocess.run(["gpgconf", "--homedir", str(left), "--kill", "gpg-agent"], check=False)
+                shutil.rmtree(left, ignore_errors=True)
 
 
 class Typist:
