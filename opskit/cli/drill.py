@@ -91,20 +91,20 @@ def _pairs(context: Context, config: Config, opened: Access, host: str | None) -
     from opskit.cli.drilling import of_host
     from opskit.cli.reading import history_of, warn_of_rejected
     from opskit.operations.drilling.choose import pairs
+    from opskit.operations.drilling.records import begun
 
     history, marks, ledger = history_of(opened), opened.marks(), opened.evidence()
     code = max(warn_of_rejected(context, each) for each in (history, marks, ledger))
     forgotten = marks.forgotten()
     snapshots = [each for each in history.snapshots if each.id not in forgotten]
     copies = {copy.destination: copy.id for copy in opened.copies}
-    found = pairs(snapshots, history.holders, copies, ledger.drills(), wiring.now())
+    found = pairs(snapshots, history.holders, copies, ledger.drills(), wiring.now(), begun(config.state_dir))
     return of_host(found, host, config.host), code
 
 
 def _is_next(pair: Pair, found: Sequence[Pair]) -> bool:
     """Whether it is this pair's turn; among several that were never drilled the lot decides."""
-    turns = [each.last.ended.timestamp() if each.last else 0.0 for each in found]
-    return (pair.last.ended.timestamp() if pair.last else 0.0) == min(turns)
+    return pair.turn == min(each.turn for each in found)
 
 
 def _is_due(pair: Pair, now: datetime, every: timedelta) -> bool:

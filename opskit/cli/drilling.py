@@ -129,7 +129,8 @@ class Drilling:
         forgotten = marks.forgotten()
         snapshots = [each for each in history.snapshots if each.id not in forgotten]
         copies = {copy.destination: copy.id for copy in chosen(opened, wanted.destinations)}
-        candidates = pairs(snapshots, history.holders, copies, ledger.drills(), wiring.now())
+        begun = records.begun(self._config.state_dir)
+        candidates = pairs(snapshots, history.holders, copies, ledger.drills(), wiring.now(), begun)
         candidates = of_host(candidates, wanted.host, self._config.host)
         if wanted.snapshot not in (None, "latest"):
             named = choose(history.snapshots, str(wanted.snapshot), forgotten)
@@ -148,6 +149,7 @@ class Drilling:
     def _drill(self, choice: Choice, opened: Access, past: Sequence[Drilled], decrypt: Decrypt, event: Event) -> Report:
         config, context = self._config, self._context
         self._tell_choice(choice)
+        records.begin(config.state_dir, choice.pair.name, wiring.now())
         order, means = self._order(choice, past, opened), self._means(choice, opened, decrypt)
         restored = Restored()
 
@@ -256,7 +258,12 @@ class Drilling:
                 f"restored {drill.files:,}{of} files, {human_bytes(drill.bytes)}{tools} in "
                 f"{span(drill.restore_ms)}{objective}" + (f", a sample of {drill.sample}" if drill.sample else "")
             )
-            told = [f"{each.name} {each.passed:,} of {each.total:,}" for each in drill.checks if each.total]
+            told = [
+                f"{each.name} {each.passed:,} of {each.total:,}"
+                + (f" ({each.note})" if each.name == "counts" and each.note else "")
+                for each in drill.checks
+                if each.total
+            ]
             told += [
                 f"{each.name} {each.note.partition(':')[0]}" for each in drill.checks if not each.total and each.note
             ]

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from opskit.errors import StoreFull
 from opskit.gpg import Keyring
 from opskit.operations.drilling import checks
 from opskit.operations.drilling.scratch import Scratch
@@ -131,7 +132,7 @@ def test_a_key_that_does_not_open_it(three: Machine, tmp_path: Path) -> None:
     for arguments in (["--key", other.key], []):
         answer = three.run("drill", "run", *arguments)
         assert answer.code == 12 and "hint" in answer.err, answer
-    assert not objects(three.a, "evidence") and not (three.state / "drills").exists()
+    assert not objects(three.a, "evidence") and not list((three.state / "drills").glob("*.gpg"))
     assert_wiped(three)
     last = three.run("audit", "search", "--op", "drill", "--json").json
     assert [each["out"] for each in last] == ["fail", "fail"]
@@ -294,6 +295,22 @@ def test_evidence_travels(three: Machine) -> None:
     (three.a / "copy.json").chmod(0o600)
     (three.a / "copy.json").write_text(json.dumps(about | {"copy": "f" * 32}))
     assert three.run("status", "--json").json["sources"]["data"]["destinations"]["a"]["last_drilled"] is None
+
+
+def test_what_cannot_be_drilled_keeps_nothing_waiting(three: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drills that end without evidence, for want of room, have had their turn: each copy is tried once, then again."""
+
+    def too_small(*_: object) -> None:
+        raise StoreFull("the scratch place is too small")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scratch, "require_room", too_small)
+        answers = [drill(three) for _ in range(3)]
+    assert [each.code for each in answers] == [21] * 3
+    tried = [each.out.rpartition(" from ")[2].strip() for each in answers]
+    assert sorted(tried) == ["a", "b", "c"]
+    following = [each["destination"] for each in three.run("drill", "list", "--json").json if each["next"]]
+    assert following == [tried[0]] and drill(three).out.splitlines()[0].endswith(f"from {tried[0]}")
 
 
 def test_by_the_recovery_kit_alone(three: Machine) -> None:

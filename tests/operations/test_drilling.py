@@ -555,6 +555,15 @@ def test_a_missed_objective_is_told(sample: str) -> None:
     assert Report(Drilled("evidence/x", "a" * 64, "drills", NOW, kept), None).verdict == "PASSED"
 
 
+def test_what_no_backup_has_is_told_first() -> None:
+    """Files that could not be read when the backup was made are in no copy: no report calls the rest all files."""
+    checks = [Check("hashes", 9, 9), Check("counts", 1, 1, "3 could not be read when it was backed up")]
+    drill = replace(DRILL, checks=checks)
+    page = reports.as_html(Report(Drilled("evidence/x", "a" * 64, "drills", NOW, drill), None), NOW)
+    assert "all files that the backup could read of tokens" in page
+    assert "Not in this backup: 3 could not be read when it was backed up." in page
+
+
 def test_long_lists_are_cut_in_pages_alone() -> None:
     """Pages name twenty failures and count the rest; JSON has all."""
     failed = replace(DRILL, passed=False)

@@ -2,7 +2,8 @@
 
 Invariants: pure, and repeatable by anybody: the same snapshots, earlier drills and seed give the same choice, in
 whatever order they come. Of all pairs of source and copy the one that was never drilled, or longest ago, comes first,
-whatever came of that drill: so each pair has its turn, and one that fails does not keep the others waiting. Among
+whatever came of that drill, and one that was begun here and gave no evidence (no room, no key) has had its turn as
+well: so each pair has its turn, and one that fails does not keep the others waiting. Among
 equals, and among the snapshots of the window, the least SHA-256 of "SEED:NAME" wins (rendezvous hashing, Thaler and
 Ravishankar 1998): `printf SEED:ID | sha256sum` repeats it, and one snapshot more or less changes no other's chance.
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from opskit.errors import SnapshotNotFound
 from opskit.repository.evidence import Drilled
@@ -23,7 +25,10 @@ CLOCKS_APART = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One chain at one copy. `snapshots` are those that the copy shows, in order; `last` the latest drill of it."""
+    """One chain at one copy. `snapshots` are those that the copy shows, in order; `last` the latest drill of it.
+
+    `begun` is when this host last began one.
+    """
 
     origin: str
     source: str
@@ -32,6 +37,18 @@ class Pair:
     snapshots: Sequence[Snapshot]
     last: Drilled | None = None
     last_good: Drilled | None = None
+    begun: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from all others, wherever the copy is."""
+        return f"{self.origin}/{self.source}/{self.copy or self.destination}"
+
+    @property
+    def turn(self) -> float:
+        """When it last had its turn, in seconds since the epoch; 0 for never."""
+        times = [self.last.ended if self.last else None, self.begun]
+        return max((each.timestamp() for each in times if each is not None), default=0.0)
 
     @property
     def newest(self) -> Snapshot:
@@ -56,11 +73,13 @@ def pairs(
     copies: Mapping[str, str],
     drills: Iterable[Drilled],
     now: datetime,
+    begun: Mapping[str, datetime] = MappingProxyType({}),
 ) -> list[Pair]:
     """Every chain at every copy that shows a snapshot of it.
 
     `snapshots` are those that are not forgotten, in the order of their sequence; `holders` the destinations by
-    snapshot name, `copies` the copy ids by destination. Drills that are dated in the future count for nothing.
+    snapshot name, `copies` the copy ids by destination, `begun` when drills of a pair were begun here, by its name.
+    What is dated in the future counts for nothing.
     """
     past = [each for each in drills if each.ended <= now + CLOCKS_APART]
     found: list[Pair] = []
@@ -73,7 +92,9 @@ def pairs(
             if shown:
                 own = [each for each in past if each.drill.copy == copy and each.drill.chain == (origin, source)]
                 good = [each for each in own if each.drill.passed]
-                found.append(Pair(origin, source, destination, copy, shown, _latest(own), _latest(good)))
+                pair = Pair(origin, source, destination, copy, shown, _latest(own), _latest(good))
+                began = begun.get(pair.name)
+                found.append(replace(pair, begun=began) if began and began <= now + CLOCKS_APART else pair)
     return found
 
 
@@ -86,11 +107,7 @@ def choose_pair(candidates: Sequence[Pair], seed: int) -> Pair:
     if not candidates:
         raise SnapshotNotFound("there is no snapshot to drill", hint="opskit snapshots lists what copies hold")
 
-    def turn(pair: Pair) -> tuple[bool, float, bytes]:
-        last = pair.last.ended.timestamp() if pair.last else 0.0
-        return pair.last is not None, last, lot(seed, f"{pair.origin}/{pair.source}/{pair.copy or pair.destination}")
-
-    return min(candidates, key=turn)
+    return min(candidates, key=lambda pair: (pair.turn, lot(seed, pair.name)))
 
 
 def choose_snapshot(pair: Pair, seed: int, now: datetime, window: timedelta) -> Choice:

@@ -2,14 +2,14 @@
 
 In `STATE/drills` lies, by the name of the evidence, what was signed (`.gpg`) and the whole report (`.json`, mode 0600),
 which names the files that failed: those names go to no copy. It is written before the copies, so that evidence which no
-copy took is not lost: the next drill puts it to them (`outstanding`).
+copy took is not lost: the next drill puts it to them (`outstanding`). `begun.json` tells when what was begun.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from opskit.repository.identity import Identity
 from opskit.sources.base import printable
 
 MAX_TEXT = 2000
+_BEGUN = "begun.json"
 
 
 @dataclass(slots=True)
@@ -87,6 +88,21 @@ def outstanding(state: Path, copies: Sequence[Copy]) -> dict[str, dict[str, Opsk
         if not is_there and names.digest_in(name) == names.sha256(data):
             failures[name] = put_to_all(copies, name, data)
     return failures
+
+
+def begin(state: Path, pair: str, now: datetime) -> None:
+    """Note that a drill of a pair begins: one that gives no evidence must not keep the others waiting."""
+    times = {name: round(each.timestamp() * 1000) for name, each in (begun(state) | {pair: now}).items()}
+    write_durably(place(state) / _BEGUN, encoding.encode(times))
+
+
+def begun(state: Path) -> dict[str, datetime]:
+    """When drills were last begun here, by the name of the pair; nothing where that was lost."""
+    try:
+        found = encoding.decode_object((place(state) / _BEGUN).read_bytes(), what=_BEGUN)
+        return {name: datetime.fromtimestamp(each / 1000, UTC) for name, each in found.items()}
+    except (OSError, Damaged, TypeError, ValueError, OverflowError):
+        return {}
 
 
 def details_of(state: Path, name: str) -> Details | None:

@@ -179,6 +179,8 @@ def _check_row(check: Check) -> str:
 def _lead(report: Report) -> str:
     drill, when = report.drilled.drill, f"{report.drilled.ended:%d %B %Y, %H:%M} UTC"
     what = "a sample of the files" if drill.sample else "all files"
+    if _unread(drill):
+        what += " that the backup could read"
     if drill.passed:
         return (
             f"On {when} {what} of {drill.source} were restored from the copy {drill.destination} alone, in "
@@ -193,7 +195,14 @@ def _lead(report: Report) -> str:
 def _unchecked(drill: Drill) -> str:
     """What nobody should take this drill for a proof of."""
     unmade = [_UNMADE.get(each.name, each.name).lower() for each in drill.checks if not each.total]
-    return f"Not checked: {', '.join(unmade)}. Why is told below." if unmade else ""
+    unchecked = f"Not checked: {', '.join(unmade)}. Why is told below." if unmade else ""
+    unread = f"Not in this backup: {_unread(drill)}." if _unread(drill) else ""
+    return f"{unread} {unchecked}".strip()
+
+
+def _unread(drill: Drill) -> str:
+    """How many entries have no content in the snapshot; nobody can restore them, from any copy."""
+    return next((each.note for each in drill.checks if each.name == "counts"), "")
 
 
 def _failures(report: Report) -> tuple[list[tuple[str, str]], str]:
