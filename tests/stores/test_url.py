@@ -90,6 +90,20 @@ def test_an_answer_that_is_no_webdav_is_no_empty_store() -> None:
                 act()
 
 
+@pytest.mark.parametrize("status", ["202 Accepted", "200 OK"])
+def test_a_name_that_was_only_promised_is_no_object(status: str) -> None:
+    """A server that says yes to the last step and does nothing has stored nothing, and that is an error."""
+    folder = uuid.uuid4().hex
+    with proxied(int(url_servers.running().rpartition(":")[2])) as proxy:
+        store = UrlStore(dav(f"http://127.0.0.1:{proxy.port}/{folder}"), "here")
+        store.create()
+        proxy.plan.append(Fault("MOVE", answer=f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()))
+        with pytest.raises(StoreError):
+            store.put("packs/a", b"x" * 1000)
+        assert list(store.list()) == []
+        store.put("packs/a", b"x" * 1000)
+
+
 def test_a_taken_name_is_refused_whatever_the_server_does() -> None:
     """Where a server takes no notice of Overwrite, the look before keeps what is there."""
     store = UrlStore(dav(), "here")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _UNFINISHED = ".tmp"
 _OURS = re.compile(r"[0-9]+-[0-9a-f]{16}")  # the names in it
+_MOVED = {201, 204}
 _DENIED, _ABSENT, _NOT_ALLOWED, _CONFLICT, _TAKEN = {401, 403}, 404, 405, 409, 412
 
 
@@ -87,10 +88,8 @@ class Dav(Folders):
             unfinished = f"{_UNFINISHED}/{os.getpid()}-{os.urandom(8).hex()}"
             try:
                 _judge(self._client().http.put(self._at(unfinished), content=data))
-                stored = self._client().info(unfinished).get("content_length")
-                if int(stored or 0) != len(data):
-                    raise Refused(500, f"expected {len(data)} bytes to be stored, got {stored}")
-                self._name(unfinished, path, may_replace=may_replace)
+                self._require(unfinished, len(data))
+                self._name(unfinished, path, len(data), may_replace=may_replace)
             except BaseException:
                 with suppress(Exception):  # what was wrong first is what counts
                     self._client().http.delete(self._at(unfinished))
@@ -126,7 +125,12 @@ class Dav(Folders):
         """See Service."""
         return ["WebDAV cannot promise that no put replaces: opskit looks before it moves, which two hosts can upset"]
 
-    def _name(self, unfinished: str, path: str, *, may_replace: bool) -> None:
+    def _require(self, path: str, size: int) -> None:
+        stored = self._client().info(path).get("content_length")
+        if int(stored or 0) != size:
+            raise Refused(500, f"expected {size} bytes to be stored, got {stored}")
+
+    def _name(self, unfinished: str, path: str, size: int, *, may_replace: bool) -> None:
         with self._naming:
             if not may_replace and self._is_there(path):  # there are servers that take no notice of Overwrite
                 raise FileExistsError(path)
@@ -135,6 +139,8 @@ class Dav(Folders):
             if response.status_code == _TAKEN:
                 raise FileExistsError(path)
             _judge(response)
+            if response.status_code not in _MOVED:  # "accepted", or the word of something in between
+                self._require(path, size)
 
     def _is_there(self, path: str) -> bool:
         try:
