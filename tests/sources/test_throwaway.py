@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -169,6 +170,23 @@ def test_a_hostile_dump_reaches_nothing(
     assert found.loaded == 0 and "hunter-of-the-host" not in str(found)
     assert outside.read_text() == "" and not processes(LONG) and not processes(str(folder))
     assert postgresql_server.sql("SELECT datname FROM pg_database ORDER BY 1") == before
+
+
+def test_the_folder_of_a_tablespace_lies_in_the_jail() -> None:
+    """A dump names where a tablespace lies; a link by a whole path among the programs does not lead that outside."""
+    needs_jail("postgres")
+    if os.geteuid() != 0:
+        pytest.skip("not root: a user's jail may write where the user may")
+    with TemporaryDirectory(dir="/var/tmp") as place:  # the jail has a /tmp and a /dev of its own
+        outside, programs, root, own = (Path(place, name) for name in ("outside", "programs", "root", "server"))
+        for each in (outside, programs, root, own):
+            each.mkdir()
+        (programs / "link").symlink_to(outside)
+        code = "import ast, sys; from opskit.sources.databases import jail as j; j.enter_namespaces(); "
+        code += "j.build(*map(ast.literal_eval, sys.argv[1:]))"
+        given = str(root), str(own), [str(programs)], [f"{programs}/link/evil/here"]
+        subprocess.run([sys.executable, "-B", "-c", code, *map(repr, given)], check=True)
+        assert not list(outside.iterdir())
 
 
 def test_a_dump_gets_no_sockets_but_those_of_its_namespaces(folder: Path, files: ExitStack) -> None:

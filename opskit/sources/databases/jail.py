@@ -113,10 +113,12 @@ def build(root: str, folder: str, programs: list[str], places: list[str]) -> Non
             file.write(text)
     _mount(folder, root + "/server", None, _BIND)
     _mount(None, root + "/server", None, _BIND | _REMOUNT | _NOSUID | _NODEV | _flags(folder))
-    for number, place in enumerate(places):
-        _make_place(root, place, number)
     os.chroot(root)
     os.chdir("/")
+    for number, place in enumerate(
+        places
+    ):  # in here: among the programs are links by whole paths, as /usr/lib/ssl/certs
+        _make_place(place, number)
 
 
 def _show(path: str, root: str, flags: int = _RDONLY | _NOSUID | _NODEV) -> None:
@@ -141,17 +143,17 @@ def _flags(path: str) -> int:
     return found & _KEPT_FLAGS | (_RELATIME if found & _ST_RELATIME else 0)
 
 
-def _make_place(root: str, place: str, number: int) -> None:
+def _make_place(place: str, number: int) -> None:
     own = f"/server/tablespace{number}"
-    os.mkdir(root + own)
+    os.mkdir(own)
     if os.getuid() == 0:
-        os.chown(root + own, NOBODY, NOBODY)
+        os.chown(own, NOBODY, NOBODY)
     parts = [each for each in place.split("/") if each]
     if not parts or ".." in parts or parts[0] in ("usr", "proc", "dev", "server"):
         return
     with contextlib.suppress(OSError):  # in the way of another one: then the dump does not load, and says why
-        os.makedirs(f"{root}/{'/'.join(parts[:-1])}", exist_ok=True)
-        os.symlink(own, f"{root}/{'/'.join(parts)}")
+        os.makedirs("/" + "/".join(parts[:-1]), exist_ok=True)
+        os.symlink(own, "/" + "/".join(parts))
 
 
 def give_up_rights() -> None:
