@@ -74,6 +74,8 @@ def _require_fitting(key: Path | None, held: Held | None, keys: Keys) -> None:
 
 
 def _tell(context: Context, opened: Access, changed: Changed, *, dry_run: bool) -> int:
+    from opskit.cli.render import printable
+
     if context.json:
         context.write_json({"dry_run": dry_run, **_as_json(changed, opened)})
     would = "would " if dry_run else ""
@@ -85,6 +87,11 @@ def _tell(context: Context, opened: Access, changed: Changed, *, dry_run: bool) 
         context.warning(
             f"move the new recovery key {changed.recovery_key} off this host, and keep a copy on paper: "
             "without it no backup opens"
+        )
+    if changed.unused_key is not None:
+        context.warning(
+            f"{printable(str(changed.unused_key))} is of an earlier run that ended before it changed anything: the key "
+            "in it opens no backup; remove that file, if it is still there"
         )
     code = _warn(context, changed)
     if opened.absent:
@@ -178,6 +185,7 @@ def _as_json(changed: Changed, opened: Access) -> dict[str, object]:
         "recipients": list(changed.after.recipients),
         "retired": list(changed.after.retired),
         "recovery_key": str(changed.recovery_key) if changed.recovery_key else None,
+        "unused_key": str(changed.unused_key) if changed.unused_key else None,
         "outdated": changed.outdated,
         "absent": sorted(opened.absent),
     }

@@ -9,6 +9,7 @@ repository on the bare mount point would look like a copy.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from opskit.gpg import Keyring
 from opskit.operations.session import open_copies
 from opskit.repository import copy as copies
 from opskit.repository import names
-from opskit.repository.durable import write_durably
+from opskit.repository.durable import sync_folder, write_durably
 from opskit.repository.identity import read_repository, write_repository
 from opskit.repository.recovery import keyfile, kit
 from opskit.repository.recovery.keyfile import KeyFile
@@ -151,7 +152,10 @@ def new_recipient(keyring: Keyring, user_id: str, passphrase: bytes | None, writ
 
 
 def write_recovery_key(path: Path, known: KeyFile) -> None:
-    """Write a recovery-key file, mode 0600, durably; raises UsageError when the file exists, or its folder does not."""
+    """Write a recovery-key file, mode 0600, durably and whole, or leave none.
+
+    Raises UsageError when the file exists, or its folder does not, OpskitError.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
@@ -163,10 +167,28 @@ def write_recovery_key(path: Path, known: KeyFile) -> None:
             f"the recovery-key file {path} cannot be written: {(error.strerror or 'error').lower()}",
             hint="is the stick mounted, and writable? name a file in a folder that is there",
         ) from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(keyfile.encode(known))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(keyfile.encode(known))
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_name(path)
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OpskitError(
+                f"the recovery-key file {path} cannot be written: {(error.strerror or 'error').lower()}",
+                hint="make room there, or name a file at another place",
+            ) from error
+        raise
+
+
+def _sync_name(path: Path) -> None:
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # CIFS and its like: names there are the server's business
+            raise
 
 
 def recovery_key(keyring: Keyring, repository: str, host: str, secret: bytes) -> KeyFile:

@@ -25,7 +25,7 @@ def write_durably(path: Path, data: bytes, *, like_before: bool = False) -> None
         if like_before:
             _take_after(temporary, path)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def create_durably(path: Path, data: bytes) -> None:
@@ -38,7 +38,7 @@ def create_durably(path: Path, data: bytes) -> None:
             raise UsageError(f"{path} is there already: another run has just made it") from error
         finally:
             os.unlink(temporary)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 @contextmanager
@@ -83,7 +83,8 @@ def _take_after(file: Path, model: Path) -> None:
         file.chmod(found.st_mode & 0o777)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable; raises OSError."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

@@ -60,9 +60,28 @@ def require_usable(known: Sequence[KeyInfo], recipients: Sequence[str], now: flo
         )
 
 
+def require_editable(path: Path, keys: Keys) -> None:
+    """Raise ConfigError where `write` would for the layout of the config."""
+    _edited(path, path.read_text("utf-8-sig"), keys)
+
+
 def write(path: Path, keys: Keys) -> None:
     """Make a config say who the recipients are, and who was one; raises ConfigError where that cannot be edited."""
     text = path.read_text("utf-8-sig")
+    edited = _edited(path, text, keys)
+    if edited != text:
+        write_durably(path, edited.encode(), like_before=True)
+
+
+def names(path: Path, fingerprint: str) -> bool:
+    """Whether a config names a key, as far as it can be read: where it cannot, it may."""
+    try:
+        return fingerprint in path.read_text("utf-8-sig")
+    except (OSError, ValueError):
+        return True
+
+
+def _edited(path: Path, text: str, keys: Keys) -> str:
     wanted = {"recipients": [*keys.recipients], "retired": [*keys.retired]}
     edited = with_lists(text, "keys", wanted)
     if edited is None:
@@ -70,5 +89,4 @@ def write(path: Path, keys: Keys) -> None:
             f"{path}: the layout of section keys cannot be edited safely: expected a plain mapping without aliases",
             hint=f"write there by hand: {'; '.join(f'{name}: {json.dumps(each)}' for name, each in wanted.items())}",
         )
-    if edited != text:
-        write_durably(path, edited.encode(), like_before=True)
+    return edited

@@ -3,7 +3,8 @@
 Order: the recovery-key file of a new recipient is on disk, its public half in this host's key ring, and the config
 written, before anything is encrypted to it. In that order because a backup that begins meanwhile must write for the
 new recipients: written afterwards, a crash in between would leave a config that brings the old ones back with the next
-rekey. Interrupted anywhere, everything opens with the old key or the new one, and `opskit keys rotate` finishes.
+rekey. Interrupted anywhere, everything opens with the old key or the new one, and `opskit keys rotate` finishes. A
+recovery-key file that came to be of no use is removed; one that a kill left is told of by the next run (`unused_key`).
 
 Nothing is asked of a person here, and nothing is printed.
 """
@@ -24,9 +25,10 @@ from opskit.operations import initialise as operations
 from opskit.operations.keyobjects import require_passphrase, wanted_readers
 from opskit.operations.rekeying.rekey import Author, Holder, Rekeyed, rekey
 from opskit.operations.rekeying.survey import Survey, survey
+from opskit.repository.durable import require_writable
 from opskit.repository.history import History
 from opskit.repository.marks import Marks
-from opskit.setup import recipients
+from opskit.setup import recipients, unused_key
 from opskit.setup.places import require_new_file
 
 _TRIALS = 3
@@ -41,12 +43,15 @@ class Wish:
     retire: str | None = None
     new_recipient: str | None = None
     recovery_key: Path | None = None
-    passphrase: bytes | None = None
+    passphrase: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
 class Changed:
-    """What came of it: who could restore before and can now, and what was done to key objects (None: no key)."""
+    """What came of it: who could restore before and can now, and what was done to key objects (None: no key).
+
+    `unused_key` is a recovery-key file of an earlier run whose key opens nothing.
+    """
 
     before: Keys
     after: Keys
@@ -56,6 +61,7 @@ class Changed:
     outdated: int = 0
     """Key objects that are not for exactly the recipients, where no key was at hand to change that."""
     recovery_key: Path | None = None
+    unused_key: Path | None = None
 
 
 def at_hand(held: Held | None, keys: Keys) -> Held | None:
@@ -76,7 +82,7 @@ def change(
     workers = config.performance.workers
     own = [row.key for row in opened.cache.runs().values()] if opened.cache else []
     found = survey(opened.copies, history.snapshots, marks, more=own, workers=workers)
-    with wiring.identity_of(config).keyring as keyring, _new_one(wish) as made:
+    with wiring.identity_of(config).keyring as keyring, _new_one(wish, config) as made:
         public, added = _added(wish, made)
         after = _after(config.keys, wish, added)
         known = [*keyring.keys(), *_infos(public)]
@@ -88,10 +94,13 @@ def change(
         holder = _holder(held, made) if held is not None else None
         if holder is not None and wish != Wish():
             holder.require_consent()
+        recipients.require_editable(path, after)
         result = Changed(config.keys, after, recovery_key=wish.recovery_key if made else None)
+        result.unused_key = unused_key.left(config.state_dir, config.keys, wish.recovery_key)
         if not dry_run:
-            _take_in(config, opened, wish, made, public, keyring)
-            recipients.write(path, after)
+            require_writable(path)
+            _write_key_file(config, opened, wish, made, keyring)
+            _settle(path, config, wish, made, public, after, keyring)
         changed = config.but(keys=after)
         if holder is None:
             _tell_left(result, found, known, after)
@@ -118,7 +127,7 @@ class _Made:
 
     fingerprint: str
     keyring: gpg.Keyring
-    passphrase: bytes | None
+    passphrase: bytes | None = field(repr=False)
 
     def decrypt(self, data: bytes) -> bytes:
         return self.keyring.decrypt(data, passphrase=self.passphrase or b"").payload
@@ -128,12 +137,13 @@ class _Made:
 
 
 @contextmanager
-def _new_one(wish: Wish) -> Iterator[_Made | None]:
+def _new_one(wish: Wish, config: Config) -> Iterator[_Made | None]:
     if wish.new_recipient is None:
         yield None
         return
     if wish.recovery_key is None:
         raise UsageError("--new-recipient needs --recovery-key FILE: where shall the private half go?")
+    unused_key.require_other_file(config.state_dir, config.keys, wish.recovery_key)
     require_new_file(wish.recovery_key)
     with gpg.ephemeral_keyring(None) as keyring:
         fingerprint = keyring.generate(wish.new_recipient, passphrase=wish.passphrase)
@@ -216,19 +226,33 @@ def _signer(held: Held) -> str | None:
     return next((each.fingerprint for each in held.keys if each.can_sign), None)
 
 
-def _take_in(
-    config: Config, opened: Access, wish: Wish, made: _Made | None, public: bytes, keyring: gpg.Keyring
+def _write_key_file(config: Config, opened: Access, wish: Wish, made: _Made | None, keyring: gpg.Keyring) -> None:
+    """The recovery-key file of a new recipient, durably."""
+    if made is None or wish.recovery_key is None:
+        return
+    secret = made.keyring.export_secret(made.fingerprint, passphrase=made.passphrase)
+    file = operations.recovery_key(keyring, opened.repository, config.keys.host or "", secret)
+    keys = config.keys
+    everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
+    file = replace(file, signers=keys.signers, maintainers=keys.maintainers, public=keyring.export_public(everyone))
+    unused_key.note(config.state_dir, made.fingerprint, wish.recovery_key)
+    operations.write_recovery_key(wish.recovery_key, file)
+
+
+def _settle(
+    path: Path, config: Config, wish: Wish, made: _Made | None, public: bytes, after: Keys, keyring: gpg.Keyring
 ) -> None:
-    """The recovery-key file, durably, then the public half in this host's key ring."""
-    if made is not None and wish.recovery_key is not None:
-        secret = made.keyring.export_secret(made.fingerprint, passphrase=made.passphrase)
-        file = operations.recovery_key(keyring, opened.repository, config.keys.host or "", secret)
-        keys = config.keys
-        everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
-        file = replace(file, signers=keys.signers, maintainers=keys.maintainers, public=keyring.export_public(everyone))
-        operations.write_recovery_key(wish.recovery_key, file)
-    if public:
-        keyring.import_keys(public)
+    """The public half into this host's key ring, and the config; else a file for whom nothing was made goes again."""
+    try:
+        if public:
+            keyring.import_keys(public)
+        recipients.write(path, after)
+    except BaseException:
+        if made is not None and wish.recovery_key is not None and not recipients.names(path, made.fingerprint):
+            wish.recovery_key.unlink(missing_ok=True)
+            unused_key.forget(config.state_dir)
+        raise
+    unused_key.forget(config.state_dir)
 
 
 def _holder(held: Held, made: _Made | None) -> Holder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -406,3 +407,45 @@ def test_hints_name_what_helps(host: Machine, tmp_path: Path) -> None:
     rotated(host)
     answer = host.run("restore", "latest", "--key", host.key, "--target", tmp_path / "no")
     assert answer.code == 12 and "opskit keys list" in answer.err
+
+
+def test_a_key_file_that_a_kill_left_is_told_of(host: Machine) -> None:
+    """Killed before the config names the new key, a run leaves a file that opens nothing: the next run says so."""
+    new, other = host.folder / "new.asc", host.folder / "other.asc"
+    command = ("keys", "rotate", "--key", host.key, "--new-recipient", "New <n@x.org>", "--no-passphrase")
+    killed = (
+        "import os, sys; from opskit.setup import recipients; from opskit.cli import main;"
+        "recipients.write = lambda path, keys: os._exit(9); sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [sys.executable, "-c", killed, "--config", str(host.config), *map(str, command)]
+    assert subprocess.run([*arguments, "--recovery-key", str(new)], capture_output=True).returncode == 9
+    config = host.config.read_text()
+    again = host.run(*command, "--recovery-key", new)
+    assert again.code == 2 and "opens no backup" in again.err and new.exists() and host.config.read_text() == config
+    elsewhere = host.run(*command, "--recovery-key", other)
+    assert elsewhere.code == 0 and f"{new} is of an earlier run" in elsewhere.err
+    told_once = host.run("keys", "rotate", "--key", other)
+    assert told_once.code == 0 and "earlier run" not in told_once.err
+    assert host.run("restore", "latest", "--key", other, "--target", host.folder / "t").code == 0
+
+
+def test_no_key_file_stays_where_the_config_could_not_change(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layout that no program edits is refused before a key is made; where the write itself fails the file goes."""
+    new, text = host.folder / "new.asc", host.config.read_text()
+    command = ("keys", "rotate", "--key", host.key, "--new-recipient", "New <n@x.org>", "--no-passphrase",
+               "--recovery-key", new)  # fmt: skip
+    (mine,), _ = recipients(host)
+    shared = text.replace("paths:", f'exclude: &x ["{mine}"], paths:', 1)
+    host.config.write_text(re.sub(r'recipients: \["?[0-9A-F]+"?\]', "recipients: *x", shared))
+    refused = host.run(*command)
+    assert refused.code == 2 and not new.exists(), refused.err
+    host.config.write_text(text)
+
+    def full(path: Path, keys: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("opskit.setup.recipients.write", full)
+    assert host.run(*command).code == 1 and not new.exists()
+    monkeypatch.undo()
+    answer = host.run(*command)
+    assert answer.code == 0 and "earlier run" not in answer.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -15,6 +16,7 @@ from opskit.errors import (
     ConfigError,
     Damaged,
     NoKey,
+    OpskitError,
     RepositoryNotFound,
     SnapshotNotFound,
     StoreRefused,
@@ -236,3 +238,18 @@ def test_an_unknown_host(lab: Lab, source: Path) -> None:
     opened, _ = open_copies(lab.stores, REPOSITORY)
     with pytest.raises(UsageError, match=HOST):
         find_host(lab.history(), opened, lab.keys.decrypt, lab.keys.trusted, "elsewhere")
+
+
+def test_a_recovery_key_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    """Where it cannot be written to its end no half of it stays, which the next run would refuse to overwrite."""
+    path = tmp_path / "key.asc"
+    lines = ["-----BEGIN PGP PRIVATE KEY BLOCK-----", "", *["A" * 64] * 400, "-----END PGP PRIVATE KEY BLOCK-----", ""]
+    known = KeyFile("r" * 32, "0" * 64, ["A" * 40], ["A" * 40], "\n".join(lines).encode(), b"")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(OpskitError, match="cannot be written"):
+            write_recovery_key(path, known)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not path.exists()
