@@ -28,7 +28,7 @@ class Opening:
 
     def is_safe(self, key: str) -> bool:
         """Whether a key can be destroyed: everything was seen, nothing needs it, and no other host may write for it."""
-        if self.found is None or self.absent or self.found.unread or self.found.unsure:
+        if self.found is None or self.absent or self.found.unread or self.found.lost or self.found.unsure:
             return False
         return not self.found.is_needed(key)
 
@@ -47,14 +47,17 @@ class Opening:
     def as_json(self, key: str, roles: Sequence[str]) -> dict[str, object]:
         """For machines; `safe_to_destroy` of a retired key alone."""
         if self.found is None:
-            return {"opens": None, "safe_to_destroy": None, "not_seen": self.absent, "unsure_hosts": []}
+            return {
+                "opens": None, "safe_to_destroy": None, "not_seen": self.absent, "lost_runs": [], "unsure_hosts": [],
+            }  # fmt: skip
         opens = {
             name: {"key_objects": each.objects, "runs": len(each.runs), "needed": each.needed}
             for name, each in sorted(self.found.of(key).items())
         }
         safe = self.is_safe(key) if "retired" in roles else None
         return {
-            "opens": opens, "safe_to_destroy": safe, "not_seen": self.absent, "unsure_hosts": self.found.unsure,
+            "opens": opens, "safe_to_destroy": safe, "not_seen": self.absent, "lost_runs": self.found.lost,
+            "unsure_hosts": self.found.unsure,
         }  # fmt: skip
 
     def tell(self, context: Context, config: Config) -> None:
@@ -76,6 +79,13 @@ class Opening:
             elif self.absent or self.found.unread:
                 unseen = [*self.absent, *(["what cannot be read"] if self.found.unread else [])]
                 context.message(f"{key}: do not destroy it yet: {printable(', '.join(unseen))} was not seen")
+            elif self.found.lost:
+                runs = counted(len(self.found.lost), "run")
+                context.warning(
+                    f"{key}: do not destroy it yet: no destination has the key of {runs} whole. What lies in "
+                    "quarantine/, or a copy that turns up, may need it"
+                )
+                context.hint("opskit verify names what is lost; opskit heal brings it from a copy that has it")
             else:
                 hosts = printable(", ".join(self.found.unsure))
                 context.message(

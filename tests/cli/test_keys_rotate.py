@@ -449,3 +449,38 @@ def test_no_key_file_stays_where_the_config_could_not_change(host: Machine, monk
     monkeypatch.undo()
     answer = host.run(*command)
     assert answer.code == 0 and "earlier run" not in answer.err
+
+
+def test_no_key_is_safe_while_a_run_key_is_nowhere_whole(host: Machine, tmp_short: Path) -> None:
+    """Wrong bytes that heal put into quarantine may still open with the old key: it is kept until nothing is lost."""
+    public, private, _ = public_key(tmp_short)
+    (old,), _ = recipients(host)
+    for each in (*host.a.glob("keys/*"), *host.b.glob("keys/*")):
+        each.write_bytes(each.read_bytes() + b"\n")
+    assert host.run("heal").code == 3 and len([*host.a.glob("quarantine/*")]) == 3
+    assert host.run("keys", "add", public).code == 0 and host.run("keys", "remove", old).code == 0
+    seen = of_key(host, old)
+    assert seen["safe_to_destroy"] is False and len(seen["lost_runs"]) == 3
+    answer = host.run("keys", "list")
+    assert "do not destroy it yet" in answer.err and "quarantine" in answer.err
+    for each in (host.a, host.b):  # what a person finds is right but for its last byte
+        for aside in each.glob("quarantine/*"):
+            data = aside.read_bytes()[:-1]
+            (each / "keys" / f"{sha256(data).hexdigest()}.asc").write_bytes(data)
+    assert "STILL NEEDED" in host.run("keys", "list").err
+    assert host.run("keys", "rotate", "--key", host.key).code == 0
+    assert of_key(host, old)["safe_to_destroy"] is True
+    assert host.run("restore", "latest", "--key", private, "--target", host.folder / "t").code == 0
+
+
+def test_no_key_is_safe_for_what_is_rotten(host: Machine) -> None:
+    """Old key objects that stayed, by a lock say, need their key where what stands in for them is not whole."""
+    olds = {path: path.read_bytes() for path in host.a.glob("keys/*")}
+    (old,), _ = recipients(host)
+    rotated(host)
+    for path, data in olds.items():
+        path.write_bytes(data)
+    assert of_key(host, old)["safe_to_destroy"] is True
+    (heir,) = set(host.a.glob("keys/*")) - olds.keys()
+    heir.write_bytes(heir.read_bytes()[:-2] + b"x\n")
+    assert of_key(host, old)["safe_to_destroy"] is False

@@ -1,9 +1,10 @@
 """Whose private key opens what, at which copy: told by the packets of key objects, so no key is used.
 
 Invariants: what an object says is remembered by its name, which is its hash, so it is read once. A key is *needed* at
-a copy where an object is that nobody else who counts opens, and nothing there stands in for it. What could not be read,
-and copies that were not seen, may need any key. So may another host, as long as it has stored nothing since its last
-key object was encrypted anew: nobody here knows whether its config names the new recipients.
+a copy where an object is that nobody else who counts opens, and nothing there, whole, stands in for it. What could not
+be read, and copies that were not seen, may need any key. So may a run whose key object is nowhere any more: `heal` puts
+wrong bytes into quarantine, and of those the key may still open some. So may another host, as long as it has stored
+nothing since its last key object was encrypted anew: nobody here knows whether its config names the new recipients.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ class Opens:
 class Openers:
     """By primary fingerprint (or key id, where nobody knows whose it is), by destination.
 
-    `unread` are key objects that no copy at hand has whole, or that say nothing; `unsure` other hosts that back up
-    here, of which no key object shows for whom they write now.
+    `unread` are key objects that no copy at hand has whole, or that say nothing; `lost` runs that snapshots need and
+    whose key is in no object that is listed; `unsure` other hosts that back up here, of which no key object shows for
+    whom they write now.
     """
 
     found: dict[str, dict[str, Opens]] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
 
     def of(self, key: str) -> dict[str, Opens]:
@@ -75,8 +78,21 @@ def openers(
     hints = {(run.id, run.key) for each in snapshots for run in each.manifest.runs}
     for copy in copies:
         _look(found, copy, whose, hints, recipients)
+    found.lost = _lost(copies, hints)
     found.unsure = _unsure(copies, snapshots, whose, host)
     return found
+
+
+def _lost(copies: Sequence[Copy], hints: Collection[tuple[str, str]]) -> list[str]:
+    shown = {name for copy in copies for name in copy.objects}
+    return sorted(
+        {
+            run
+            for run, hint in hints
+            for copy in copies[:1]  # they all know the same of what stands in for what
+            if not any(names.key(each) in shown for each in (hint, *copy.succession.heirs(hint)))
+        }
+    )
 
 
 def _unsure(
@@ -104,14 +120,26 @@ def _look(
     for run, hint in hints:
         for digest in (hint, *copy.succession.heirs(hint)):
             runs.setdefault(names.key(digest), set()).add(run)
+    read: dict[str, bool] = {}
     for name in whose.keys() & copy.objects.keys():
         ends = map(names.key, copy.succession.ends(names.digest_in(name) or ""))
-        is_lone = not set(recipients).intersection(whose[name]) and not any(end in copy.objects for end in ends)
+        is_lone = not set(recipients).intersection(whose[name]) and not any(_has(copy, end, read) for end in ends)
         for each in whose[name]:
             opens = found.found.setdefault(each, {}).setdefault(copy.destination, Opens())
             opens.objects += 1
             opens.runs |= runs.get(name, set())
             opens.needed += is_lone
+
+
+def _has(copy: Copy, name: str, read: dict[str, bool]) -> bool:
+    """Whether a copy has an object whole; read once."""
+    if name in copy.objects and name not in read:
+        try:
+            copy.get(name)
+            read[name] = True
+        except OpskitError:
+            read[name] = False
+    return read.get(name, False)
 
 
 def _is_key(name: str) -> bool:
