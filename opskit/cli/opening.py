@@ -77,8 +77,10 @@ class Opening:
                 context.warning(f"{key} IS STILL NEEDED: {where}")
                 context.hint("to encrypt them to the present recipients: opskit keys rotate --key FILE")
             elif self.absent or self.found.unread:
-                unseen = [*self.absent, *(["what cannot be read"] if self.found.unread else [])]
+                unseen = [*self.absent, *(["what cannot be read or believed"] if self.found.unread else [])]
                 context.message(f"{key}: do not destroy it yet: {printable(', '.join(unseen))} was not seen")
+                if self.found.unread:
+                    context.hint("opskit verify names what cannot be read or believed")
             elif self.found.lost:
                 runs = counted(len(self.found.lost), "run")
                 context.warning(
@@ -127,9 +129,12 @@ def _openers(opened: Access, config: Config) -> Openers:
     from opskit.wiring import identity_of
 
     opened.marks()  # the copies learn what was superseded
-    snapshots = history_of(opened).snapshots
+    history = history_of(opened)
     keys, recipients = identity_of(config).keyring.keys(), config.keys.recipients
     try:
-        return openers(opened.copies, snapshots, keys, recipients, opened.cache, host=config.host)
+        found = openers(opened.copies, history.snapshots, keys, recipients, opened.cache, host=config.host)
     except CacheError:  # a backup holds it
-        return openers(opened.copies, snapshots, keys, recipients, host=config.host)
+        found = openers(opened.copies, history.snapshots, keys, recipients, host=config.host)
+    # They may be of a host that this config does not know yet, and that writes for an old key.
+    found.unread += sorted({name for _, name, _ in history.rejected} - history.holders.keys())
+    return found

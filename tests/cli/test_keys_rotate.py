@@ -359,6 +359,18 @@ def test_no_key_is_safe_while_another_host_may_write_for_it(host: Machine, tmp_s
     assert seen["safe_to_destroy"] is True and seen["unsure_hosts"] == []
 
 
+def test_no_key_is_safe_while_snapshots_of_somebody_unknown_are_there(host: Machine, tmp_short: Path) -> None:
+    """They may be of a host that the config does not name yet, and that goes on to write for the old key."""
+    (old,), _ = recipients(host)
+    rotated(host)
+    assert of_key(host, old)["safe_to_destroy"] is True
+    with Keyring(tmp_short / "strange") as ring:
+        data = ring.sign(b"{}", ring.generate("opskit host other"))
+    (host.a / "snapshots" / f"20260101T000000Z-own-{sha256(data).hexdigest()}.gpg").write_bytes(data)
+    assert of_key(host, old)["safe_to_destroy"] is False
+    assert "believed was not seen" in host.run("keys", "list").err
+
+
 def test_what_an_away_copy_needs_a_key_for_is_counted_whole(host: Machine, tmp_path: Path) -> None:
     """Later snapshots hint at the new key objects for the old runs; the runs at the copy that was away still count."""
     (old,), _ = recipients(host)
