@@ -12,7 +12,7 @@ import pytest
 
 from opskit import encoding
 from opskit.errors import Forged, NoKey, StoreRefused
-from opskit.gpg import owners, recipients_of
+from opskit.gpg import decrypt_with_passphrase, owners, recipients_of
 from opskit.operations.backup import Job, Options, backup
 from opskit.operations.heal import heal
 from opskit.operations.marking import publish
@@ -23,6 +23,7 @@ from opskit.operations.session import open_copies
 from opskit.repository import consent, names
 from opskit.repository import copy as copies_module
 from opskit.repository import marks as marking
+from opskit.repository.identity import Identity
 from opskit.repository.marks import SUPERSEDE, Mark
 from opskit.sources.base import Entry, Problem
 from opskit.sources.files import FileSource
@@ -427,3 +428,24 @@ def test_a_backup_that_runs_meanwhile_stays_restorable(two: Lab, cast: Cast, sou
     only_new_opens(two, cast)
     assert not any(each.missing for each in verify_all(two).values())
     assert two.backup(source).new_bytes == 0
+
+
+def test_another_passphrase_is_taken_in_however_many_objects_are_full(two: Lab, cast: Cast, source: Path) -> None:
+    """Full key objects are never merged; each that the passphrase of today does not open is made anew."""
+    known = [b"the first passphrase"]
+
+    class KeysAndPassphrase(Keys):
+        def identity(self) -> Identity:
+            return dataclasses.replace(super().identity(), passphrase=lambda: known[0])
+
+    two.keys = KeysAndPassphrase(**vars(cast.having(OLD)))
+    for number in range(6):
+        (source / f"more-{number}").write_text(f"run {number}")
+        two.backup(source)
+    for phrase in (b"the first passphrase", b"quite another one"):
+        known[0] = phrase
+        assert rotate(two, cast.holder(OLD), most=1).is_complete
+        (copy, *_) = copies_of(two)
+        objects = [name for name in copy.objects if name.startswith("keys/")]
+        assert len(objects) == 9 and all(decrypt_with_passphrase(copy.get(name), phrase) for name in objects)
+        assert not rotate(two, cast.holder(OLD), most=1).made

@@ -38,8 +38,6 @@ from opskit.repository.threads import end
 from opskit.repository.unlocking import Decrypt
 
 log = logger(__name__)
-_TRIED = 8
-"""So many key objects of a thousand runs each stand side by side before others are sure to be merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +145,9 @@ class _Rekeying:
     def open(self, workers: int) -> None:
         """Open what the private key at hand opens, and see what goes together."""
         current = {digest for digest, each in self._found.objects.items() if self._is_current(each)}
-        current -= self._with_another_passphrase(current)
         openable = [each for each in self._found.objects.values() if self._holder.key_ids.intersection(each.key_ids)]
+        if len(openable) == 1:  # which is not opened without need
+            current -= self._with_another_passphrase(current)
         if len(openable) > 1 or any(each.digest not in current for each in openable):
             self._open(openable, workers)
         vouched = {digest for digest, each in self._found.objects.items() if each.is_vouched}
@@ -157,6 +156,8 @@ class _Rekeying:
             del self._opened[digest]
         result = self.result
         result.contradicting = sorted(wrong)
+        grouped = {digest for group in merging.to_make(self._opened, current, vouched, self._most) for digest in group}
+        current -= self._with_another_passphrase(current - grouped)
         result.groups = merging.to_make(self._opened, current, vouched, self._most)
         opened = {who for group in result.groups for digest in group for who in self._owners(digest)}
         result.dropped = sorted(opened - {*self._wanted, PASSPHRASE})
@@ -178,10 +179,10 @@ class _Rekeying:
     def _with_another_passphrase(self, current: Collection[str]) -> set[str]:
         """Those of these objects that the passphrase of the config does not open, where it can be had.
 
-        Packets tell that a passphrase opens an object, not which. Where there are many they will be merged, and so be
-        made anew with the passphrase of today; each trial takes a quarter of a second.
+        Packets tell that a passphrase opens an object, not which. Each trial takes a quarter of a second; what will be
+        merged needs none, for it is made anew with the passphrase of today anyway.
         """
-        if self._identity.passphrase is None or len(current) > _TRIED:
+        if self._identity.passphrase is None:
             return set()
         try:
             passphrase = self._identity.passphrase()
