@@ -119,6 +119,13 @@ class _Forgetting:
         from opskit.cli.render import counted, printable
         from opskit.repository.retention import PATIENCE
 
+        if chain.all_kept_since is not None:
+            self._context.warning(
+                f"{printable(chain.source)}: every snapshot since {chain.all_kept_since:%Y-%m-%d} is kept: none is "
+                "complete, and each lacks files that could be read lately"
+            )
+            self._context.hint("opskit backup names the files: make them readable, or exclude them")
+            return
         if chain.stand_in is None:
             return
         complete = [each.snapshot.manifest for each in chain.judged if each.snapshot.manifest.complete]

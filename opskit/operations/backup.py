@@ -20,7 +20,7 @@ from pathlib import Path
 from opskit import __version__
 from opskit.errors import Damaged, OpskitError, Skipped, SourceError, StoreError, UnresolvedReference, together
 from opskit.log import logger
-from opskit.operations import alarms
+from opskit.operations import alarms, unread
 from opskit.operations.locking import extend_lock
 from opskit.operations.outcome import Result
 from opskit.operations.reading import Reading, SourceReader
@@ -122,8 +122,10 @@ class _Run:
             reading = self._read(job, new_last, snapshots[-1].manifest.bytes if snapshots else None)
             place, about = self._store_tree(job, reading)
             new = writer.content_bytes - content, writer.stored_bytes - stored
-            snapshot = self._manifest(job, reading, place, started, snapshots, new)
+            lacking_since = self._lacking_since(job, reading, started)
+            snapshot = self._manifest(job, reading, place, started, snapshots, new, unread.since(lacking_since))
             self._commit(snapshot[0], snapshot[1], snapshots)
+            about |= unread.noted(lacking_since)
             if self._measured is not None:
                 about["measured"] = [self._measured.content, self._measured.source]
             new_last.finish(about | {"generation": session.cache.new_generation(job.name)})
@@ -203,9 +205,13 @@ class _Run:
             self._storing.merge_indexes(reading.packs)
         return place, {"root": digest, "pack": place[0], "member": place[1]}
 
+    def _lacking_since(self, job: Job, reading: Reading, started: datetime) -> dict[str, str]:
+        missing = (problem.path for problem in reading.problems if problem.kind == "unreadable")
+        return unread.remember(lasttree.read_about(self._session.last_tree(job.name)), missing, started)
+
     def _manifest(
         self, job: Job, reading: Reading, place: tuple[int, int], started: datetime, snapshots: Sequence[Snapshot],
-        new: tuple[int, int],
+        new: tuple[int, int], lacking_since: datetime | None,
     ) -> tuple[Snapshot, bytes]:  # fmt: skip
         session, host, limits = self._session, self._host, self._options.alarms
         counts = alarms.Counts(reading.files, reading.total_bytes, *new)
@@ -221,6 +227,7 @@ class _Run:
             files=reading.files, entries=reading.entries, bytes=reading.total_bytes,
             unreadable=reading.unreadable, complete=reading.unreadable == 0, writer=f"opskit {__version__}",
             new_bytes=new[0], stored_bytes=new[1], alarms=alarms.judge(counts, snapshots, limits) if limits else (),
+            unreadable_since=lacking_since,
         )  # fmt: skip
         payload = manifests.encode(manifest)
         data = self._identity.keyring.sign(payload, self._identity.host_key)

@@ -43,6 +43,16 @@ class JudgedChain:
         newest = next((each.snapshot for each in reversed(self.judged) if each.is_settled), None)
         return newest if newest is not None and not newest.manifest.complete else None
 
+    @property
+    def all_kept_since(self) -> datetime | None:
+        """Since when all are kept, if that is long: none was complete, and each lacked what had been there lately."""
+        if not self.judged:
+            return None
+        enough = (each.snapshot for each in reversed(self.judged) if each.is_settled)
+        since = next(enough, self.judged[0].snapshot).manifest.started
+        is_long = self.judged[-1].snapshot.manifest.started - since > 2 * retention.PATIENCE
+        return since if is_long else None
+
 
 def judge_chains(
     copies: Sequence[Copy],

@@ -48,6 +48,7 @@ class Manifest:
     """One snapshot of one source. Times are UTC; `bytes` is the sum of file sizes.
 
     `new_bytes` of content were stored for it, in `stored_bytes`; `alarms` are sentences about what was odd.
+    `unreadable_since` says since when at the latest none of what it lacks could be read; None: that is not known.
     """
 
     repository: str
@@ -71,6 +72,7 @@ class Manifest:
     new_bytes: int = 0
     stored_bytes: int = 0
     alarms: Sequence[str] = ()
+    unreadable_since: datetime | None = None
 
     def object_names(self, key_object: Callable[[str], str] = names.key) -> Iterator[str]:
         """Every object this snapshot names directly (the packs inside pack lists come on top).
@@ -120,6 +122,7 @@ def encode(manifest: Manifest) -> bytes:
             **({"new_bytes": manifest.new_bytes} if manifest.new_bytes else {}),
             **({"stored_bytes": manifest.stored_bytes} if manifest.stored_bytes else {}),
             **({"alarms": list(manifest.alarms)} if manifest.alarms else {}),
+            **({"unreadable_since": time_text(manifest.unreadable_since)} if manifest.unreadable_since else {}),
         }
     )
 
@@ -162,6 +165,7 @@ def _manifest(value: dict[str, Any]) -> Manifest:
         new_bytes=int(value.get("new_bytes", 0)),
         stored_bytes=int(value.get("stored_bytes", 0)),
         alarms=tuple(str(text) for text in value.get("alarms", ())),
+        unreadable_since=time_of(value["unreadable_since"]) if "unreadable_since" in value else None,
     )
 
 

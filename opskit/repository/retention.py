@@ -7,8 +7,9 @@ Invariants:
   dated in the future, or before snapshots of lower numbers, is kept and takes no other's place: neither a clock that
   jumped nor somebody who back-dates can push good snapshots out.
 - An incomplete snapshot takes a period's place only where the period has no complete one. A file that can never be read
-  must not keep everything for ever: a snapshot that lacks no more files than any of the `PATIENCE` before it stands for
-  a complete one. The newest that is truly complete stays all the same, as does the best of those after it.
+  must not keep everything for ever: a snapshot that lacks no more files than any of the `PATIENCE` before it, and none
+  that could be read meanwhile, stands for a complete one. The newest that is truly complete stays all the same, as does
+  the best of those after it.
 - Snapshots that share a number (a fork) are all kept: somebody must look at them first.
 
 Periods are those of the zone that is passed in. Counted are periods that have a snapshot, as restic and Borg do: a host
@@ -69,8 +70,9 @@ class Judged:
 def settled(chain: Iterable[Snapshot]) -> set[str]:
     """The ids of snapshots that are complete, or lack no more files than each of those of the `PATIENCE` before them.
 
-    That much time of snapshots has to lie before the one that is judged: what became unreadable yesterday may be
-    readable tomorrow.
+    Numbers alone would take a folder that is gone today for the file that never could be read: so what it lacks must
+    have been missing all that time, as far as its manifest tells (older opskits did not note it). That much time of
+    snapshots has to lie before the one that is judged: what became unreadable yesterday may be readable tomorrow.
     """
     found, latest, older = set[str](), datetime.min.replace(tzinfo=UTC), -1
     recent, fewest = deque[tuple[datetime, int]](), deque[tuple[datetime, int]]()
@@ -80,13 +82,19 @@ def settled(chain: Iterable[Snapshot]) -> set[str]:
             older = recent.popleft()[1]
         while fewest and fewest[0][0] <= latest - PATIENCE:
             fewest.popleft()
-        if each.manifest.complete or missing <= min([older, *(least for _, least in islice(fewest, 1))]):
+        is_least = missing <= min([older, *(least for _, least in islice(fewest, 1))])
+        if each.manifest.complete or (is_least and _is_long_missing(each)):
             found.add(each.id)
         while fewest and fewest[-1][1] >= missing:  # so the first of them is the least of the time that counts
             fewest.pop()
         fewest.append((latest, missing))
         recent.append((latest, missing))
     return found
+
+
+def _is_long_missing(snapshot: Snapshot) -> bool:
+    since = snapshot.manifest.unreadable_since
+    return since is None or since <= snapshot.manifest.started - PATIENCE
 
 
 def judge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opskit.operations.forget import JudgedChain
 from opskit.repository.cache import Cache, PackRow
 from opskit.repository.chains import chains_of, gaps_in
 from opskit.repository.locating import move_to_lists, packs_of, runs_needed
@@ -116,6 +118,32 @@ def test_what_became_unreadable_lately_keeps_what_came_before() -> None:
     assert kept(worse, Rules(last=1)) == list(range(80, 101))
     longer = [*incomplete(range(10, 60)), *incomplete(range(60, 101), 2)]
     assert kept(longer, Rules(last=1)) == [59, 100]
+
+
+def test_as_many_files_are_not_the_same_files() -> None:
+    """The file that never could be read is back, and a folder is gone instead: that stands for no complete one."""
+    never = [lacking_since(each, NOON - 100 * DAY) for each in incomplete(range(40, 90))]
+    gone = [lacking_since(each, NOON - 10 * DAY) for each in incomplete(range(90, 101))]
+    assert kept([*never, *gone], Rules(last=1)) == list(range(89, 101))
+    assert kept([*never, *gone[:1], *incomplete(range(91, 101))], Rules(last=1)) == [100], "an older opskit's"
+    later = [lacking_since(each, NOON - 31 * DAY) for each in incomplete(range(90, 101))]
+    assert kept([*never, *later], Rules(last=2)) == [99, 100]
+
+
+def test_a_chain_that_keeps_everything_is_told_of() -> None:
+    """Where something else is missing every time nothing is dropped: after two months that is worth a word."""
+    restless = [lacking_since(each, each.manifest.started) for each in incomplete(range(20, 101))]
+
+    def chain(members: list[Snapshot]) -> JudgedChain:
+        return JudgedChain("web", "data", judge(members, Rules(last=1), now=NOON, protected={}, zone=UTC))
+
+    assert not chain(restless).forgotten and chain(restless).all_kept_since == restless[0].manifest.started
+    assert chain([*restless[:40], *every(DAY, 1)]).all_kept_since is None
+    assert chain(incomplete(range(20, 101))).all_kept_since is None and chain(restless[-50:]).all_kept_since is None
+
+
+def lacking_since(each: Snapshot, since: datetime) -> Snapshot:
+    return replace(each, manifest=replace(each.manifest, unreadable_since=since))
 
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 3)), max_size=25))
