@@ -252,5 +252,17 @@ def warn_of_rejected(context: Context, found: History | Marks | Ledger | Sequenc
     if len(ordered) > SHOWN:
         context.warning(f"and {len(ordered) - SHOWN:,} more like these; opskit verify --json lists them all")
     if code == 13:
-        context.hint("somebody who is not a known signer wrote there; opskit verify checks everything")
+        context.hint(_why_untrusted(ordered))
     return code
+
+
+def _why_untrusted(rejected: Sequence[Rejected]) -> str:
+    """What is behind it: who is told nothing of a rotation elsewhere must not take it for an intruder's work."""
+    from opskit.errors import Forged
+    from opskit.repository import names
+    from opskit.repository.marks import SUPERSEDE
+
+    for _, name, reason in rejected:
+        if names.kind_of_mark(name) == SUPERSEDE and isinstance(reason, Forged) and reason.hint:
+            return reason.hint
+    return "somebody who is not a known signer wrote there; opskit verify checks everything"

@@ -24,6 +24,12 @@ Supersedes = Mapping[str, Sequence[str]]
 """Digest of a new key object → those of the old ones whose run keys it holds."""
 
 
+UNKNOWN_HERE = (
+    "if keys were changed on another host of yours, tell this one: opskit keys add PUBLICKEYFILE of the new recipient"
+)
+"""What to do where a consent is by nobody whom the config names: the usual reason, and the harmless one."""
+
+
 def words(repository: str, created: datetime, supersedes: Supersedes) -> bytes:
     """What a recipient signs: canonical JSON."""
     return encoding.encode(
@@ -52,7 +58,7 @@ def require_consent(consents: Sequence[bytes], said: bytes, agreed: Agreed) -> N
             failure = Forged("the consent in it is to something else")
         except OpskitError as error:
             failure = error
-    raise Forged(f"no recipient agrees that key objects are superseded: {failure}", hint=failure.hint) from failure
+    raise Forged(f"no recipient agrees that key objects are superseded: {failure}", hint=UNKNOWN_HERE) from failure
 
 
 def nobody_agrees(data: bytes) -> bytes:

@@ -496,3 +496,22 @@ def test_no_key_is_safe_for_what_is_rotten(host: Machine) -> None:
     (heir,) = set(host.a.glob("keys/*")) - olds.keys()
     heir.write_bytes(heir.read_bytes()[:-2] + b"x\n")
     assert of_key(host, old)["safe_to_destroy"] is False
+
+
+def test_a_host_that_was_told_of_no_rotation_is_told_what_to_do(host: Machine, tmp_short: Path) -> None:
+    """After two rotations elsewhere it knows nobody who agreed: no hint calls that an intruder's work."""
+    other = other_host(host, tmp_short / "other")
+    key = host.key
+    for number in range(2):
+        new = tmp_short / f"new-{number}.asc"
+        comes = ("--new-recipient", f"N{number} <n@x.org>", "--recovery-key", new, "--no-passphrase")
+        assert host.run("keys", "rotate", "--key", key, *comes).code == 0
+        key = new
+    for words in (("prune",), ("forget", "--dry-run")):
+        answer = other.run(*words)
+        assert answer.code == 13 and "opskit keys add" in answer.err and "keys.signers" not in answer.err, answer.err
+    public = tmp_short / "new.pub"
+    with Keyring(host.state / "gnupg") as ring:
+        public.write_bytes(ring.export_public(recipients(host)[0]))
+    assert "can now restore" in other.run("keys", "add", public).out
+    assert other.run("prune").code == 0 and other.run("verify").code == 0

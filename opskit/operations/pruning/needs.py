@@ -15,11 +15,12 @@ from opskit.operations.forget import is_whole
 from opskit.repository import names
 from opskit.repository.believing import Rejected
 from opskit.repository.chains import chains_of
+from opskit.repository.consent import UNKNOWN_HERE
 from opskit.repository.copy import Copy, get_from
 from opskit.repository.history import History
 from opskit.repository.locating import objects_of
 from opskit.repository.manifest import Snapshot
-from opskit.repository.marks import Marks
+from opskit.repository.marks import SUPERSEDE, Marks
 from opskit.repository.succession import Succession
 
 _LISTS_REMEMBERED = 512
@@ -45,7 +46,9 @@ def _way_out(doubtful: Rejected) -> str:
     _, name, reason = doubtful
     role = "keys.maintainers" if name.startswith("marks/") else "keys.signers"
     first = "opskit heal brings it from a copy that has it whole; rotten everywhere"
-    if isinstance(reason, Forged):
+    if names.kind_of_mark(name) == SUPERSEDE and isinstance(reason, Forged):
+        first = f"{reason.hint or UNKNOWN_HERE}; a stranger's"
+    elif isinstance(reason, Forged):
         first = f"if a host of yours made it, name that host's key in {role}; a stranger's"
     return (
         f"{first}, move it to quarantine/ at every copy that has it (operations.md: 'prune stops at an object that "
