@@ -138,11 +138,21 @@ def _warn(context: Context, changed: Changed) -> int:
     done, code = changed.rekeyed, 0
     if done is None:
         if changed.outdated:
+            unusable = printable("; ".join(changed.unusable))
+            why = (
+                f"not every recipient can be encrypted to ({unusable})"
+                if unusable
+                else ("no recipient's private key is at hand")
+            )
             context.warning(
-                f"no recipient's private key is at hand: {counted(changed.outdated, 'key object')} stay as they are, "
+                f"{why}: {counted(changed.outdated, 'key object')} stay as they are, "
                 "and those who opened them do; only what is backed up from now on follows the config"
             )
-            context.hint("to encrypt what is there anew: opskit keys rotate --key FILE")
+            context.hint(
+                "renew or remove these as well, then: opskit keys rotate --key FILE"
+                if unusable
+                else "to encrypt what is there anew: opskit keys rotate --key FILE"
+            )
             code = 3
         return code
     for stranger in done.dropped:
@@ -187,6 +197,7 @@ def _as_json(changed: Changed, opened: Access) -> dict[str, object]:
         "recovery_key": str(changed.recovery_key) if changed.recovery_key else None,
         "unused_key": str(changed.unused_key) if changed.unused_key else None,
         "outdated": changed.outdated,
+        "unusable": changed.unusable,
         "absent": sorted(opened.absent),
     }
     if done is None:

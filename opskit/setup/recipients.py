@@ -50,14 +50,19 @@ def _keys(keys: Keys, recipients: Sequence[str]) -> Keys:
     return keys.but(recipients=kept, retired=tuple(dict.fromkeys(gone)))
 
 
-def require_usable(known: Sequence[KeyInfo], recipients: Sequence[str], now: float) -> None:
-    """Raise UsageError where some recipient cannot be encrypted to; `now` is epoch seconds."""
-    _, rejected = usable_recipients(known, recipients, now)
-    if rejected:
+def require_usable(known: Sequence[KeyInfo], recipients: Sequence[str], added: str, now: float) -> list[str]:
+    """What speaks against some of the recipients; `now` is epoch seconds.
+
+    Raises UsageError where it speaks against the one who is `added`, or against all: two keys that expired together
+    must be renewed or replaced one after the other.
+    """
+    valid, rejected = usable_recipients(known, recipients, now)
+    if rejected and (not valid or (added and added not in valid)):
         raise UsageError(
             f"not every recipient can be encrypted to: {'; '.join(rejected)}",
-            hint="renew that key (gpg --quick-set-expire) and import it, or remove it as well",
+            hint="renew a key (gpg --quick-set-expire) and give its public half to opskit keys add, or add another one",
         )
+    return rejected
 
 
 def require_editable(path: Path, keys: Keys) -> None:

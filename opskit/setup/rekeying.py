@@ -50,7 +50,8 @@ class Wish:
 class Changed:
     """What came of it: who could restore before and can now, and what was done to key objects (None: no key).
 
-    `unused_key` is a recovery-key file of an earlier run whose key opens nothing.
+    `unused_key` is a recovery-key file of an earlier run whose key opens nothing. `unusable` says which recipients
+    cannot be encrypted to: then the config alone was changed, if that was the wish.
     """
 
     before: Keys
@@ -62,6 +63,7 @@ class Changed:
     """Key objects that are not for exactly the recipients, where no key was at hand to change that."""
     recovery_key: Path | None = None
     unused_key: Path | None = None
+    unusable: list[str] = field(default_factory=list)
 
 
 def at_hand(held: Held | None, keys: Keys) -> Held | None:
@@ -86,7 +88,8 @@ def change(
         public, added = _added(wish, made)
         after = _after(config.keys, wish, added)
         known = [*keyring.keys(), *_infos(public)]
-        recipients.require_usable(known, after.recipients, wiring.now().timestamp())
+        unusable = recipients.require_usable(known, after.recipients, added, wiring.now().timestamp())
+        held = held if not unusable or wish == Wish() else None  # who is left out of key objects is left out for good
         _require_openable(found, known, after, held, wish)
         if held is not None:
             _require_working(found, held, wish)
@@ -95,7 +98,7 @@ def change(
         if holder is not None and wish != Wish():
             holder.require_consent()
         recipients.require_editable(path, after)
-        result = Changed(config.keys, after, recovery_key=wish.recovery_key if made else None)
+        result = Changed(config.keys, after, recovery_key=wish.recovery_key if made else None, unusable=unusable)
         result.unused_key = unused_key.left(config.state_dir, config.keys, wish.recovery_key)
         if not dry_run:
             require_writable(path)

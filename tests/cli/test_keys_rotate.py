@@ -16,6 +16,7 @@ from opskit.access import read_key_file
 from opskit.gpg import Keyring
 from opskit.repository.recovery import kit
 from tests.cli.hosts import Machine, fill, run
+from tests.gpg.keys import dated_key, private_folder, raw_gpg
 
 
 @pytest.fixture(scope="module")
@@ -515,3 +516,33 @@ def test_a_host_that_was_told_of_no_rotation_is_told_what_to_do(host: Machine, t
         public.write_bytes(ring.export_public(recipients(host)[0]))
     assert "can now restore" in other.run("keys", "add", public).out
     assert other.run("prune").code == 0 and other.run("verify").code == 0
+
+
+def test_two_keys_that_expired_together_are_renewed_or_replaced_one_after_the_other(
+    host: Machine, tmp_short: Path
+) -> None:
+    """The config follows, and says what waits; no step asks for both at once."""
+    home = private_folder(tmp_short / "keys")
+    both = [dated_key(home, name, "20240101", "1y") for name in ("one", "two")]
+
+    def public_of(fingerprint: str) -> Path:
+        path = tmp_short / f"{fingerprint}.asc"
+        path.write_bytes(raw_gpg(home, "--armor", "--export", fingerprint))
+        return path
+
+    with Keyring(host.state / "gnupg") as ring:
+        for each in both:
+            ring.import_keys(public_of(each).read_bytes())
+    (mine,), _ = recipients(host)
+    host.config.write_text(re.sub(r'recipients: \["?[0-9A-F]+"?\]', f'recipients: ["{mine}", {", ".join(both)}]',
+                                  host.config.read_text()))  # fmt: skip
+    assert host.run("keys", "add", public_of(both[0]), "--key", host.key).code == 2
+    listing = raw_gpg(home, "--with-colons", "--list-keys", both[0]).decode()
+    parts = [line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr")]
+    for arguments in ((both[0], "1y"), (both[0], "1y", parts[1])):
+        raw_gpg(home, "--quick-set-expire", *arguments, secret=b"")
+    answer = host.run("keys", "add", public_of(both[0]), "--key", host.key)
+    assert answer.code == 3 and both[1] in answer.err and both[0] not in answer.err, answer.err
+    assert host.run("keys", "rotate", "--key", host.key).code == 12
+    assert host.run("keys", "remove", both[1], "--key", host.key).code == 0
+    assert host.run("backup").code == 0 and recipients(host)[0] == [mine, both[0]]
