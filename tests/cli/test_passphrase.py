@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from opskit.gpg.packets import FOR_KEY, FOR_PASSPHRASE, _packet, _tag, dearmored
+from opskit.repository.recovery import recover as kit
 from tests.cli.hosts import Answer, Machine, run
 from tests.cli.running import OPSKIT, clean
 from tests.cli.test_init import converse
@@ -166,6 +168,16 @@ def test_the_recovery_kit(open_too: Machine, phrase: Path, tmp_path: Path) -> No
     assert refused.returncode == 12 and "does not open" in refused.stderr, refused.stderr
     neither = recover(open_too, tmp_path / "n", "--accept-unknown-signers")
     assert neither.returncode == 12, neither.stderr
+
+
+@pytest.mark.parametrize("size", [30, 31, 32])
+def test_the_recovery_kit_needs_no_check_sum_in_the_armor(size: int) -> None:
+    """RFC 9580 has programs leave it out."""
+    key, phrase, rest = b"\x84\x03key", b"\x8c\x04word", bytes([0xD2, size]) + bytes(size)
+    text = base64.encodebytes(key + phrase + rest)
+    head, tail = b"-----BEGIN PGP MESSAGE-----\n\n", b"-----END PGP MESSAGE-----\n"
+    for armored in (head + text + tail, head + text + b"=abcd\n" + tail):
+        assert kit.ways_in(armored, 1) == key + rest and kit.ways_in(armored, 3) == phrase + rest
 
 
 def test_another_passphrase_is_taken_in_by_a_rotation(open_too: Machine, phrase: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def shown(path: bytes) -> str:
 
 def ways_in(armored: bytes, wanted: int) -> bytes:
     """A message with one kind of way in alone, 1: by private key, 3: by passphrase. Of both, gpg would ask a person."""
-    body = armored.replace(b"\r\n", b"\n").partition(b"\n\n")[2].partition(b"\n=")[0]
+    body = armored.replace(b"\r\n", b"\n").partition(b"\n\n")[2].partition(b"\n-----END")[0].partition(b"\n=")[0]
     message, at, kept = base64.b64decode(body) if armored.startswith(b"-----") else armored, 0, b""
     while message[at] & 0xC0 == 0x80 and message[at] >> 2 & 15 in (1, 3):
         wide = 1 << (message[at] & 3)
