@@ -12,7 +12,7 @@ from opskit.gpg.listing import KeyInfo, expiring, usable_recipients
 from opskit.gpg.passphrase import ByPassphrase
 from opskit.gpg.program import Buffer, MemoryFile, Scratch, Versions, begin_check, check_programs
 from opskit.gpg.recipients import PASSPHRASE, owners, recipients_of
-from opskit.gpg.verify import NOBODY, Signed, UnknownSigner, unjudged, verify, write_public_keyring
+from opskit.gpg.verify import NOBODY, RevokedSigner, Signed, UnknownSigner, unjudged, verify, write_public_keyring
 
 __all__ = [
     "NOBODY",
@@ -23,6 +23,7 @@ __all__ = [
     "KeyInfo",
     "Keyring",
     "MemoryFile",
+    "RevokedSigner",
     "Scratch",
     "Signed",
     "UnknownSigner",

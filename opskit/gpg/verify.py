@@ -56,6 +56,16 @@ class UnknownSigner(Forged):
         self.unknown_signer = unknown_signer
 
 
+class RevokedSigner(Forged):
+    """The signature is by a key that was revoked: nobody can tell whether before or after."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "signed by a key that was revoked",
+            hint="a revocation takes effect on what was signed long ago, too: operations.md, 'A key was revoked'",
+        )
+
+
 def verify(data: bytes, keyring: Path) -> Signed:
     """The payload of an object made by `Keyring.sign`, if a key in the file `keyring` signed it.
 
@@ -92,6 +102,8 @@ def _judge(finished: Finished) -> tuple[str, int]:
     unknown = finished.lines("NO_PUBKEY")
     if unknown:
         raise UnknownSigner(_full_fingerprint(finished) or unknown[0][0])
+    if finished.count("REVKEYSIG"):
+        raise RevokedSigner
     valid = finished.lines("VALIDSIG")
     single = all(finished.count(word) == 1 for word in ("PLAINTEXT", "NEWSIG", "VALIDSIG"))
     accepted = finished.count("GOODSIG") + finished.count("EXPKEYSIG") == 1

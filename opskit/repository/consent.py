@@ -15,6 +15,7 @@ from datetime import datetime
 
 from opskit import encoding
 from opskit.errors import Forged, OpskitError
+from opskit.gpg import RevokedSigner
 from opskit.repository.manifest import time_text
 
 Agreed = Callable[[bytes], bytes]
@@ -58,7 +59,8 @@ def require_consent(consents: Sequence[bytes], said: bytes, agreed: Agreed) -> N
             failure = Forged("the consent in it is to something else")
         except OpskitError as error:
             failure = error
-    raise Forged(f"no recipient agrees that key objects are superseded: {failure}", hint=UNKNOWN_HERE) from failure
+    hint = failure.hint if isinstance(failure, RevokedSigner) else UNKNOWN_HERE
+    raise Forged(f"no recipient agrees that key objects are superseded: {failure}", hint=hint) from failure
 
 
 def nobody_agrees(data: bytes) -> bytes:

@@ -14,6 +14,7 @@ import pytest
 
 from opskit.access import read_key_file
 from opskit.gpg import Keyring
+from opskit.gpg.agent import stop_agent
 from opskit.repository.recovery import kit
 from tests.cli.hosts import Machine, fill, run
 from tests.gpg.keys import dated_key, private_folder, raw_gpg
@@ -516,6 +517,29 @@ def test_a_host_that_was_told_of_no_rotation_is_told_what_to_do(host: Machine, t
         public.write_bytes(ring.export_public(recipients(host)[0]))
     assert "can now restore" in other.run("keys", "add", public).out
     assert other.run("prune").code == 0 and other.run("verify").code == 0
+
+
+def test_a_revoked_recipient_spoils_his_consent_and_that_is_told(host: Machine, tmp_short: Path) -> None:
+    """Who agreed to a rotation alone and was revoked since: it says so, and his key as it was before mends it."""
+    public = public_key(tmp_short)[0]
+    (old,), _ = recipients(host)
+    assert host.run("keys", "rotate", "--key", host.key, "--recipient", public).code == 0
+    home = private_folder(tmp_short / "owner")
+    raw_gpg(home, "--import", data=read_key_file(host.key).secret)
+    before = raw_gpg(home, "--armor", "--export", old)
+    told = ["gpg", "--homedir", str(home), "--no-tty", "--pinentry-mode", "loopback", "--command-fd", "0"]
+    answers = {"input": b"y\n0\n\ny\n", "capture_output": True}
+    revocation = subprocess.run([*told, "--passphrase", "", "--gen-revoke", old], **answers).stdout  # type: ignore[call-overload]
+    stop_agent(home)
+    raw_gpg(host.state / "gnupg", "--import", data=revocation)
+    for words in (("prune",), ("keys", "rotate", "--dry-run", "--key", host.key)):
+        answer = host.run(*words)
+        assert answer.code == 13 and "a key that was revoked" in answer.err and "operations.md" in answer.err, (
+            answer.err
+        )
+    raw_gpg(host.state / "gnupg", "--delete-keys", old)
+    raw_gpg(host.state / "gnupg", "--import", data=before)
+    assert host.run("verify").code == 0 and host.run("prune").code == 0
 
 
 def test_two_keys_that_expired_together_are_renewed_or_replaced_one_after_the_other(
