@@ -44,6 +44,11 @@ class Fanout:
             lane.put(name, data)
         self._require_one()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a line has all that it can take: what is made ready now would wait in memory."""
+        return any(lane.is_full for lane in self._lanes)
+
     def wait(self) -> None:
         """Return when everything queued is stored, or its copy has failed; raises when none works."""
         for lane in self._lanes:
@@ -63,9 +68,16 @@ class _Lane:
         self.copy = copy
         workers = at_once(copy.store)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"put-{copy.destination}")
-        self._room = max(_AHEAD, workers)
+        # With the one that is handed over all workers have theirs; a pack more would lie in memory and help nobody.
+        self._room = max(_AHEAD, workers - 1)
+        self._is_line = workers > 1
         self._pending: deque[Future[None]] = deque()
         self._turn: list[Future[None]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this is a line, and an object more would have to wait. A disk's hiccups are short: it never is."""
+        return self._is_line and sum(not each.done() for each in self._pending) >= self._room
 
     def close(self, error: type[BaseException] | None) -> None:
         """Begin nothing more; wait for what is under way, but not for long after an interruption."""

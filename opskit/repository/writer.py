@@ -4,6 +4,7 @@ Invariants:
 - A chunk is stored at most once a run, and not at all when a pack in this run's listings holds it.
 - Order per pack: sealed (and read back) → noted in the cache → put. Packs follow their run's key object.
 - Memory is bounded: `workers + 1` buffers for data packs and two for meta packs, however much there is to store.
+  While a line is full, packs are sealed one at a time.
 - The cache and all bookkeeping are touched by the calling thread alone; worker threads only compress,
   encrypt and put.
 """
@@ -204,6 +205,8 @@ class ChunkWriter:
         if not filling.buffer.ids:  # nothing but duplicates was read into it
             self._free[meta].append(filling.buffer)
             return
+        while self._sealing and self._fanout.is_full:  # one at a time will do: the line is what keeps all waiting
+            self._collect(block=True)
         future = self._threads.submit(pack.seal, filling.buffer, self.run.key, threads=threads)
         self._sealing[future] = filling
 

@@ -6,15 +6,21 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from opskit.errors import StoreError, StoreFull
-from opskit.repository import names, threads
+from opskit.repository import names, pack, threads
+from opskit.repository.cache import open_or_replace
 from opskit.repository.copy import Copy
 from opskit.repository.fanout import Fanout
+from opskit.repository.writer import ChunkWriter, OpenRun
 from opskit.stores.base import Buffer, ObjectInfo
 from opskit.stores.memory import MemoryStore
+from tests.repositories import noise
 
 PAUSE = 0.02
 
@@ -168,3 +174,60 @@ def test_an_interruption_does_not_wait_for_a_hanging_store(monkeypatch: pytest.M
     pool = ThreadPoolExecutor(1)
     slow = pool.submit(time.sleep, 0.3)
     assert threads.end(pool, [slow], StoreError("no")) and slow.done()
+
+
+def test_a_line_is_full_when_all_that_it_takes_at_once_is_under_way() -> None:
+    """With one object handed over besides, as many are in memory as travel; a medium is never called full."""
+    gate = threading.Event()
+
+    class Gated(Slow):
+        def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
+            gate.wait(60)
+            super().put(name, data, replace=replace)
+
+    for many, is_full in ((3, True), (1, False)):
+        gate.clear()
+        with Fanout([Copy("x", Gated(many), "id", "r" * 32)]) as fanout:
+            fanout.put(names.pack(digest(1)), b"1")
+            assert not fanout.is_full
+            fanout.put(names.pack(digest(2)), b"2")
+            assert fanout.is_full is is_full
+            gate.set()
+            fanout.wait()
+            assert not fanout.is_full
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_packs_are_sealed_one_at_a_time_while_a_line_is_full(
+    is_full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what is sealed would wait in memory anyway, none is sealed beside another; else as many as may be."""
+    monkeypatch.setattr(pack, "_ROOM", 64 * 1024)
+    meeting, met, seal = threading.Barrier(2), list[str](), pack.seal
+
+    def sealed(*arguments: Any, **options: Any) -> pack.Sealed:
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(0.05 if is_full else 5)
+            met.append("two at once")
+        return seal(*arguments, **options)
+
+    class Full(Fanout):
+        @property
+        def is_full(self) -> bool:
+            return is_full
+
+    monkeypatch.setattr(pack, "seal", sealed)
+    store = MemoryStore(lambda: 0.0)
+    cache = open_or_replace(tmp_path / "cache", "r" * 32)
+    with closing(cache), Full([Copy("x", store, "id", "r" * 32)]) as fanout:
+        writer = ChunkWriter(
+            cache, {}, fanout,
+            start_run=lambda: OpenRun("run", b"ab" * 32, row=cache.add_run("run", digest(1))),
+            write_index=lambda _run, _packs: None, workers=2,
+        )  # fmt: skip
+        with closing(writer):
+            for number in range(4):
+                writer.store(noise(number, 40_000))
+            writer.flush()
+        fanout.wait()
+    assert len(list(store.list("packs"))) == 4 and bool(met) is not is_full
