@@ -188,11 +188,13 @@ def test_a_line_is_full_when_all_that_it_takes_at_once_is_under_way() -> None:
     for many, is_full in ((3, True), (1, False)):
         gate.clear()
         with Fanout([Copy("x", Gated(many), "id", "r" * 32)]) as fanout:
-            fanout.put(names.pack(digest(1)), b"1")
-            assert not fanout.is_full
-            fanout.put(names.pack(digest(2)), b"2")
-            assert fanout.is_full is is_full
-            gate.set()
+            try:
+                fanout.put(names.pack(digest(1)), b"1")
+                assert not fanout.is_full
+                fanout.put(names.pack(digest(2)), b"2")
+                assert fanout.is_full is is_full
+            finally:
+                gate.set()
             fanout.wait()
             assert not fanout.is_full
 
