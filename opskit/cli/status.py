@@ -138,6 +138,7 @@ def destinations_of(config: Config, seen: Seen, tried: Mapping[str, bool]) -> li
             else ""
             if name in nowhere
             else place_of(each, ids.get(name, "")),
+            seen_at="" if config.simulated else seen.places.get(name, ""),
             is_removable=getattr(each, "must_be_mounted", False),
             wants_lock=bool(getattr(getattr(each, "s3", None), "object_lock_days", None)),
             locked_until=seen.locked.get(name),

@@ -81,6 +81,17 @@ class Streaming(Protocol):
         """
 
 
+def seen_at(store: Store) -> str:
+    """What a store behind all wrappers saw of the place where it is (`seen_at`): equal texts are one place.
+
+    "" where it sees nothing. Raises StoreError.
+    """
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    found: Any = getattr(store, "seen_at", None)
+    return str(found()) if callable(found) else ""
+
+
 class Lockable(Protocol):
     """A store that can keep objects from being deleted until a date, whoever asks."""
 

@@ -62,6 +62,27 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert far["state"] == "current" and far["observed"] == device_of(folder), "this machine, whatever the config says"
 
 
+def test_one_server_by_two_names_is_one_place(tmp_path: Path) -> None:
+    """Copies whose servers show one key, and one file system behind it, count once, whatever they are called."""
+    with sftp_server.sshd() as own:
+        server = own.server
+        known = server.known_hosts.read_text()
+        server.known_hosts.write_text(known + known.replace("127.0.0.1", "localhost"))
+        # Beginning in the folder of the account: by such a path nobody sees that the server is this machine.
+        folder = os.path.relpath(server.folder, Path("~").expanduser())
+        keys = f"?identity_file={server.key}&known_hosts={server.known_hosts}"
+        one, two = (f"sftp://{name}:{server.port}/~/{folder}/{name}{keys}" for name in ("127.0.0.1", "localhost"))
+        machine = host(tmp_path, one)
+        assert machine.run("init", "--destination", f"too={two}").code == 0
+        assert machine.run("backup").code == 0
+        found = machine.run("--json", "status").json["sources"]["data"]
+        observed = [found["destinations"][name]["observed"] for name in ("far", "too")]
+        assert observed == ["server 127.0.0.1", "server localhost"] and found["copies"] == 2
+        assert "far and too are in one place (server with the key SHA256:" in " ".join(
+            machine.run("status").out.split()
+        )
+
+
 def test_a_location_is_enough(tmp_path: Path) -> None:
     """A repository at a server is restored, verified, and a lost host rebuilt from it, by its location and the key."""
     location, _ = place()

@@ -28,7 +28,7 @@ from opskit.repository.evidence import Ledger, load_evidence
 from opskit.repository.heads import Heads
 from opskit.repository.history import History, load_history
 from opskit.repository.marks import Marks, load_marks
-from opskit.stores.base import Store, lockable
+from opskit.stores.base import Store, lockable, seen_at
 
 
 def look(host: Host, stores: Mapping[str, Store], sources: Collection[str], maintainers: Sequence[str] = ()) -> Seen:
@@ -55,6 +55,7 @@ def look(host: Host, stores: Mapping[str, Store], sources: Collection[str], main
     seen.drills = [each for each in ledger.drills() if each.ended <= host.now() + CLOCKS_APART]
     seen.rejected_evidence = ledger.rejected
     seen.locked = {copy.destination: until for copy in copies if (until := _locked_until(host, seen, copy, sources))}
+    seen.places = {copy.destination: place for copy in copies if (place := _seen_at(copy, notes))}
     if seen.verified is not None:
         try:
             seen.verified.remember_places(copies)
@@ -122,6 +123,14 @@ def _locked_until(host: Host, seen: Seen, copy: Copy, sources: Collection[str]) 
         seen.notes.append(f"{copy.destination}: whether it is locked cannot be seen: {error}")
         return None
     return until if until is not None and until > host.now() else None
+
+
+def _seen_at(copy: Copy, notes: list[str]) -> str:
+    try:
+        return seen_at(copy.store)
+    except OpskitError as error:
+        notes.append(f"{copy.destination}: where it is cannot be seen: {error}")
+        return ""
 
 
 def _heads(host: Host, notes: list[str]) -> Heads | None:

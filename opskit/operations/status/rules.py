@@ -147,7 +147,7 @@ def count(original: Original, copies: Sequence[CopyState]) -> Counts:
     groups: list[_Group] = [_Group([ORIGINAL], {*original.places}, ORIGINAL_MEDIUM, False)] if original.is_live else []
     for each in copies:
         destination = each.destination
-        marks = {destination.place} if destination.place else set()
+        marks = {each for each in (destination.place, destination.seen_at) if each}
         marks |= {f"copy {each.copy_id}"} if each.copy_id else set()
         groups = _with(groups, _Group([destination.name], marks, destination.medium, destination.offsite))
     shared = tuple((tuple(each.names), each.why) for each in groups if len(each.names) > 1)

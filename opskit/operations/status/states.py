@@ -32,6 +32,7 @@ State = Literal["current", "behind", "absent", "empty", "rolled back", "forked",
 class Destination:
     """A destination: name, medium and offsite as declared, `place` as seen. `is_removable`: it must be mounted.
 
+    `seen_at`: what its server told of where it is; "" where it told nothing.
     `wants_lock`: the config asks for an object lock there. `locked_until`: until when what the newest snapshots need
     was seen to be locked; None where it was not, whatever the config says. `lock_held`: whether a locked object could
     not be deleted when that was tried; None: nobody tried.
@@ -41,6 +42,7 @@ class Destination:
     medium: str = "disk"
     offsite: bool = False
     place: str = ""
+    seen_at: str = ""
     is_removable: bool = False
     wants_lock: bool = False
     locked_until: datetime | None = None
@@ -124,6 +126,8 @@ class Seen:
     """What this host's state could not tell."""
     locked: Mapping[str, datetime] = field(default_factory=dict)
     """Until when the newest snapshots were seen to be locked, by destination."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """What servers told of where they are, by destination."""
     drills: Sequence[Drilled] = ()
     """What evidence tells of restore drills, oldest first; none that is dated in the future."""
     rejected_evidence: Sequence[Rejected] = ()

@@ -90,6 +90,11 @@ class Connection:
         if self._link is not None:
             running().run(self._close())
 
+    def host_key(self) -> str:
+        """The fingerprint of the key that the server of the present connection showed; "" without any."""
+        key = self._link.connection.get_server_host_key() if self._link is not None else None
+        return str(key.get_fingerprint()) if key is not None else ""
+
     async def within(self, awaitable: Awaitable[T]) -> T:
         """The outcome of one step; raises TimeoutError when it does not come in time."""
         return await asyncio.wait_for(awaitable, self.timeout)

@@ -89,6 +89,11 @@ class SftpStore:
         found: Swept = self._run(self._sweep, "clean", "", now, older_than, dry_run=dry_run)
         return found
 
+    def seen_at(self) -> str:
+        """The server's key and the file system there, whatever name leads to it; "" where it does not tell both."""
+        found: str = self._run(self._seen_at, "look at")
+        return found
+
     def shortcomings(self) -> Sequence[str]:
         """What the server turned out to lack, and what that means, a sentence each. The root must be there.
 
@@ -275,7 +280,18 @@ class SftpStore:
         found = await self._in_time(session.lstat(path))
         return [ObjectInfo(prefix, size, float(found.mtime or 0))]
 
-    # What the server can do
+    # What the server can do, and where it is
+
+    async def _seen_at(self, session: SFTPClient, _name: str) -> str:
+        import asyncssh
+
+        try:
+            found = await self._in_time(session.statvfs(self._root))
+        except asyncssh.SFTPOpUnsupported:
+            return ""
+        key = self._connection.host_key()
+        # Some file systems have no id, and then say 0.
+        return f"server with the key {key}, file system {found.fsid:x}" if key and found.fsid else ""
 
     async def _tried(self, session: SFTPClient, _name: str) -> Sequence[str]:
         import asyncssh
