@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 _PREFIX = "opskit-gpg-"
@@ -90,9 +90,12 @@ def sweep(base: Path, before: Callable[[Path], None]) -> None:
                 os.close(descriptor)
 
 
-def _own_folders(base: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(base):
-            named_so = entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False)
-            if named_so and entry.stat(follow_symlinks=False).st_uid == os.getuid():
-                yield Path(entry.path)
+def _own_folders(base: Path) -> list[Path]:
+    found = []
+    with contextlib.suppress(OSError), os.scandir(base) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # its maker, or another sweep, took it meanwhile; the others stay to do
+                named_so = entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False)
+                if named_so and entry.stat(follow_symlinks=False).st_uid == os.getuid():
+                    found.append(Path(entry.path))
+    return found

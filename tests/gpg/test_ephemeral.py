@@ -128,6 +128,21 @@ def test_a_sweep_takes_only_what_nobody_holds(tmp_path: Path) -> None:
     assert not held.exists()
 
 
+def test_a_sweep_goes_on_where_another_took_a_folder_meanwhile(tmp_path: Path) -> None:
+    """One that is gone when its turn comes ends nothing: the others are removed all the same."""
+    for number in range(4):
+        (tmp_path / f"opskit-gpg-{number}").mkdir(mode=0o700)
+    with os.scandir(tmp_path) as entries:
+        in_order = [Path(entry.path) for entry in entries]
+
+    def take_the_second(path: Path) -> None:
+        if in_order[1].exists() and path == in_order[0]:
+            in_order[1].rmdir()
+
+    folders.sweep(tmp_path, take_the_second)
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("step", ["open", "flock"])
 def test_a_sweep_amid_the_making_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """A folder that another's sweep takes away before it is held is made anew."""
