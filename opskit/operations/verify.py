@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
@@ -134,6 +134,11 @@ def verify(
     _judge_chains(history, reports, forgotten, forgotten_numbers)
     _judge_heads(copies, reports, heads, forgotten)
     _look_elsewhere(copies, shown[len(copies) :], reports)
+    for destination, report in reports.items():
+        if report.coverage is not None and (report.missing or report.rolled_back):
+            # Whether they had gone or were only not listed: nobody read them, and they may be there again.
+            report.coverage = replace(report.coverage, since=None, read_since=None)
+            turns[destination].disown()
     return reports
 
 

@@ -156,6 +156,23 @@ def test_clones_share_no_claim(lab: HostLab, capsys: Capture) -> None:
     assert found["a"]["coverage"]["percent"] == 100 > found["b"]["coverage"]["percent"]
 
 
+@pytest.mark.parametrize("budget", [[], ["--budget", "5%"]])
+def test_what_was_not_listed_was_not_read(lab: HostLab, capsys: Capture, budget: list[str]) -> None:
+    """Packs that a listing left out, and that are there again, do not count as read back since that run."""
+    fill(lab)
+    assert lab.run("verify", "--quiet") == 0
+    before = copies(lab, capsys)["destinations"]["a"]["last_verified"]
+    packs, away = lab.root / "a" / "packs", lab.root / "away"
+    packs.rename(away)
+    assert lab.run("verify", *budget) == 3
+    assert "since" not in capsys.readouterr().out.split("a: missing")[0].split("\nb ")[0]
+    shutil.rmtree(packs, ignore_errors=True)
+    away.rename(packs)
+    lab.run("verify", "--budget", "1kB", "--quiet")
+    after = copies(lab, capsys)["destinations"]["a"]
+    assert after["last_verified"] == before and after["coverage"]["percent"] < 100
+
+
 def test_a_dry_run_reads_nothing_back(lab: HostLab, capsys: Capture) -> None:
     """It tells how much each copy has to read, and leaves no trace of having read it."""
     fill(lab)

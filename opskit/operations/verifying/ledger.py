@@ -6,7 +6,8 @@ Invariants:
 - Each row says how many bytes the pack had: one that has another size now is not what was read.
 - It is state that may be lost: then every pack counts as never read back, and is read again.
 - Rows are written a few packs at a time, so a run that is killed keeps what it read.
-- `seen` of a pack is no later than when it came to the copy: the beginning of the run before the one that found it.
+- `seen` of a pack is no later than when it came to the copy: the beginning of the run before the one that found it,
+  runs aside in whose listing something was missing: it may have been there.
 
 Packs alone are in it: everything else at a copy is small, and read in every run. Who may write the state folder can
 write this file too; it protects against accidents, not against an intruder on this host.
@@ -128,6 +129,11 @@ class Ledger:
         with _translated(self._path), self._db:
             self._put(copy, entries.items())
             self._put_run(copy, run)
+
+    def forget(self, copy: str, run: Run) -> None:
+        """Take back that there was a run; what it noted of packs stays."""
+        with _translated(self._path), self._db:
+            self._db.execute("DELETE FROM runs WHERE copy = ? AND begun = ?", (copy, run.begun))
 
     def _put(self, copy: str, entries: Iterable[tuple[bytes, Entry]]) -> None:
         rows = ((copy, digest, *each, self._sum(copy, digest, *each)) for digest, each in entries)

@@ -201,6 +201,16 @@ class Turn:
         except OpskitError as error:
             self.failure = error
 
+    def disown(self) -> None:
+        """Let this run, of whose listing something was missing, tell nothing of when packs came; the last call."""
+        self.flush()
+        if self._ledger is not None and self.failure is None:
+            try:
+                self._ledger.forget(self._key, self._run)
+            except OpskitError as error:
+                self.failure = error
+        self._ledger = None
+
     def unread(self) -> frozenset[str]:
         """The packs that were never read back and found good, as far as is known."""
         return frozenset(_name(each) for each, entry in self._entries.items() if not entry.read)
