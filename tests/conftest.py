@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Workers of `-n auto`: one a processor, few at most, and none for a choice of tests, which ends sooner without."""
     is_choice = config.args_source is not config.ArgsSource.TESTPATHS or config.option.keyword
     return 0 if is_choice else min(len(os.sched_getaffinity(0)), 4)
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Have a line shown at the end of the run, from a worker too: how many points a campaign struck."""
+    return lambda text: record_property("told", text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests told."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "told":
+                terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {text}")
 
 
 @pytest.fixture(scope="session", autouse=True)

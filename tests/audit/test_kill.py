@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from opskit.audit.reading import records as records_of
 from opskit.audit.segments import segments
 from opskit.audit.verification import Report
 from tests.audit.logs import judged, open_log, segment
+from tests.telling import Tell
 
 WRITERS = 6
 LONGEST = 0.06
@@ -97,7 +97,7 @@ def test_killed_writers(tmp_path: Path) -> None:
 
 
 @pytest.mark.campaign
-def test_killed_writers_often(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_writers_often(tmp_path: Path, tell: Tell) -> None:
     """The same for forty logs."""
     records = torn = 0
     for seed in range(40):
@@ -105,5 +105,4 @@ def test_killed_writers_often(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         folder.mkdir()
         report = _campaign(folder, 25, seed)
         records, torn = records + report.records, torn + report.recovered
-    with capsys.disabled():
-        sys.stdout.write(f"\nkilled a thousand times: {records:,} records, {torn:,} torn tails, all recorded\n")
+    tell(f"killed a thousand times: {records:,} records, {torn:,} torn tails, all recorded")

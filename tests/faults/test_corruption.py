@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from opskit.stores.base import Store
 from tests.fakes import flipped
 from tests.faults.conftest import Scene
 from tests.repositories import Lab, Picture, memory_copy, picture, restored_below
+from tests.telling import Tell
 
 Damage = Callable[[bytes], bytes | None]
 DAMAGES: dict[str, Damage] = {
@@ -104,31 +104,24 @@ def test_damaged_identity(repository: Lab, damage: str) -> None:
     assert report.damaged == [names.REPOSITORY], report
 
 
-def test_restore_is_right_or_objects(
-    repository: Lab, later: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_restore_is_right_or_objects(repository: Lab, later: Scene, tmp_path: Path, tell: Tell) -> None:
     """A damaged copy alone restores right or says what is wrong, and beside an intact one everything (a sample)."""
-    _restore_all(list(cases(repository.stores["b"]))[::9], repository, later, tmp_path, capsys)
+    _restore_all(list(cases(repository.stores["b"]))[::9], repository, later, tmp_path, tell)
 
 
 @pytest.mark.campaign
-def test_restore_is_right_or_objects_everywhere(
-    repository: Lab, later: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_restore_is_right_or_objects_everywhere(repository: Lab, later: Scene, tmp_path: Path, tell: Tell) -> None:
     """The same for every damage of every object."""
-    _restore_all(list(cases(repository.stores["b"])), repository, later, tmp_path, capsys)
+    _restore_all(list(cases(repository.stores["b"])), repository, later, tmp_path, tell)
 
 
-def _restore_all(
-    wanted: list[tuple[str, str]], lab: Lab, scene: Scene, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def _restore_all(wanted: list[tuple[str, str]], lab: Lab, scene: Scene, folder: Path, tell: Tell) -> None:
     intact = lab.stores["b"]
     for name, damage in wanted:
         bad = damaged(intact, name, damage)
         _restore_alone(lab, scene, {"a": bad}, folder / "alone", (name, damage))
         _restore_both(lab, scene, {"a": bad, "b": intact}, folder / "both", (name, damage))
-    with capsys.disabled():
-        sys.stdout.write(f"\ndamages survived: {len(wanted)}\n")
+    tell(f"damages survived: {len(wanted)}")
 
 
 def _restore_alone(lab: Lab, scene: Scene, stores: dict[str, Store], target: Path, case: tuple[str, str]) -> None:

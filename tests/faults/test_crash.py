@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from opskit.stores.base import Store
 from tests.fakes import Crash, FaultyStore, When
 from tests.faults.conftest import Scene
 from tests.repositories import Lab, PackInspector, assert_restores, picture, restored_below
+from tests.telling import Tell
 
 
 @dataclass(frozen=True)
@@ -128,24 +128,21 @@ SCENES = [
 ]
 
 
-def _campaign(
-    scene: Scene, copies: str, inspector: PackInspector, capsys: pytest.CaptureFixture[str], step: int = 1, **how: bool
-) -> None:
+def _campaign(scene: Scene, copies: str, inspector: PackInspector, tell: Tell, step: int = 1, **how: bool) -> None:
     found = points(scene, COPIES[copies])[::step]
     for point in found:
         strike(scene, COPIES[copies], point, inspector, **how)
-    with capsys.disabled():
-        sys.stdout.write(f"\ncrash points: {len(found)} ({scene.scratch.name}, {copies})\n")
+    tell(f"crash points: {len(found)} ({scene.scratch.name}, {copies})")
 
 
-def test_crash(later: Scene, inspector: PackInspector, capsys: pytest.CaptureFixture[str]) -> None:
+def test_crash(later: Scene, inspector: PackInspector, tell: Tell) -> None:
     """After a crash at any store call the next run succeeds, all snapshots restore, nothing stored is stored again."""
-    _campaign(later, "one copy", inspector, capsys)
+    _campaign(later, "one copy", inspector, tell)
 
 
-def test_crash_while_catching_up(behind: Scene, inspector: PackInspector, capsys: pytest.CaptureFixture[str]) -> None:
+def test_crash_while_catching_up(behind: Scene, inspector: PackInspector, tell: Tell) -> None:
     """The same where one of two copies lacks a snapshot (a sample)."""
-    _campaign(behind, "the first of two copies", inspector, capsys, step=9)
+    _campaign(behind, "the first of two copies", inspector, tell, step=9)
 
 
 def test_crash_and_lost_state(later: Scene) -> None:
@@ -174,39 +171,39 @@ def test_crash_everywhere(
     copies: str,
     request: pytest.FixtureRequest,
     inspector: PackInspector,
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     """The same of first, later and catching-up backups, with one copy and with two."""
-    _campaign(request.getfixturevalue(scene), copies, inspector, capsys)
+    _campaign(request.getfixturevalue(scene), copies, inspector, tell)
 
 
 @pytest.mark.campaign
 def test_crash_with_pack_lists(
-    later: Scene, inspector: PackInspector, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    later: Scene, inspector: PackInspector, tell: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same of manifests whose packs stand in lists, which the next run stores under the same names."""
     monkeypatch.setattr(locating, "MAX_INLINE_PACKS", 0)
     # A list a pack: otherwise the names of packs, which are random, say how many there are, and so how many calls.
     monkeypatch.setattr(manifest, "_LIST_CUT", 1 << 16)
-    _campaign(later, "the first of two copies", inspector, capsys)
+    _campaign(later, "the first of two copies", inspector, tell)
 
 
 @pytest.mark.campaign
 def test_crash_while_gathering(
-    later: Scene, inspector: PackInspector, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    later: Scene, inspector: PackInspector, tell: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same of a run that stores the chunks of many small packs together."""
     monkeypatch.setattr(retiring, "MANY_SMALL_PACKS", 1)
-    _campaign(later, "the first of two copies", inspector, capsys, is_gathering=True)
+    _campaign(later, "the first of two copies", inspector, tell, is_gathering=True)
 
 
 @pytest.mark.campaign
 def test_crash_while_leaving_sparse_packs(
-    later: Scene, inspector: PackInspector, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    later: Scene, inspector: PackInspector, tell: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same of a run that stores anew what is left of sparse packs, here of all, and merges all index objects."""
     monkeypatch.setattr(sparse, "SPARSE", 2)
     monkeypatch.setattr(sparse, "TOLERATED", -2)
     monkeypatch.setattr(sparse, "GROWTH", -2)
     monkeypatch.setattr(storing, "MANY_SMALL_INDEXES", 0)
-    _campaign(later, "the first of two copies", inspector, capsys, is_gathering=True)
+    _campaign(later, "the first of two copies", inspector, tell, is_gathering=True)

@@ -36,6 +36,7 @@ from opskit.stores.local import LocalStore
 from opskit.stores.wrappers.readonly import ReadOnly
 from tests.fakes import Fault, FaultyStore, Operation
 from tests.repositories import Keys, Lab, make_source
+from tests.telling import Tell
 
 NOW = datetime(2026, 11, 21, 7, tzinfo=UTC)
 DIED = 57
@@ -197,7 +198,7 @@ def _calls(ground: Ground, name: str) -> list[tuple[Operation, str]]:
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_a_drill_that_dies_at_a_call_of_a_store(built: Ground, scratch: Path, name: str) -> None:
+def test_a_drill_that_dies_at_a_call_of_a_store(built: Ground, scratch: Path, name: str, tell: Tell) -> None:
     """Before and after every call, reads included, at the copy that is drilled and at another."""
     calls = _calls(built.copy_to(_new(scratch)), name)
     for number, (operation, _) in enumerate(calls, 1):
@@ -208,6 +209,7 @@ def test_a_drill_that_dies_at_a_call_of_a_store(built: Ground, scratch: Path, na
             assert _dies(lambda ground=ground, dying=dying: ground.drill({**ground.lab.stores, name: dying})), number
             _judge(ground, before, was_kept=operation == "put" or None if number == len(calls) else operation == "put")
     points = 2 * len(calls)
+    tell(f"drill: {points} fault points at copy {name}")
     assert points >= {"a": 30, "b": 14}[name], f"only {points} points"
 
 

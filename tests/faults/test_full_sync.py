@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +21,7 @@ from tests.faults.test_full import fill
 from tests.faults.test_sync_campaign import Trio, contents, make_trio, right, spoil
 from tests.repositories import Keys, assert_restores, memory_copy, memory_store, noise
 from tests.stores.mounts import MEBIBYTE, mounted
+from tests.telling import Tell
 
 KIBIBYTE = 1024
 LONG = partial(pytest.param, marks=pytest.mark.campaign)
@@ -240,19 +240,15 @@ def test_commands_tell_of_what_no_copy_holds(hosts: dict[str, Machine], tmp_path
 
 
 @pytest.mark.parametrize("command", ["sync", "heal"])
-def test_kill(command: str, hosts: dict[str, Machine], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kill(command: str, hosts: dict[str, Machine], tmp_path: Path, tell: Tell) -> None:
     """After kill -9 at a random moment one more run makes three copies equal, and `verify` is content."""
     answer = campaign(hosts, command, 4, 1, tmp_path)
-    with capsys.disabled():
-        sys.stdout.write(f"\n{answer}\n")
+    tell(answer)
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("command", ["sync", "heal"])
-def test_kill_often(
-    command: str, hosts: dict[str, Machine], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kill_often(command: str, hosts: dict[str, Machine], tmp_path: Path, tell: Tell) -> None:
     """The same 25 times."""
     answer = campaign(hosts, command, 25, 2, tmp_path)
-    with capsys.disabled():
-        sys.stdout.write(f"\n{answer}\n")
+    tell(answer)

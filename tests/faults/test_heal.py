@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from opskit.stores.memory import MemoryStore
 from tests.fakes import Crash, Fault, FaultyStore
 from tests.operations.judging import lab_in
 from tests.repositories import REPOSITORY, Keys, Lab, noise
+from tests.telling import Tell
 
 Damage = Callable[[bytes], bytes | None]
 
@@ -84,7 +84,7 @@ def assert_whole(lab: Lab) -> None:
     assert {name: report.is_good for name, report in lab.verify().items()} == dict.fromkeys(lab.stores, True)
 
 
-def test_each_object_damaged_in_each_way_is_healed(pair: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_object_damaged_in_each_way_is_healed(pair: Lab, tell: Tell) -> None:
     """Whatever becomes of an object at one copy, heal brings it back, byte for byte, and keeps the wrong bytes."""
     count = 0
     for name in objects(pair, "a"):
@@ -101,8 +101,7 @@ def test_each_object_damaged_in_each_way_is_healed(pair: Lab, capsys: pytest.Cap
                 assert pair.stores["a"].get(names.quarantine(names.sha256(wrong))) == wrong
             count += 1
     assert_whole(pair)
-    with capsys.disabled():
-        sys.stdout.write(f" [{count} damages healed]")
+    tell(f"{count} damages healed")
 
 
 def test_copies_damaged_in_different_places_heal_each_other(pair: Lab) -> None:
@@ -154,7 +153,7 @@ def test_a_mended_report_says_what_a_new_one_would(pair: Lab) -> None:
         assert reports[name].needed_by.keys() == fresh.needed_by.keys()
 
 
-def test_every_interruption_loses_nothing(pair: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_interruption_loses_nothing(pair: Lab, tell: Tell) -> None:
     """Stopped anywhere in any call of the mending, nothing good is lost, and the next heal ends the work."""
     pack = next(name for name in objects(pair, "a") if name.startswith("packs/"))
     manifest = next(name for name in objects(pair, "a") if name.startswith("snapshots/"))
@@ -173,8 +172,7 @@ def test_every_interruption_loses_nothing(pair: Lab, capsys: pytest.CaptureFixtu
             assert mend(lab, "a")[1]["a"].is_whole or mend(lab, "a")[1]["a"].is_whole
             reports = lab.verify()
             assert reports["b"].is_good and not reports["a"].damaged and not reports["a"].missing
-    with capsys.disabled():
-        sys.stdout.write(f" [{(counting.calls - first + 1) * 3} points]")
+    tell(f"{(counting.calls - first + 1) * 3} points")
 
 
 @pytest.mark.parametrize("error", [StoreFull("full"), StoreError("gone")])

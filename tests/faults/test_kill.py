@@ -16,6 +16,7 @@ from opskit.errors import RepositoryLocked
 from opskit.operations.lock import exclusive
 from opskit.stores.local import LocalStore
 from tests.repositories import Keys, Lab, PackInspector, assert_restores, make_source, noise
+from tests.telling import Tell
 
 LONGEST = 0.12
 """Seconds; a whole run of the child takes a little less on a quiet machine."""
@@ -80,13 +81,10 @@ def test_kill(throwaway_keys: Keys, scratch: Path, inspector: PackInspector) -> 
 
 
 @pytest.mark.campaign
-def test_kill_often(
-    throwaway_keys: Keys, scratch: Path, inspector: PackInspector, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kill_often(throwaway_keys: Keys, scratch: Path, inspector: PackInspector, tell: Tell) -> None:
     """The same a hundred times."""
     real = _campaign(throwaway_keys, scratch, inspector, 100, seed=2)
-    with capsys.disabled():
-        sys.stdout.write(f"\nkilled while running: {real} of 100\n")
+    tell(f"killed while running: {real} of 100")
 
 
 def test_two_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ with the old key or with the new one; the next rotation ends with what an undist
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -17,6 +16,7 @@ from opskit.stores.base import Store
 from tests.fakes import Crash, FaultyStore, When
 from tests.rekeying import Cast, opens, rotate, verify_all
 from tests.repositories import Keys, Lab, memory_copy, memory_store, noise
+from tests.telling import Tell
 
 OLD, NEW = 0, 1
 
@@ -89,11 +89,10 @@ def strike(lab: Lab, cast: Cast, point: Point) -> None:
     assert not last.made and not last.mark, (point, last)
 
 
-def test_rekey_can_be_stopped_at_any_call(made: Lab, cast: Cast, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rekey_can_be_stopped_at_any_call(made: Lab, cast: Cast, tell: Tell) -> None:
     """Before, after and amid every call to either copy."""
     found = points(copied(made), cast)
     for point in found:
         strike(copied(made), cast, point)
-    with capsys.disabled():
-        sys.stdout.write(f"\nrekey: {len(found)} fault points at 2 copies\n")
+    tell(f"rekey: {len(found)} fault points at 2 copies")
     assert len(found) > 40

@@ -28,9 +28,9 @@ from tests.faults.test_sync_campaign import (
     forked,
     make_trio,
     right,
-    tell,
 )
 from tests.repositories import Keys, memory_store
+from tests.telling import Tell
 
 
 class Unplugged:
@@ -90,7 +90,7 @@ def read_back(lab: Trio, stores: Mapping[str, Store], workers: int = 1) -> dict[
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_verify_of_a_copy_that_goes(workers: int, trio: Trio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_of_a_copy_that_goes(workers: int, trio: Trio, tell: Tell) -> None:
     """Verify says that it was not read to its end, calls nothing of it damaged or missing, and the others whole."""
     found = moments(lambda: forked(trio.stores), "a", lambda stores: read_back(trio, stores, workers))
     for after in found:
@@ -99,12 +99,12 @@ def test_verify_of_a_copy_that_goes(workers: int, trio: Trio, capsys: pytest.Cap
         assert isinstance(gone.failure, NotMounted) or gone.objects == len(trio.truth) + 2, (after, gone)
         assert not gone.damaged + gone.missing + gone.untrusted, (after, gone)
         assert all(report.is_good for report in reports.values()), after
-    tell(capsys, f"moments in which a copy went from verify: {len(found)} ({workers} workers)")
+    tell(f"moments in which a copy went from verify: {len(found)} ({workers} workers)")
 
 
 @pytest.mark.parametrize("which", ["a", "c"])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_sync_with_a_copy_that_goes(which: str, workers: int, trio: Trio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sync_with_a_copy_that_goes(which: str, workers: int, trio: Trio, tell: Tell) -> None:
     """Sync takes from the other copy what one that goes cannot give; a target that goes is left honest, and told."""
     found = moments(lambda: behind(trio, "empty"), which, lambda stores: trio.sync(stores, workers=workers))
     for after in found:
@@ -116,11 +116,11 @@ def test_sync_with_a_copy_that_goes(which: str, workers: int, trio: Trio, capsys
             assert result.lacking or result.loose, after
             assert_honest(trio, stores["c"], after)
         assert all(contents(stores[each]) == trio.truth for each in "ab"), after
-    tell(capsys, f"moments in which a copy went from sync: {len(found)} ({which}, {workers} workers)")
+    tell(f"moments in which a copy went from sync: {len(found)} ({which}, {workers} workers)")
 
 
 @pytest.mark.parametrize("which", ["a", "c"])
-def test_heal_with_a_copy_that_goes(which: str, trio: Trio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_heal_with_a_copy_that_goes(which: str, trio: Trio, tell: Tell) -> None:
     """Heal loses no right bytes by it, mends the others from what is left, and says what it could not mend."""
     make = lambda: damaged_differently(trio)[0]  # noqa: E731
     found = moments(make, which, trio.heal)
@@ -135,7 +135,7 @@ def test_heal_with_a_copy_that_goes(which: str, trio: Trio, capsys: pytest.Captu
             assert contents(stores["b"]) == trio.truth, after
             assert reports["a"].failure or results["a"].failed or contents(stores["a"]) == trio.truth, after
             assert wrong["a"].keys() & right(trio, stores["a"]) <= set(results["a"].replaced), after
-    tell(capsys, f"moments in which a copy went from heal: {len(found)} ({which})")
+    tell(f"moments in which a copy went from heal: {len(found)} ({which})")
 
 
 def test_a_folder_that_is_removed_while_it_is_read(trio: Trio, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ The judge is a plain dictionary of the right bytes, taken before anything was da
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from opskit.repository.marks import HOLD, Mark, load_marks
 from opskit.stores.base import Store
 from tests.fakes import Crash, Fault, FaultyStore, FaultyStreams, Operation, When, flipped
 from tests.repositories import Keys, Lab, assert_restores, memory_copy, memory_store, noise
+from tests.telling import Tell
 
 Stores = Mapping[str, Store]
 Act = Callable[[Stores], object]
@@ -197,11 +197,6 @@ def assert_honest(lab: Trio, store: Store, why: object) -> set[str]:
     return shown
 
 
-def tell(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n{text}\n")
-
-
 # Stopped anywhere
 
 
@@ -229,12 +224,10 @@ def strike_sync(lab: Trio, state: str, workers: int, kind: Kind, folder: Path) -
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("state", ["empty", "newest"])
 @pytest.mark.parametrize("way", KINDS)
-def test_sync_crash(
-    way: str, state: str, workers: int, trio: Trio, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sync_crash(way: str, state: str, workers: int, trio: Trio, tmp_path: Path, tell: Tell) -> None:
     """Stopped in any call to any store, a sync leaves an honest copy, and the next copies the rest, nothing twice."""
     count = strike_sync(trio, state, workers, KINDS[way], tmp_path)
-    tell(capsys, f"crash points of sync: {count} ({state}, {way}, {workers} workers)")
+    tell(f"crash points of sync: {count} ({state}, {way}, {workers} workers)")
 
 
 def damaged_differently(lab: Trio) -> tuple[dict[str, Store], dict[str, dict[str, bytes]]]:
@@ -287,17 +280,17 @@ LOOSE = ("snapshots", "marks")
 """Kinds that no snapshot needs: one that is cut short counts as absent, and `heal` leaves that to `sync`."""
 
 
-def test_heal_crash(trio: Trio, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_heal_crash(trio: Trio, tmp_path: Path, tell: Tell) -> None:
     """Stopped in any call while it changes things, a heal of two copies loses no bytes, and the next one ends it."""
-    tell(capsys, f"crash points of heal: {strike_heal(trio, 1, tmp_path, only_changing=True)}")
+    tell(f"crash points of heal: {strike_heal(trio, 1, tmp_path, only_changing=True)}")
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("workers", [1, 3])
-def test_heal_crash_everywhere(workers: int, trio: Trio, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_heal_crash_everywhere(workers: int, trio: Trio, tmp_path: Path, tell: Tell) -> None:
     """The same in any call to any of the three stores, those of reading back included."""
     count = strike_heal(trio, workers, tmp_path, only_changing=False)
-    tell(capsys, f"crash points of heal: {count} ({workers} workers)")
+    tell(f"crash points of heal: {count} ({workers} workers)")
 
 
 # Damaged anywhere
@@ -330,7 +323,7 @@ def cases(lab: Trio) -> Iterator[tuple[str, str]]:
     return ((name, damage) for name in lab.truth for damage in DAMAGES)
 
 
-def test_sync_takes_it_from_the_other_copy(trio: Trio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sync_takes_it_from_the_other_copy(trio: Trio, tell: Tell) -> None:
     """Whatever is wrong with one object at one source, an empty copy becomes whole, byte for byte, from the other."""
     empty, count = behind(trio, "empty"), 0
     for name, damage in cases(trio):
@@ -342,10 +335,10 @@ def test_sync_takes_it_from_the_other_copy(trio: Trio, capsys: pytest.CaptureFix
             assert not result.lacking and contents(stores["c"]) == trio.truth, (name, damage, result.lacking)
             assert contents(stores[bad]) == before, "sync changed a source"
             count += 1
-    tell(capsys, f"damages at one source that did not spread: {count}")
+    tell(f"damages at one source that did not spread: {count}")
 
 
-def test_sync_stays_behind_where_both_are_damaged(trio: Trio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sync_stays_behind_where_both_are_damaged(trio: Trio, tell: Tell) -> None:
     """What is wrong at both sources is not copied, the snapshots that need it stay away and are told, others arrive."""
     empty, count = behind(trio, "empty"), 0
     for name, damage in cases(trio):
@@ -362,10 +355,10 @@ def test_sync_stays_behind_where_both_are_damaged(trio: Trio, capsys: pytest.Cap
         assert trio.needs.keys() - want <= told | unseen, (case, told)
         assert {snapshot.name for snapshot in result.snapshots} == want, case
         count += 1
-    tell(capsys, f"damages at both sources that did not spread: {count}")
+    tell(f"damages at both sources that did not spread: {count}")
 
 
-def test_heal_mends_two_copies_from_each_other(trio: Trio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_heal_mends_two_copies_from_each_other(trio: Trio, tell: Tell) -> None:
     """Any damage at one copy and another at the next, the third damaged elsewhere or intact, are mended everywhere."""
     objects, kinds, count = list(trio.truth), list(DAMAGES), 0
     for number, (name, damage) in enumerate(cases(trio)):
@@ -387,10 +380,10 @@ def test_heal_mends_two_copies_from_each_other(trio: Trio, capsys: pytest.Captur
             assert wrong is None or stores[destination].get(names.quarantine(names.sha256(wrong))) == wrong, spoilt
         assert all(contents(store) == trio.truth for store in stores.values()), spoilt
         count += len(spoilt)
-    tell(capsys, f"damages healed among three copies: {count}")
+    tell(f"damages healed among three copies: {count}")
 
 
-def test_heal_tells_what_no_copy_holds(trio: Trio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_heal_tells_what_no_copy_holds(trio: Trio, tell: Tell) -> None:
     """An object wrong or absent at all three is told with the snapshots that need it, and no other object changes."""
     kinds, count = list(DAMAGES), 0
     for number, (name, _) in enumerate(cases(trio)):
@@ -411,7 +404,7 @@ def test_heal_tells_what_no_copy_holds(trio: Trio, capsys: pytest.CaptureFixture
             listed = contents(stores[destination]).keys()
             assert listed == trio.truth.keys() - ({name} if way == "gone" or not stays else set()), (name, ways)
             count += is_seen
-    tell(capsys, f"losses told: {count}")
+    tell(f"losses told: {count}")
 
 
 def test_half_of_everything_damaged_at_each_of_two(trio: Trio) -> None:

@@ -34,6 +34,7 @@ from opskit.stores.base import Store, Swept
 from opskit.stores.memory import MemoryStore
 from tests.fakes import Crash, Fault, FaultyStore, When
 from tests.repositories import HOST, LONG_AGO, REPOSITORY, SOURCE, Lab, noise, picture, restored_below
+from tests.telling import Tell
 
 GRACE = timedelta(days=3)
 DAY = 24 * 60
@@ -281,7 +282,7 @@ def test_a_listing_that_fails_deletes_nothing(two: Lab, when: When) -> None:
     assert (everything(two, "a"), everything(two, "b")) == before
 
 
-def test_every_interruption_is_harmless(two: Lab) -> None:
+def test_every_interruption_is_harmless(two: Lab, tell: Tell) -> None:
     """Stopped before, after or in the midst of any call, what is shown restores, and the next prune ends the work."""
     forget(two, *two.history().snapshots[:3])
     run(two)
@@ -301,6 +302,7 @@ def test_every_interruption_is_harmless(two: Lab) -> None:
             run(lab)
             assert data(lab) == {each for each in left if each.partition("/")[0] in ("packs", "keys", "index")}
             points += 1
+    tell(f"prune: {points} fault points")
     assert points > 80
 
 
