@@ -41,6 +41,11 @@ def bucket_store(
     return wrapped(inside, destination, s3.is_passing)
 
 
+def probed(store: Store) -> s3.Honours | None:
+    """What the endpoint of a store in a bucket honours; None for another kind. Raises StoreError."""
+    return s3.probe(store) if isinstance(store, s3.S3Store) else None
+
+
 def place_of(bucket: S3Bucket) -> S3Place:
     """What the store has to know of a bucket."""
     return S3Place(

@@ -96,8 +96,9 @@ def destination_at(option: str, text: str) -> dict[str, Any]:
         return {"path": str(place(option, text))}
     if servers.is_server(text):
         kind, entry = servers.given_at(option, text)
-        # Azure is elsewhere, as AWS is; where another endpoint stands, its owner knows.
-        return {kind: entry, "offsite": True} if kind == "azure" and "endpoint" not in entry else {kind: entry}
+        # Azure and Google are elsewhere, as AWS is; where another endpoint stands, its owner knows.
+        is_far = kind in ("azure", "gcs") and "endpoint" not in entry
+        return {kind: entry, "offsite": True} if is_far else {kind: entry}
     found = bucket_at(option, text)
     given = {name: value for name in _PATTERNS if (value := getattr(found, name))}
     # The same of AWS.

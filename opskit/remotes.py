@@ -12,7 +12,14 @@ from typing import Any, assert_never
 from urllib.parse import quote
 
 from opskit import log
-from opskit.config.remote import AzureDestination, Remote, SftpDestination, SftpServer, WebdavDestination
+from opskit.config.remote import (
+    AzureDestination,
+    GcsDestination,
+    Remote,
+    SftpDestination,
+    SftpServer,
+    WebdavDestination,
+)
 from opskit.errors import StoreError
 from opskit.secrets.reference import Reference, Secret
 from opskit.stores import sftp, url
@@ -24,7 +31,7 @@ from opskit.stores.wrappers.retry import Retrying
 Resolve = Callable[[Reference], Secret]
 """What a reference stands for; raises UnresolvedReference."""
 
-AtServer = SftpDestination | WebdavDestination | AzureDestination
+AtServer = SftpDestination | WebdavDestination | AzureDestination | GcsDestination
 """What is neither a folder nor a bucket. mypy sees to it that each kind has its case here."""
 
 BRIEF = 10.0
@@ -34,10 +41,11 @@ PARALLEL = 3
 """Requests with large bodies that make good use of a line, however long an answer takes."""
 
 
-def store_of(destination: AtServer, resolve: Resolve, *, is_brief: bool = False) -> Store:
+def store_of(destination: AtServer, resolve: Resolve, *, is_brief: bool = False, conditional: bool = True) -> Store:
     """The store of a destination at a server, within its limits, that tries again what passes.
 
-    `is_brief`: as long as nothing was heard of the server it is waited for BRIEF seconds only.
+    `is_brief`: as long as nothing was heard of the server it is waited for BRIEF seconds only. `conditional`: whether
+    its endpoint can keep a put from replacing, where that differs from one to another.
     """
     first: dict[str, Any] = {"first_timeout": BRIEF} if is_brief else {}
     match destination:
@@ -45,6 +53,8 @@ def store_of(destination: AtServer, resolve: Resolve, *, is_brief: bool = False)
             return _webdav_store(destination, resolve, first)
         case AzureDestination():
             return _azure_store(destination, resolve, first)
+        case GcsDestination():
+            return _gcs_store(destination, resolve, first | {"conditional": conditional})
         case SftpDestination():
             return _sftp_store(destination, resolve, {"connect_timeout": BRIEF} if is_brief else {})
         case _:
@@ -62,6 +72,10 @@ def location_of(destination: AtServer) -> str:
             there = destination.azure
             text = "/".join(each for each in (f"az://{there.account}", there.container, there.prefix) if each)
             return f"{text}?endpoint={quote(there.endpoint, safe='/:')}" if there.endpoint else text
+        case GcsDestination():
+            google = destination.gcs
+            text = "/".join(each for each in (f"gs://{google.bucket}", google.prefix) if each)
+            return f"{text}?endpoint={quote(google.endpoint, safe='/:')}" if google.endpoint else text
         case SftpDestination():
             return _sftp_place(destination.sftp).location
         case _:
@@ -97,6 +111,21 @@ def _azure_store(destination: AzureDestination, resolve: Resolve, first: Mapping
     )  # fmt: skip
     inside = url.UrlStore(service, location_of(destination), at_once=destination.parallel or PARALLEL)
     return wrapped(inside, destination, url.is_passing)
+
+
+def _gcs_store(destination: GcsDestination, resolve: Resolve, more: Mapping[str, Any]) -> Store:
+    there = destination.gcs
+    service = url.Gcs(
+        there.address, there.bucket, there.prefix or "", lambda: revealed(there.service_account, resolve),
+        storage_class=there.storage_class, **more,
+    )  # fmt: skip
+    inside = url.UrlStore(service, location_of(destination), at_once=destination.parallel or PARALLEL)
+    return wrapped(inside, destination, url.is_passing)
+
+
+def probed(store: Store) -> url.Honours | None:
+    """What the endpoint of such a store honours; None where there is nothing to find out. Raises StoreError."""
+    return store.probe() if isinstance(store, url.UrlStore) else None
 
 
 def wrapped(inside: Store, destination: Remote, is_passing: Callable[[StoreError], bool]) -> Store:

@@ -3,6 +3,7 @@
     sftp://USER@HOST:PORT/PATH       /~/PATH begins in the folder that the account logs in to
     webdavs://HOST/PATH              webdav:// is the same without TLS
     az://ACCOUNT/CONTAINER/PREFIX    Azure Blob Storage
+    gs://BUCKET/PREFIX               Google Cloud Storage
 
 Further keys of the config's entry follow as options: `?identity_file=/root/.ssh/backup&known_hosts=/etc/opskit/hosts`.
 A password stands there as a reference only, as in the config; an address that holds one is refused, and not repeated.
@@ -22,6 +23,8 @@ from opskit.config.model import Destination
 from opskit.config.remote import (
     AzureContainer,
     AzureDestination,
+    GcsBucket,
+    GcsDestination,
     SftpDestination,
     SftpServer,
     WebdavDestination,
@@ -38,11 +41,13 @@ _FORMS: dict[str, tuple[type[Entry], str]] = {
     "webdav": (WebdavServer, "webdav://HOST/PATH"),
     "webdavs": (WebdavServer, "webdavs://HOST/PATH"),
     "az": (AzureContainer, "az://ACCOUNT/CONTAINER/PREFIX"),
+    "gs": (GcsBucket, "gs://BUCKET/PREFIX"),
 }
 _KINDS: dict[type[Entry], type[Any]] = {
     SftpServer: SftpDestination,
     WebdavServer: WebdavDestination,
     AzureContainer: AzureDestination,
+    GcsBucket: GcsDestination,
 }
 SCHEMES = tuple(_FORMS)
 
@@ -99,7 +104,7 @@ def is_same(there: Destination, option: str, location: str) -> bool:
 def place_of(destination: Destination) -> tuple[object, ...]:
     """What two destinations of one kind have in common if they are one place."""
     entry = entry_of(destination)
-    keys = ("host", "port", "path", "url", "account", "container", "prefix", "address")
+    keys = ("host", "port", "path", "url", "account", "container", "bucket", "prefix", "address")
     return tuple(str(value).rstrip("/") if (value := getattr(entry, name, None)) is not None else "" for name in keys)
 
 
@@ -118,6 +123,8 @@ def _parts(scheme: str, split: SplitResult, port: int | None) -> Given:
     elif scheme == "az":
         container, _, prefix = path.strip("/").partition("/")
         found = {"account": split.hostname, "container": container, "prefix": prefix, "user": user, "port": port}
+    elif scheme == "gs":
+        found = {"bucket": split.hostname, "prefix": path.strip("/"), "user": user, "port": port}
     else:
         server = split.netloc.rpartition("@")[2]
         found = {"url": f"{'https' if scheme == 'webdavs' else 'http'}://{server}{split.path}", "user": user}

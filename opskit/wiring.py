@@ -14,17 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from opskit import encoding, log
+from opskit import endpoints, log
 from opskit.audit.actor import current_actor
 from opskit.audit.log import AuditLog
 from opskit.config.model import CommandSource as CommandConfig
 from opskit.config.model import Config, Destination, LocalDestination, PathsSource, S3Destination
-from opskit.errors import ConfigError, Damaged, OpskitError, RepositoryNotFound, UnresolvedReference, UsageError
+from opskit.errors import ConfigError, OpskitError, RepositoryNotFound, UnresolvedReference, UsageError
 from opskit.gpg import Keyring, check_programs
 from opskit.hooks import Hooks
 from opskit.locations import bucket_at, is_bucket
 from opskit.operations.session import Host
-from opskit.repository.durable import write_durably
 from opskit.repository.identity import Identity, read_repository_id
 from opskit.secrets.reference import Reference, Resolver, Secret
 from opskit.secrets.stores.environment import EnvironmentScheme
@@ -39,6 +38,8 @@ from opskit.stores.local import LocalStore
 if TYPE_CHECKING:
     from opskit.sources.databases.scratch import ScratchDatabase
     from opskit.sources.loading import Loader
+    from opskit.stores.s3 import Honours as S3Honours
+    from opskit.stores.url import Honours
 
 
 def now() -> datetime:
@@ -71,7 +72,7 @@ def store_of(destination: Destination, *, is_brief: bool = False, **honoured: bo
     if not isinstance(destination, S3Destination):
         from opskit import remotes
 
-        return remotes.store_of(destination, _secret, is_brief=is_brief)
+        return remotes.store_of(destination, _secret, is_brief=is_brief, conditional=honoured.get("conditional", True))
     from opskit import buckets  # it loads botocore, which only those who use a bucket should pay
 
     return buckets.bucket_store(destination, _secret, now, is_brief=is_brief, **honoured)
@@ -134,9 +135,9 @@ def stores_of(config: Config, names: Sequence[str] = (), *, is_brief: bool = Fal
     if unknown:
         known = ", ".join(config.destinations)
         raise UsageError(f"no destination {unknown[0]!r}; the config has {known}")
-    honoured = _endpoints(config.state_dir)
+    honoured = endpoints.for_puts(config.state_dir)
     return {
-        name: store_of(each, is_brief=is_brief, **honoured.get(name, _assumed(each)))
+        name: store_of(each, is_brief=is_brief, **honoured.get(name, endpoints.assumed(each)))
         for name, each in config.destinations.items()
         if not names or name in names
     }
@@ -154,12 +155,6 @@ def read_only(stores: Mapping[str, Store]) -> dict[str, Store]:
     from opskit.stores.wrappers.readonly import ReadOnly
 
     return {name: ReadOnly(store) for name, store in stores.items()}
-
-
-def _assumed(destination: Destination) -> dict[str, bool]:
-    """What is believed of an endpoint that nobody has asked: all of AWS, of others nothing, so a put looks first."""
-    is_aws = isinstance(destination, S3Destination) and destination.s3.endpoint is None
-    return {"conditional": is_aws, "checksums": is_aws}
 
 
 Part = Literal["put", "backup", "maintain"]
@@ -188,53 +183,33 @@ def probed_stores(config: Config) -> tuple[dict[str, Store], list[str]]:
 
     An endpoint that does not answer is left for whoever uses the store to tell.
     """
-    known, lacking = _noted(config.state_dir), list[str]()
+    known, lacking = endpoints.noted(config.state_dir), list[str]()
     for name, destination in config.destinations.items():
-        if not isinstance(destination, S3Destination):
-            continue
-        from opskit.stores.s3 import S3Store, probe
-
-        store = innermost(store_of(destination))
-        assert isinstance(store, S3Store)
         try:
-            found = probe(store)
+            found = _probed(destination)
         except OpskitError:
+            continue
+        if found is None:
             continue
         known[name] = {"conditional": found.conditional, "checksums": found.checksums}
         if found.object_lock is not None:
-            known[name][_LOCK] = found.object_lock
+            known[name]["object_lock"] = found.object_lock
         lacking += [f"{name}: {text}" for text in found.shortcomings()]
     if known:
-        write_durably(_endpoints_file(config.state_dir), encoding.encode(known))
+        endpoints.note(config.state_dir, known)
     return stores_of(config), lacking
 
 
-def _endpoints_file(state: Path) -> Path:
-    return state / "endpoints.json"
+def _probed(destination: Destination) -> S3Honours | Honours | None:
+    if isinstance(destination, S3Destination):
+        from opskit import buckets
 
+        return buckets.probed(innermost(store_of(destination)))
+    if destination.kind != "gcs":
+        return None
+    from opskit import remotes
 
-_PUTS, _LOCK = ("conditional", "checksums"), "object_lock"
-
-
-def _noted(state: Path) -> dict[str, dict[str, bool]]:
-    """What `init` found out of endpoints, by destination; a file that cannot be read says nothing."""
-    try:
-        value = encoding.decode_object(_endpoints_file(state).read_bytes(), what="endpoints.json")
-        return {
-            name: {key: each[key] is True for key in (*_PUTS, *({_LOCK} & each.keys()))} for name, each in value.items()
-        }
-    except (OSError, Damaged, AttributeError, KeyError, TypeError):
-        return {}
-
-
-def _endpoints(state: Path) -> dict[str, dict[str, bool]]:
-    """What endpoints honour when something is put, by destination."""
-    return {name: {key: each[key] for key in _PUTS} for name, each in _noted(state).items()}
-
-
-def lock_trials(state: Path) -> dict[str, bool]:
-    """By destination, whether a locked object could not be deleted when `init` tried; not all were tried."""
-    return {name: each[_LOCK] for name, each in _noted(state).items() if _LOCK in each}
+    return remotes.probed(innermost(store_of(destination)))
 
 
 def resolver(environ: Mapping[str, str]) -> Resolver:

@@ -120,6 +120,11 @@ ROOMS = (
         ("errors", "config", "log", "secrets.reference", "stores"),
         "the part of wiring that only hosts with a destination elsewhere load; wiring hands it the rest",
     ),
+    Room(
+        "endpoints",
+        ("errors", "encoding", "config", "repository.durable"),
+        "a note of what was found out; who asks, and what follows, is wiring's",
+    ),
     Room("access", EVERYTHING, "ways into a repository: over wiring, under the command line", never=("cli", *CONCRETE)),
     Room("setup", EVERYTHING, "what init does: over wiring, under the command line", never=("cli", *CONCRETE)),
     Room("cli", EVERYTHING, "adapters are made in wiring alone", never=CONCRETE),
@@ -132,6 +137,7 @@ OWNERS = {
     "asyncssh": ("stores.sftp",),
     "webdav4": ("stores.url",),
     "azure": ("stores.url",),
+    "google": ("stores.url.gcs",),
     "boto3": ("stores.s3",),
     "gnupg": ("gpg",),
     "mfusepy": ("fuse",),
@@ -145,6 +151,7 @@ OWNERS = {
     "segno": ("paper.codes",),
     "structlog": ("log",),
     "typer": ("cli",),
+    "urllib3": ("stores.s3", "stores.url.gcs"),
     "yaml": ("config",),
     "zstandard": ("repository.pack",),
     "zxingcpp": ("paper.codes",),
@@ -154,13 +161,13 @@ COMPANIONS = {
     "pydantic_core": "pydantic",
     "botocore": "boto3",
     "types_boto3_s3": "boto3",
-    "urllib3": "boto3",
     "httpx": "webdav4",
 }  # installed by a dependency and part of its interface
 # Where the import has another name.
 DISTRIBUTIONS = {
     "azure-identity": "azure",
     "azure-storage-blob": "azure",
+    "google-auth": "google",
     "python-gnupg": "gnupg",
     "pyyaml": "yaml",
     "zxing-cpp": "zxingcpp",

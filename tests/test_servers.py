@@ -7,10 +7,10 @@ from typing import Any, get_args
 
 import pytest
 
-from opskit import locations, remotes, servers, wiring
+from opskit import endpoints, locations, remotes, servers, wiring
 from opskit.config.load import parse
 from opskit.config.model import Destination, LocalDestination, S3Destination
-from opskit.config.remote import AzureDestination, SftpDestination, SftpServer, WebdavDestination
+from opskit.config.remote import AzureDestination, GcsDestination, SftpDestination, SftpServer, WebdavDestination
 from opskit.errors import ConfigError, UsageError
 from opskit.operations.status.places import place_of
 from opskit.stores.base import at_once
@@ -148,6 +148,48 @@ def test_what_is_no_container_is_refused(text: str, words: str) -> None:
     assert "hunter2" not in f"{caught.value} {caught.value.hint}"
 
 
+def test_a_bucket_of_google_is_read_from_its_address() -> None:
+    """Bucket and prefix are the parts of the address; the rest are options, the key by reference."""
+    text = "gs://example-bucket/web1/a"
+    found = servers.destination_at("x", f"{text}?service_account=env:KEY&storage_class=NEARLINE")
+    assert isinstance(found, GcsDestination)
+    assert (found.gcs.bucket, found.gcs.prefix, found.gcs.storage_class) == ("example-bucket", "web1/a", "NEARLINE")
+    assert wiring.store_at("x", text).location == text
+    assert place_of(found) == "gcs storage.googleapis.com/example-bucket"
+    assert locations.is_same_place(found, "x", f"{text}?service_account=env:OTHER")
+    assert locations.is_same_place(found, "x", f"{text}?endpoint=https://storage.googleapis.com/")
+    for other in ("gs://example-bucket/web1", "gs://other-bucket/web1/a", "s3://example-bucket/web1/a"):
+        assert not locations.is_same_place(found, "x", other)
+    assert locations.destination_at("x", "gs://abc") == {"gcs": {"bucket": "abc"}, "offsite": True}
+    elsewhere = "gs://abc/web1?endpoint=http://127.0.0.1:9023"
+    assert wiring.store_at("x", elsewhere).location == elsewhere
+    assert locations.destination_at("x", elsewhere).keys() == {"gcs"}
+    assert endpoints.assumed(found) == {"conditional": True, "checksums": True}
+    there = servers.destination_at("x", elsewhere)
+    assert endpoints.assumed(there) == {"conditional": False, "checksums": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gs://", "got no bucket"),
+        ("gs://hunter2@bucket/a", "unknown option 'user'"),
+        ("gs://u:hunter2@bucket/a", "an address with a password in it"),
+        ("gs://bucket:99/a", "unknown option 'port'"),
+        ("gs://b", "bucket: expected the name of a bucket"),
+        ("gs://bucket/a//b", "prefix: expected 1 to 5 parts"),
+        ("gs://bucket/a?service_account={hunter2}", "service_account: "),
+        ("gs://bucket/a?bucket=other", "stands in the address and behind it"),
+        ("gs://bucket/a?endpoint=hunter2@x", "endpoint: expected an address"),
+    ],
+)
+def test_what_is_no_bucket_is_refused(text: str, words: str) -> None:
+    """An address that no config could hold is UsageError, and never shows a secret."""
+    with pytest.raises(UsageError, match=words) as caught:
+        locations.destination_at("--destination far", text)
+    assert "{hunter2}" not in f"{caught.value} {caught.value.hint}"
+
+
 def test_all_folders_at_one_server_are_in_one_place() -> None:
     """Two accounts or folders at a server fail together, so they count as one copy."""
     one, two = (servers.destination_at("x", text) for text in ("sftp://u@H:23/a", "sftp://v@h/b"))
@@ -164,6 +206,9 @@ destinations:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        ("  a: {gcs: {prefix: abc}}", "destinations.a.gcs.bucket: missing, expected name of the bucket"),
+        ("  a: {gcs: {bucket: abc, service_account: 'hunter2'}}", "destinations.a.gcs.service_account: "),
+        ("  a: {gcs: {bucket: abc}}\n  b: {gcs: {bucket: abc}}", "is the place of destination 'a' too"),
         ("  a: {azure: {account: abc}}", "destinations.a.azure.container: missing, expected name of the container"),
         ("  a: {azure: {account: abc, container: cde, sas_token: 'sig=hunter2'}}", "destinations.a.azure.sas_token: "),
         (

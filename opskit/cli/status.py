@@ -91,7 +91,7 @@ def _host(config: Config) -> Host:
 
 
 def _lock_trials(config: Config) -> Mapping[str, bool]:
-    from opskit.wiring import lock_trials
+    from opskit.endpoints import lock_trials
 
     return lock_trials(config.state_dir)
 

@@ -23,7 +23,7 @@ from opskit.config.model import (
     S3Destination,
     SqliteSource,
 )
-from opskit.config.remote import AzureDestination, SftpDestination, WebdavDestination
+from opskit.config.remote import AzureDestination, GcsDestination, SftpDestination, WebdavDestination
 from opskit.config.syntax import Location
 
 
@@ -158,6 +158,8 @@ def _server_place(destination: Destination) -> tuple[str, ...]:
             return "webdav", dav.url.rstrip("/")
         case AzureDestination(azure=at):
             return "azure", at.account, at.address, at.container, at.prefix or ""
+        case GcsDestination(gcs=google):
+            return "gcs", google.address, google.bucket, google.prefix or ""
         case _:
             return ()
 
@@ -184,6 +186,8 @@ def _line_risks(config: Config) -> Iterator[str]:
                 yield f"{where}.url: the password travels unencrypted: whoever listens can delete this copy"
             case AzureDestination(azure=at) if at.address.startswith("http://"):
                 yield f"{where}.endpoint: requests travel unencrypted: whoever listens learns a sas_token"
+            case GcsDestination(gcs=google) if google.address.startswith("http://"):
+                yield f"{where}.endpoint: requests travel unencrypted: whoever listens learns a token, good for an hour"
             case _:
                 continue
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from opskit.config.entry import Entry, key
-from opskit.config.remote import AzureDestination, Remote, SftpDestination, WebdavDestination
+from opskit.config.remote import AzureDestination, GcsDestination, Remote, SftpDestination, WebdavDestination
 from opskit.config.terms import (
     ACCOUNT_NAME_PATTERN,
     ACCOUNT_PATTERN,
@@ -250,7 +250,7 @@ class S3Destination(Remote):
 
 
 Source = PathsSource | CommandSource | PostgresqlSource | MariadbSource | SqliteSource
-Destination = LocalDestination | S3Destination | SftpDestination | WebdavDestination | AzureDestination
+Destination = LocalDestination | S3Destination | SftpDestination | WebdavDestination | AzureDestination | GcsDestination
 
 _UpTo100 = Annotated[int, Between(1, 100)]
 

@@ -1,4 +1,4 @@
-"""The part of the schema for destinations elsewhere: SFTP, WebDAV, Azure, and what all reached by a line share.
+"""The part of the schema for destinations elsewhere: SFTP, WebDAV, Azure, Google, and what all reached by a line share.
 
 As in `model`, nothing is judged here. No address takes a user name or a password: those have keys of their own, and a
 password is a reference.
@@ -15,10 +15,12 @@ from opskit.config.terms import (
     AZURE_ACCOUNT_PATTERN,
     CONTAINER_PATTERN,
     ENDPOINT_PATTERN,
+    GCS_BUCKET_PATTERN,
     HOST_PATTERN,
     LABEL_PATTERN,
     PREFIX_PATTERN,
     SERVER_PATH_PATTERN,
+    STORAGE_CLASS_PATTERN,
     WEBDAV_PATTERN,
     Between,
     Matches,
@@ -118,4 +120,36 @@ class AzureDestination(Remote):
     kind: ClassVar[str] = "azure"
 
     azure: AzureContainer = key("the container that holds the repository")
+    medium: _Label = key("label of the kind of medium, for the 3-2-1 rule", default="object-storage")
+
+
+class GcsBucket(Entry):
+    """A bucket of Google Cloud Storage."""
+
+    bucket: Annotated[str, Matches(GCS_BUCKET_PATTERN)] = key("name of the bucket, which must exist")
+    prefix: Annotated[str, Matches(PREFIX_PATTERN)] | None = key(
+        "what all names in the bucket begin with; default: nothing", default=None
+    )
+    endpoint: Annotated[str, Matches(ENDPOINT_PATTERN)] | None = key(
+        "address of the service; default: https://storage.googleapis.com", default=None
+    )
+    service_account: Reference | None = key(
+        "reference to the JSON key of a service account; default: what Google's own tools use", default=None
+    )
+    storage_class: Annotated[str, Matches(STORAGE_CLASS_PATTERN)] | None = key(
+        "storage class of new objects; default: that of the bucket", default=None
+    )
+
+    @property
+    def address(self) -> str:
+        """Where the service is, without a "/" at its end."""
+        return (self.endpoint or "https://storage.googleapis.com").rstrip("/")
+
+
+class GcsDestination(Remote):
+    """A bucket of Google Cloud Storage."""
+
+    kind: ClassVar[str] = "gcs"
+
+    gcs: GcsBucket = key("the bucket that holds the repository")
     medium: _Label = key("label of the kind of medium, for the 3-2-1 rule", default="object-storage")

@@ -33,6 +33,7 @@ SERVER_PATH_PATTERN = r"^[^\x00-\x1f\x7f~][^\x00-\x1f\x7f]{0,999}$"
 WEBDAV_PATTERN = r"^https?://[A-Za-z0-9.\[\]:-]{1,253}(/[A-Za-z0-9._~%+=,!$&'()*-]+)*/?$"
 AZURE_ACCOUNT_PATTERN = r"^[a-z0-9]{3,24}$"
 CONTAINER_PATTERN = r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$"
+GCS_BUCKET_PATTERN = r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$"
 # What a pattern means to a person; `judging` puts it after "expected".
 MEANINGS = {
     LABEL_PATTERN: "1 to 32 of a-z, 0-9, _ and -",
@@ -54,6 +55,7 @@ MEANINGS = {
     SERVER_PATH_PATTERN: "a path at the server such as /srv/backups, or backups below the login folder",
     AZURE_ACCOUNT_PATTERN: "the name of a storage account: 3 to 24 of a-z and 0-9",
     CONTAINER_PATTERN: "the name of a container: 3 to 63 of a-z, 0-9 and '-'",
+    GCS_BUCKET_PATTERN: "the name of a bucket: 3 to 222 of a-z, 0-9, '-', '_' and '.'",
     WEBDAV_PATTERN: "an address such as https://dav.example.org/backups, without a user name",
 }
 DURATION_PATTERN = r"^[1-9][0-9]{0,5}[mhdw]$"

@@ -41,6 +41,11 @@ RISKS = [
     ),
     (
         "{path: /far,",
+        "{gcs: {bucket: far, endpoint: 'http://nas:1'},",
+        "destinations.far.gcs.endpoint: requests travel unencrypted",
+    ),
+    (
+        "{path: /far,",
         "{s3: {bucket: far, object_lock_days: 9, lock_mode: GOVERNANCE},",
         "destinations.far.s3.lock_mode: GOVERNANCE",
     ),

@@ -252,7 +252,7 @@ BAD = [
         "{path: /backup}",
         "{}",
         "6:3: destinations.disk: unclear kind, expected exactly one of the keys path, s3, sftp, webdav, azure, "
-        "got none",
+        "gcs, got none",
     ),
     (
         "{path: /backup}",

@@ -31,7 +31,7 @@ from opskit.stores.url import Dav, UrlStore
 from opskit.stores.wrappers.limits import Limited
 from opskit.stores.wrappers.retry import Retrying
 from tests.fakes import FaultyStore
-from tests.stores import azure_server, s3_server, sftp_server, url_servers
+from tests.stores import azure_server, gcs_server, s3_server, sftp_server, url_servers
 from tests.stores.mounts import FILE_SYSTEMS, mounted
 
 MakeStore = Callable[[], Store]
@@ -113,6 +113,21 @@ def _azure() -> MakeStore:
     return make
 
 
+def _gcs(kind: str) -> MakeStore:
+    """Stores in one bucket that share their connections, each below a prefix of its own."""
+    if why := gcs_server.missing():
+        pytest.skip(why)
+    make_service = gcs_server.service if kind == "gcs" else gcs_server.lenient
+    shared = make_service()
+
+    def make() -> Store:
+        service = make_service()
+        service._wire, service._login = shared._wire, shared._login
+        return UrlStore(service, "gs://here")
+
+    return make
+
+
 class InPieces:
     """A store whose objects all go in and out in pieces, through one buffer: put and get hold for that as well."""
 
@@ -162,7 +177,8 @@ S3 = {
 WRAPPED = {"faulty": lambda: FaultyStore(_memory()), "limited": _limited, "retrying": _retrying}
 LOCAL = ["local", "local-in-pieces", "local-not-durable", "local-by-rename", "local-under-lock"]
 SFTP = ["sftp", "sftp-without-extensions"]
-KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3, *SFTP, "webdav", "azure"]
+GCS = ["gcs", "gcs-without-conditions"]
+KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3, *SFTP, "webdav", "azure", *GCS]
 MOUNTED = [f"local-on-{kind}" for kind in FILE_SYSTEMS]
 # A MOVE of WebDAV that replaces removes first what was there; `shortcomings` tells, and its own tests.
 REPLACING = [kind for kind in KINDS + MOUNTED if kind != "webdav"]
@@ -183,6 +199,9 @@ def make_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return
     if kind in ("webdav", "azure"):
         yield _webdav() if kind == "webdav" else _azure()
+        return
+    if kind in GCS:
+        yield _gcs(kind)
         return
     if kind in SFTP:
         yield _sftp(kind)

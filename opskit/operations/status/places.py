@@ -60,6 +60,8 @@ def _server_of(destination: object, copy_id: str) -> str:
         return f"server {urlsplit(getattr(there, 'url', '')).hostname or ''}"
     if kind == "azure":
         return f"azure {getattr(there, 'address', '').partition('://')[2]}"
+    if kind == "gcs":
+        return f"gcs {getattr(there, 'address', '').partition('://')[2]}/{getattr(there, 'bucket', '')}"
     if kind != "sftp":
         return ""
     return _own_device(Path(getattr(there, "path", "")), copy_id) or f"server {getattr(there, 'host', '').lower()}"

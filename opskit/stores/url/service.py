@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from opskit.stores.base import ObjectInfo, Swept
 
@@ -38,6 +39,31 @@ class LibraryMissing(Exception):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(package)
         self.package, self.extra = package, extra
+
+
+class Honours(NamedTuple):
+    """What holds at an endpoint.
+
+    `conditional`: a put can be kept from replacing. `checksums`: bytes that do not fit their MD5 are refused.
+    `object_lock`: nothing here locks objects, so none is tried.
+    """
+
+    conditional: bool
+    checksums: bool
+    object_lock: None = None
+
+    def shortcomings(self) -> list[str]:
+        """What is missing, and what that means; a sentence each."""
+        found = []
+        if not self.conditional:
+            found.append(
+                "the endpoint ignores ifGenerationMatch: opskit looks before it writes, which two hosts can upset"
+            )
+        if not self.checksums:
+            found.append(
+                "the endpoint ignores MD5 checksums: what changes on its way there is found by opskit verify alone"
+            )
+        return found
 
 
 class Service(ABC):
@@ -78,6 +104,10 @@ class Service(ABC):
     def prepare(self) -> None:
         """Make what may be made before the first object."""
         return
+
+    def probe(self) -> Honours | None:
+        """What the endpoint honours, found out on throwaway objects; None: there is nothing to find out."""
+        return None
 
     def shortcomings(self) -> list[str]:
         """What the service cannot promise, a sentence each."""

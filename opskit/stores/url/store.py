@@ -1,4 +1,4 @@
-"""A store at a service of HTTP, over what its library gives (`azure`, `dav`).
+"""A store at a service of HTTP, over what its library gives (`azure`, `dav`, `gcs`).
 
 Invariants: a put shows all bytes or no object and never replaces, as far as the service can promise it (`shortcomings`
 says what it cannot). What a service names is judged before it counts, and what it gives has the size it said.
@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from opskit.errors import (
     ObjectExists,
     ObjectNotFound,
+    OpskitError,
     ProgramMissing,
     StoreError,
     StoreFull,
     StoreRefused,
 )
 from opskit.stores.base import Buffer, ObjectInfo, Swept, check_name, check_size, is_name
-from opskit.stores.url.service import LibraryMissing, Refused, RootMissing, Service, Short
+from opskit.stores.url.service import Honours, LibraryMissing, Refused, RootMissing, Service, Short
 
 _FULL = {413, 507}
 _DENIED = {401, 403}
@@ -80,6 +81,11 @@ class UrlStore:
         with self._translated("clean"):
             return self._service.sweep(now, older_than, dry_run=dry_run)
 
+    def probe(self) -> Honours | None:
+        """What the endpoint honours, by a few requests; None where there is nothing to find out. Raises StoreError."""
+        with self._translated("probe"):
+            return self._service.probe()
+
     def shortcomings(self) -> Sequence[str]:
         """What the service cannot promise, a sentence each."""
         return self._service.shortcomings()
@@ -95,7 +101,7 @@ class UrlStore:
         cannot = f"{self.location}: cannot {verb}{' ' + name if name else ''}"
         try:
             yield
-        except StoreError:
+        except OpskitError:  # a secret that cannot be had, too
             raise
         except LibraryMissing as error:
             raise ProgramMissing(
