@@ -103,6 +103,7 @@ class Scratch(MemoryFile):
     """A memory file that call after call writes over, so that its memory is made once; closed with its owner."""
 
     _end = 0
+    _map = memoryview(b"")
 
     def __del__(self) -> None:
         self.close()
@@ -111,6 +112,16 @@ class Scratch(MemoryFile):
         """Hold `data` and nothing else."""
         super().fill(data)
         self.finish()
+
+    def room(self, size: int) -> memoryview:
+        """The memory of the content itself, now of `size` bytes, to be written there; valid until the next call."""
+        if size > len(self._map):
+            os.ftruncate(self.fileno(), size)
+            self._map = memoryview(mmap.mmap(self.fileno(), size))
+        os.ftruncate(self.fileno(), size)  # what lies behind would be given to a program as well
+        self.seek(size)
+        self.finish()
+        return self._map[:size]
 
     def begin(self) -> None:
         """Be empty again."""

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import re
 import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,7 +33,7 @@ from opskit.errors import (
 from opskit.repository import names
 from opskit.repository.succession import Succession
 from opskit.repository.threads import end
-from opskit.stores.base import LARGEST_OBJECT, Buffer, Store, Streaming, at_once
+from opskit.stores.base import LARGEST_OBJECT, Buffer, Filling, Store, Streaming, at_once
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a repository or a copy is called by."""
@@ -153,18 +153,36 @@ class Copy:
 
     def get(self, name: str) -> bytes:
         """An object's bytes, compared with the hash in its name; raises Damaged, ObjectNotFound, StoreError."""
+        self._require_sane_size(name)
+        data = self.store.get(name)
+        self._require_right(name, data)
+        return data
+
+    def get_into(self, name: str, room: Callable[[int], memoryview]) -> memoryview:
+        """The same, in what `room` gives for so many bytes; without a copy where the store can do that."""
+        if not isinstance(self.store, Filling):
+            data = self.get(name)
+            given = room(len(data))
+            given[:] = data
+            return given
+        self._require_sane_size(name)
+        given = self.store.get_into(name, room)
+        self._require_right(name, given)
+        return given
+
+    def _require_sane_size(self, name: str) -> None:
         if self.objects.get(name, 0) > LARGEST_OBJECT:
             raise Damaged(
                 f"{self.destination}: {name} has {self.objects[name]:,} bytes, expected at most {LARGEST_OBJECT:,}"
             )
-        data = self.store.get(name)
+
+    def _require_right(self, name: str, data: Buffer) -> None:
         digest = names.digest_in(name)
         if digest is not None and names.sha256(data) != digest:
             raise Damaged(
                 f"{self.destination}: {name}: expected SHA-256 {digest[:16]}…, got {names.sha256(data)[:16]}…",
                 hint="opskit verify lists all damage; another copy may hold the object intact",
             )
-        return data
 
 
 class _NotGiven(Exception):

@@ -28,7 +28,7 @@ _QUARANTINED = re.compile(rf"quarantine/{_HASH}")
 _MARK = re.compile(rf"marks/[0-9]{{8}}T[0-9]{{6}}Z-([a-z0-9_-]{{1,32}})-{_HASH}\.gpg")
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | bytearray | memoryview) -> str:
     """Lower-case hex SHA-256."""
     return hashlib.sha256(data).hexdigest()
 

@@ -178,9 +178,17 @@ class Unpacker:
         self._memory = memoryview(b"")
         self._message, self._frame = gpg.Scratch(), gpg.Scratch()
 
+    def room(self, size: int) -> memoryview:
+        """Memory for a pack of so many bytes, as it is stored; `open_room` opens what was read into it."""
+        return self._message.room(size)
+
     def open(self, data: bytes, run_key: bytes) -> memoryview:
         """The tar inside a pack; raises Damaged or NoKey. The caller has compared `data` with its name."""
         self._message.fill(data)
+        return self.open_room(run_key)
+
+    def open_room(self, run_key: bytes) -> memoryview:
+        """The same of the pack that lies in `room`."""
         frame = gpg.decrypt_symmetric(self._message, run_key, self._frame).mapped()
         size = _content_size(frame)
         if size > len(self._memory):

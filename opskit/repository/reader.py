@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from opskit import gpg
 from opskit.errors import Damaged, Forged, NoKey, ObjectNotFound, OpskitError, StoreError
@@ -27,6 +28,7 @@ from opskit.repository.unlocking import Decrypt, unlock
 from opskit.stores.base import at_once
 
 _TREE_CACHE_BYTES = 64 * 1024 * 1024
+Read = TypeVar("Read")
 
 
 class SnapshotReader:
@@ -51,12 +53,15 @@ class SnapshotReader:
 
     def _get(self, name: str) -> bytes:
         """An object from the first copy that holds it intact; notes each copy's damage."""
+        return self._from_first(name, lambda copy: copy.get(name))
+
+    def _from_first(self, name: str, read: Callable[[Copy], Read]) -> Read:
         failure: OpskitError = ObjectNotFound(f"no reachable copy has {name}")
         for copy in self._copies:
             if name not in copy.objects:
                 continue
             try:
-                return copy.get(name)
+                return read(copy)
             except (Damaged, StoreError) as error:
                 failure = error
                 with self._lock:
@@ -70,13 +75,18 @@ class SnapshotReader:
 
     def get_pack(self, digest: str, unpacker: Unpacker | None = None) -> memoryview:
         """The tar inside a pack, in the unpacker's memory or its own; raises Damaged, StoreError."""
-        return self.open_pack(digest, self.fetch_pack(digest), unpacker or Unpacker())
+        name, opener = self._named(digest), unpacker or Unpacker()
+        self._from_first(name, lambda copy: copy.get_into(name, opener.room))
+        return opener.open_room(self._keys[self.pack_runs[digest]])
 
     def fetch_pack(self, digest: str) -> bytes:
-        """A pack as it is stored; raises Damaged, StoreError."""
+        """A pack as it is stored, for `open_pack`; raises Damaged, StoreError."""
+        return self._get(self._named(digest))
+
+    def _named(self, digest: str) -> str:
         if digest not in self.pack_runs:
             raise Damaged(f"pack {digest[:16]} is not among those the manifest names")
-        return self._get(names.pack(digest))
+        return names.pack(digest)
 
     def open_pack(self, digest: str, data: bytes, unpacker: Unpacker) -> memoryview:
         """The tar inside a pack that was fetched, in the unpacker's memory; raises Damaged."""

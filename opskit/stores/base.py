@@ -81,6 +81,17 @@ class Streaming(Protocol):
         """
 
 
+@runtime_checkable
+class Filling(Protocol):
+    """What a store may offer besides: objects that are read straight into memory that is there.
+
+    A wrapper that does not know of it hides it, and is asked to get.
+    """
+
+    def get_into(self, name: str, room: Callable[[int], memoryview]) -> memoryview:
+        """All bytes of `name`, in what `room` gives for so many; raises ObjectNotFound, StoreError."""
+
+
 def seen_at(store: Store) -> str:
     """What a store behind all wrappers saw of the place where it is (`seen_at`): equal texts are one place.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 from opskit.errors import ObjectExists, ObjectNotFound, ObjectUnreadable
 from opskit.stores import base
-from opskit.stores.base import Buffer, Store, Streaming
+from opskit.stores.base import Buffer, Filling, Store, Streaming
 from opskit.stores.local import LocalStore
 from opskit.stores.local.publish import WAYS
 from opskit.stores.memory import MemoryStore
@@ -182,6 +183,7 @@ KINDS = ["memory", "memory-in-pieces", *LOCAL, *WRAPPED, *S3, *SFTP, "webdav", "
 MOUNTED = [f"local-on-{kind}" for kind in FILE_SYSTEMS]
 # A MOVE of WebDAV that replaces removes first what was there; `shortcomings` tells, and its own tests.
 REPLACING = [kind for kind in KINDS + MOUNTED if kind != "webdav"]
+FILLING = [*(kind for kind in LOCAL if kind != "local-in-pieces"), *MOUNTED]
 STREAMING = ["memory", *(kind for kind in LOCAL if kind != "local-in-pieces"), *MOUNTED]
 
 
@@ -478,6 +480,27 @@ def test_reader_sees_all_bytes_or_no_object(store: Store) -> None:
 def _streaming(store: Store) -> Streaming:
     assert isinstance(store, Streaming)
     return store
+
+
+@pytest.mark.parametrize("make_store", FILLING, indirect=True)
+def test_an_object_is_read_into_memory_that_is_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the memory is what `get` gives, of any size; what is absent or too large asks for no memory."""
+    assert isinstance(store, Filling)
+    memory = memoryview(bytearray(b"." * 400_000))
+    for size in (0, 1, 300_001):
+        name = f"packs/{size}"
+        store.put(name, random.Random(size).randbytes(size))
+        assert store.get_into(name, lambda size: memory[:size]) == store.get(name)
+    assert bytes(memory[300_001:]) == b"." * 99_999
+
+    def refused(size: int) -> memoryview:
+        raise AssertionError(f"asked for {size} bytes")
+
+    with pytest.raises(ObjectNotFound):
+        store.get_into("packs/2", refused)
+    monkeypatch.setattr(base, "LARGEST_OBJECT", 1000)
+    with pytest.raises(ObjectUnreadable, match="expected at most 1,000"):
+        store.get_into("packs/300001", refused)
 
 
 @pytest.mark.parametrize("make_store", STREAMING, indirect=True)

@@ -40,6 +40,21 @@ def test_a_scratch_file_holds_the_last_text_alone() -> None:
     assert scratch.size() == 0 and not scratch.mapped()
 
 
+def test_a_message_written_to_the_memory_of_a_scratch_file_is_that_message_alone() -> None:
+    """Whatever larger or smaller message lay there before, in either way, and though nothing but memory was written."""
+    given = Scratch()
+    for size in (100, 5_000_000, 17, 0, 4_999_999):
+        text = bytes(size)
+        message = encrypted(text, RUN_KEY)
+        given.room(len(message))[:] = message
+        assert given.size() == len(message) and given.content() == message
+        with decrypt_symmetric(given, RUN_KEY) as file:
+            assert file.read() == text
+        given.fill(message[:-1])
+        assert given.content() == message[:-1]
+    assert len(given.room(0)) == given.size() == 0
+
+
 def test_a_message_in_a_scratch_file_is_that_message_alone() -> None:
     """A program that reads a reused file is given nothing of what lay there before."""
     given = Scratch()

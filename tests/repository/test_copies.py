@@ -20,7 +20,10 @@ from opskit.repository.filter import Filter
 from opskit.repository.history import load_history
 from opskit.repository.manifest import Snapshot
 from opskit.repository.reader import SnapshotReader
+from opskit.stores.base import Filling, Store
+from opskit.stores.local import LocalStore
 from opskit.stores.memory import MemoryStore
+from opskit.stores.wrappers.readonly import ReadOnly
 from tests.fakes import Fault, FaultyStore
 from tests.repositories import REPOSITORY, Keys, Lab, memory_store, noise
 
@@ -84,6 +87,22 @@ def test_bytes_are_compared_with_their_name() -> None:
         copy.get(name)
     with pytest.raises(ObjectNotFound):
         copy.get(names.pack("cd" * 32))
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_bytes_in_given_memory_are_compared_too(tmp_path: Path, is_local: bool) -> None:
+    """Read straight into memory, from a folder opened read-only too, or copied there: right bytes, or Damaged."""
+    right, wrong = names.pack(names.sha256(b"right")), names.pack(names.sha256(b"what it was"))
+    store: Store = LocalStore(tmp_path) if is_local else memory_store()
+    for name in (right, wrong):
+        store.put(name, b"right")
+    copy = Copy("a", ReadOnly(store), "b" * 32, REPOSITORY)
+    copy.refresh()
+    memory = memoryview(bytearray(9))
+    assert copy.get_into(right, lambda size: memory[:size]) == b"right"
+    assert isinstance(copy.store, Filling) == is_local
+    with pytest.raises(Damaged, match="expected SHA-256"):
+        copy.get_into(wrong, lambda size: memory[:size])
 
 
 def test_putting_mends_what_is_wrong() -> None:

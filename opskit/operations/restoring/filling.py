@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import partial
 
 from opskit.errors import Damaged, OpskitError
 from opskit.log import logger
@@ -81,9 +80,9 @@ class Filler:
             self._collect()
 
     def _begin(self, name: str, wanted: Wants) -> None:
-        fetch: Fetch = partial(self._reader.fetch_pack, name)
+        fetch: Fetch | None = None  # then the thread that opens a pack reads it
         if self._ahead:
-            fetch = self._fetchers.submit(fetch).result
+            fetch = self._fetchers.submit(self._reader.fetch_pack, name).result
         self._running.add(self.threads.submit(self._write_pack, name, fetch, wanted))
 
     def close(self) -> None:
@@ -119,10 +118,12 @@ class Filler:
         tools: tuple[Target, Unpacker] = self._thread.tools
         return tools
 
-    def _write_pack(self, name: str, fetch: Fetch, wanted: Wants) -> None:
+    def _write_pack(self, name: str, fetch: Fetch | None, wanted: Wants) -> None:
         target, unpacker = self._tools()
         try:
-            members = dict(pack.members(self._reader.open_pack(name, fetch(), unpacker)))
+            reader = self._reader
+            tar = reader.open_pack(name, fetch(), unpacker) if fetch else reader.get_pack(name, unpacker)
+            members = dict(pack.members(tar))
         except OpskitError as error:
             for want in wanted():
                 self._lose(target, want, str(error))

@@ -6,9 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_PIECE = 1 << 20
-"""Bytes: few enough to be hashed and written while they lie in the cache of a processor."""
-
 
 @contextmanager
 def closing(descriptor: int) -> Iterator[int]:
@@ -37,12 +34,3 @@ def remove_quietly(folder: int, leaf: str) -> None:
     """Remove a file if it is there and can be; for cleaning up, where a failure must not hide another."""
     with suppress(OSError):
         os.unlink(leaf, dir_fd=folder)
-
-
-def read_pieces(descriptor: int, size: int) -> Iterator[memoryview]:
-    """The next `size` bytes of an open file, fewer where it ends before; each piece is valid until the next."""
-    # One buffer for all: memory that is new costs more, page by page, than hashing what is read into it.
-    buffer = memoryview(bytearray(min(size, _PIECE)))
-    while size and (count := os.readv(descriptor, [buffer[:size]])):
-        yield buffer[:count]
-        size -= count

@@ -21,7 +21,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -36,8 +36,9 @@ from opskit.errors import (
     StoreRefused,
 )
 from opskit.stores.base import Buffer, ObjectInfo, Swept, check_name, check_size
-from opskit.stores.local.descriptors import closing, is_taken, mode_of, read_pieces, remove_quietly
+from opskit.stores.local.descriptors import closing, is_taken, mode_of, remove_quietly
 from opskit.stores.local.publish import WAYS, Unsupported, Way
+from opskit.stores.local.reading import read_from, read_into, read_pieces
 from opskit.stores.local.scan import FOLDER, scan, scan_folder
 from opskit.stores.local.unfinished import sweep, write_unfinished
 
@@ -91,35 +92,35 @@ class LocalStore:
 
     def get(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of `name`, or up to `length` of them from `offset`; raises ObjectNotFound, StoreError."""
-        check_name(name)
         if offset < 0 or (length is not None and length < 0):
             raise ValueError(f"expected an offset and a length of at least 0, got {offset} and {length}")
-        with (
-            self._translated("read", name),
-            self._opened_root() as root,
-            closing(self._open_object(root, name)) as descriptor,
-        ):
-            size = os.fstat(descriptor).st_size
+        with self._reading(name) as (descriptor, size):
             if length is None:
                 check_size(self.location, name, size)
-            end = size if length is None else min(size, offset + length)
-            return self._read(descriptor, name, offset, max(0, end - offset))
+            wanted = max(0, (size if length is None else min(size, offset + length)) - offset)
+            data = read_from(descriptor, offset, wanted)
+            if len(data) < wanted:
+                raise self._cut_short(name, wanted - len(data))
+            return data
+
+    def get_into(self, name: str, room: Callable[[int], memoryview]) -> memoryview:
+        """All bytes of `name`, in what `room` gives for so many; raises ObjectNotFound, StoreError."""
+        with self._reading(name) as (descriptor, size):
+            check_size(self.location, name, size)
+            given = room(size)
+            if missing := size - read_into(descriptor, given):
+                raise self._cut_short(name, missing)
+            return given
 
     def pieces(self, name: str) -> Generator[Buffer, None, None]:
         """All bytes of `name`, each piece valid until the next; raises ObjectNotFound, StoreError."""
-        check_name(name)
-        with (
-            self._translated("read", name),
-            self._opened_root() as root,
-            closing(self._open_object(root, name)) as descriptor,
-        ):
-            left = os.fstat(descriptor).st_size
-            check_size(self.location, name, left)
-            for piece in read_pieces(descriptor, left):
+        with self._reading(name) as (descriptor, size):
+            check_size(self.location, name, size)
+            for piece in read_pieces(descriptor, size):
                 yield piece
-                left -= len(piece)
-            if left:
-                raise self._cut_short(name, left)
+                size -= len(piece)
+            if size:
+                raise self._cut_short(name, size)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose first parts equal `prefix` ("" for all), sorted by name; raises StoreError.
@@ -318,17 +319,16 @@ class LocalStore:
         except FileNotFoundError as error:
             raise self._not_found(name) from error
 
-    def _read(self, descriptor: int, name: str, offset: int, wanted: int) -> bytes:
-        """Exactly `wanted` bytes; one system call and no copy for objects below 2 GiB."""
-        pieces: list[bytes] = []
-        while wanted:
-            piece = os.pread(descriptor, wanted, offset)
-            if not piece:
-                raise self._cut_short(name, wanted)
-            pieces.append(piece)
-            offset += len(piece)
-            wanted -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[tuple[int, int]]:
+        """An object, open, and its size in bytes; raises ObjectNotFound, and StoreError for what fails meanwhile."""
+        check_name(name)
+        with (
+            self._translated("read", name),
+            self._opened_root() as root,
+            closing(self._open_object(root, name)) as descriptor,
+        ):
+            yield descriptor, os.fstat(descriptor).st_size
 
     def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._translated("list", prefix), self._opened_root() as root:

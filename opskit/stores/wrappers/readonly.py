@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from opskit.errors import StoreRefused
-from opskit.stores.base import Buffer, ObjectInfo, Store, check_name
+from opskit.stores.base import Buffer, Filling, ObjectInfo, Store, check_name
 
 
 class ReadOnly:
@@ -14,6 +14,8 @@ class ReadOnly:
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.location = inner.location
+        if isinstance(inner, Filling):
+            self.get_into = inner.get_into
 
     def put(self, name: str, data: Buffer, *, replace: bool = False) -> None:
         """Raises StoreRefused."""
