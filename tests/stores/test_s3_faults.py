@@ -251,7 +251,7 @@ def test_a_listing_that_goes_back_is_refused(pair: Pair, proxy: Proxy) -> None:
 
 def unfinished(store: S3Store) -> list[str]:
     """Uploads in parts that were begun and neither completed nor removed."""
-    page = store.bucket.ask("list_multipart_uploads", Prefix=store.place.folder)
+    page = store.bucket.send("list_multipart_uploads", Prefix=store.place.folder)
     return [upload["Key"] for upload in page.get("Uploads", [])]
 
 
@@ -260,7 +260,7 @@ def unfinished(store: S3Store) -> list[str]:
 def test_an_upload_in_parts_outlives_a_passing_fault(in_parts: Pair, proxy: Proxy, fault: Fault, path: str) -> None:
     """Beginning, any part and the completion may each be lost or repeated once; the object is whole or the error clear.
 
-    Whoever begins an upload and does not hear of it cannot remove it: those are for `clean`.
+    Whoever begins an upload and does not hear of it cannot remove it: those are for a lifecycle rule.
     """
     proxy.plan = [Fault(**{**vars(fault), "path": path, "method": ""})]
     in_parts.store.put("packs/one", DATA)
@@ -277,19 +277,6 @@ def test_a_failed_upload_in_parts_leaves_nothing(in_parts: Pair, proxy: Proxy) -
         in_parts.store.put("packs/one", DATA)
     assert unfinished(in_parts.direct) == [] and list(in_parts.direct.list()) == []
     in_parts.store.put("packs/one", DATA)
-
-
-def test_parts_of_a_killed_put_are_cleaned_by_age(in_parts: Pair) -> None:
-    """What a killed upload left is removed once it is old enough, and not before; finished objects stay."""
-    in_parts.direct.put("packs/whole", b"x")
-    begun = in_parts.direct.bucket.send("create_multipart_upload", Key=in_parts.direct.place.key("packs/one"))
-    assert begun["UploadId"] and unfinished(in_parts.direct)
-    page = in_parts.direct.bucket.ask("list_multipart_uploads", Prefix=in_parts.direct.place.folder)
-    since = page["Uploads"][0]["Initiated"].timestamp()
-    assert in_parts.direct.clean(now=since + 59, older_than=60) == 0
-    assert in_parts.direct.clean(now=since + 60, older_than=60) == 1
-    assert unfinished(in_parts.direct) == []
-    assert [info.name for info in in_parts.direct.list()] == ["packs/whole"]
 
 
 def test_what_a_listing_did_not_show_is_not_looked_at(pair: Pair, proxy: Proxy) -> None:

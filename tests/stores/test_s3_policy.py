@@ -76,7 +76,7 @@ ACTS: list[tuple[str, set[str], Callable[[S3Store], object]]] = [
     ("list", BACKUP, lambda store: list(store.list())),
     ("read", BACKUP, lambda store: store.get("packs/there")),
     ("read a range", BACKUP, lambda store: store.get("packs/there", offset=1, length=1)),
-    ("clean", MAINTAIN, lambda store: store.clean(now=0.0, older_than=60.0)),
+    ("delete", MAINTAIN, lambda store: store.bucket.ask("delete_object", f"packs/{uuid.uuid4().hex}")),
 ]
 
 

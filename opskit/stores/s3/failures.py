@@ -62,7 +62,6 @@ _ACTS = {
     "upload_part": _Act("write", "s3:PutObject"),
     "complete_multipart_upload": _Act("write", "s3:PutObject"),
     "abort_multipart_upload": _Act("clean up", "s3:AbortMultipartUpload"),
-    "list_multipart_uploads": _Act("list unfinished uploads", "s3:ListBucketMultipartUploads"),
     "get_object": _Act("read", "s3:GetObject"),
     "head_object": _Act("look at", "s3:GetObject"),
     "list_objects_v2": _Act("list", "s3:ListBucket"),

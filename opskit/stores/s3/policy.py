@@ -30,9 +30,6 @@ def iam_policy(
         statements += [_statement("Read", ["s3:GetObject"], objects), _lists(bucket, prefix)]
     if may == "maintain":
         statements.append(_statement("Delete", ["s3:DeleteObject", "s3:DeleteObjectVersion"], objects))
-        # AWS knows no condition on the prefix for this one.
-        unfinished = _statement("ListUnfinished", ["s3:ListBucketMultipartUploads"], f"arn:aws:s3:::{bucket}")
-        statements.append(unfinished)
     if kms_key:
         statements.append(_statement("Encrypt", ["kms:GenerateDataKey", "kms:Decrypt"], kms_key))
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)

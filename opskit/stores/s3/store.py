@@ -11,8 +11,9 @@ Invariants:
 In a bucket that keeps versions, deleting removes the newest version for good. If somebody had put it over an older
 one, the older one shows again: that is how an object comes back which an intruder overwrote.
 
-What it deliberately does not do: make or delete buckets, limit bandwidth, hash ranges, or repeat a read that broke
-off (`stores.wrappers.retry` does). Folder markers and other keys that are no names are passed over.
+What it deliberately does not do: make or delete buckets, limit bandwidth, hash ranges, repeat a read that broke off
+(`stores.wrappers.retry` does), or look for the parts of killed puts: a lifecycle rule of the bucket removes those.
+Folder markers and other keys that are no names are passed over.
 """
 
 from __future__ import annotations
@@ -22,15 +23,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
-from botocore.exceptions import ClientError
-
 from opskit.errors import StoreRefused
 from opskit.stores.base import Buffer, ObjectInfo, check_name
 from opskit.stores.s3 import locking, reading
 from opskit.stores.s3.body import octets
 from opskit.stores.s3.bucket import Bucket
 from opskit.stores.s3.connection import Connection
-from opskit.stores.s3.failures import code_of
 from opskit.stores.s3.writing import DigestIn, Ways, Writer
 
 MIB = 1024 * 1024
@@ -130,32 +128,6 @@ class S3Store:
     def locked_until(self, names: Iterable[str]) -> datetime | None:
         """The earliest date until which all the objects are locked; None where one is not. Raises as extend_lock."""
         return locking.locked_until(self.bucket, names)
-
-    def clean(self, *, now: float, older_than: float) -> int:
-        """Remove the parts that killed puts left behind; returns of how many objects. May raise StoreError.
-
-        `now` is epoch seconds; what is younger than `older_than` seconds stays: another run may be uploading it.
-        """
-        removed = 0
-        following: dict[str, str] = {}
-        while True:
-            page = self.bucket.ask("list_multipart_uploads", Prefix=self.place.folder, **following)
-            for upload in page.get("Uploads", []):
-                if now - upload["Initiated"].timestamp() >= older_than:
-                    removed += self._abort(upload["Key"], upload["UploadId"])
-            if not page.get("IsTruncated"):
-                return removed
-            following = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
-
-    def _abort(self, key: str, upload: str) -> int:
-        with self.bucket.translated("abort_multipart_upload"):
-            try:
-                self.bucket.send("abort_multipart_upload", Key=key, UploadId=upload)
-            except ClientError as error:
-                if code_of(error) != "NoSuchUpload":
-                    raise
-                return 0  # finished or removed meanwhile
-        return 1
 
     def close(self) -> None:
         """Close idle connections; the store can still be used."""
