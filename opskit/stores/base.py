@@ -132,11 +132,12 @@ class Sweepable(Protocol):
 
 
 def sweepable(store: Store) -> Sweepable | None:
-    """The store behind all wrappers, if it can be swept."""
-    while (inner := getattr(store, "inner", None)) is not None:
-        store = inner
-    found: Any = store
-    return found if callable(getattr(found, "sweep", None)) else None
+    """What sweeps the store behind all wrappers, if it can be swept: the outermost that knows of sweeping."""
+    this: Any = store
+    inner: Store | None = getattr(store, "inner", None)
+    behind = None if inner is None else sweepable(inner)
+    is_able = callable(getattr(this, "sweep", None)) and (inner is None or behind is not None)
+    return this if is_able else behind
 
 
 def lockable(store: Store) -> Lockable | None:

@@ -32,6 +32,7 @@ from opskit.sources.base import Entry, Problem
 from opskit.sources.files import FileSource
 from opskit.stores.base import Store, Swept
 from opskit.stores.memory import MemoryStore
+from opskit.stores.wrappers.retry import Retrying
 from tests.fakes import Crash, Fault, FaultyStore, When
 from tests.repositories import HOST, LONG_AGO, REPOSITORY, SOURCE, Lab, noise, picture, restored_below
 from tests.telling import Tell
@@ -82,11 +83,15 @@ class Leaving(MemoryStore):
     def __init__(self, now: Callable[[], float], *, location: str, since: Sequence[float]) -> None:
         super().__init__(now, location=location)
         self.since = list(since)
+        self.losses = 0
 
     def sweep(self, *, now: float, older_than: float, dry_run: bool = False) -> Swept:
         old = [each for each in self.since if now - each >= older_than]
-        if not dry_run:
-            self.since = [each for each in self.since if each not in old]
+        for each in () if dry_run else old:
+            self.since.remove(each)
+            if self.losses:
+                self.losses -= 1
+                raise StoreError("the connection broke")
         return Swept(len(old), 10 * len(old))
 
 
@@ -201,6 +206,18 @@ def test_leftovers_go_after_a_day_by_a_clock_that_can_be_trusted(two: Lab) -> No
     assert done.swept == {"a": (1, 10)} and stores["a"].since == [times[1]]
     assert isinstance(done.deleted["b"].failure, ClocksApart) and stores["b"].since == list(times)
     assert everything(two, "a") == {info.name for info in stores["a"].list()}, "the question for the time is gone"
+
+
+def test_a_line_that_breaks_amid_the_sweep_fails_no_destination(two: Lab) -> None:
+    """A loss that passes is tried again there as everywhere: all that was left goes and is told, and nothing failed."""
+    leaving = Leaving(lambda: two.now().timestamp(), location="a", since=[two.now().timestamp() - 2 * 86400] * 3)
+    kept = two.stores["a"]
+    assert isinstance(kept, MemoryStore)
+    leaving._objects, leaving.losses = dict(kept._objects), 1
+    store = Retrying(leaving, lambda _error: True, sleep=lambda _seconds: None, chance=lambda: 0.5)
+    done = run(two, {"a": store, "b": two.stores["b"]})
+    assert done.swept == {"a": (3, 30)} and leaving.since == []
+    assert done.deleted["a"].failure is None
 
 
 def test_what_is_young_is_not_condemned(two: Lab) -> None:

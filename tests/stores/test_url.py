@@ -8,7 +8,9 @@ import uuid
 import pytest
 
 from opskit.errors import ObjectExists, StoreError, StoreRefused
+from opskit.stores.base import sweepable
 from opskit.stores.url import Dav, UrlStore, is_passing
+from opskit.stores.wrappers.retry import Retrying
 from tests.stores import url_servers
 from tests.stores.proxy import Fault, proxied
 
@@ -76,6 +78,25 @@ def test_what_killed_puts_left_is_swept_by_age() -> None:
     assert store.sweep(now=time.time() + 9000, older_than=3600, dry_run=True) == (1, 4)
     assert store.sweep(now=time.time() + 9000, older_than=3600) == (1, 4)
     assert [each.leaf for each in service.entries(".tmp")] == ["notes"] and store.get("a") == b"x"
+
+
+def test_a_sweep_outlives_a_broken_line() -> None:
+    """An answer that is lost amid a sweep costs another try, where wiring's wrapper is asked: all is removed."""
+    folder = uuid.uuid4().hex
+    service = dav(f"{url_servers.running()}/{folder}")
+    UrlStore(service, "here").create()
+    UrlStore(service, "here").put("a", b"x")
+    for number in range(3):
+        path = f".tmp/7{number}-0123456789abcdef"
+        assert service._client().http.put(service._at(path), content=b"part").is_success
+    with proxied(int(url_servers.running().rpartition(":")[2])) as proxy:
+        inside = UrlStore(dav(f"http://127.0.0.1:{proxy.port}/{folder}"), "here")
+        wrapped = sweepable(Retrying(inside, is_passing, sleep=lambda _seconds: None, chance=lambda: 0.5))
+        assert wrapped is not None
+        proxy.plan.append(Fault("DELETE", answer_bytes=10))
+        wrapped.sweep(now=time.time() + 9000, older_than=3600)
+        assert proxy.plan == []
+    assert service.entries(".tmp") == []
 
 
 def test_an_answer_that_is_no_webdav_is_no_empty_store() -> None:

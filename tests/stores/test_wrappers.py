@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opskit.errors import NotMounted, ObjectExists, ObjectNotFound, StoreError, StoreFull, StoreRefused
-from opskit.stores.base import ObjectInfo, Store, Streaming
+from opskit.stores.base import ObjectInfo, Store, Streaming, Swept, sweepable
 from opskit.stores.memory import MemoryStore
 from opskit.stores.wrappers.limits import Limited
 from opskit.stores.wrappers.readonly import ReadOnly
@@ -72,6 +72,37 @@ def test_every_call_outlives_passing_failures() -> None:
         faulty, store = filled({1: Fault(error=Passing("1")), 2: Fault(error=Passing("2"))})
         act(store)
         assert faulty.calls == 3 and store.pauses == [0.25, 0.5]
+
+
+class Dusty(MemoryStore):
+    """A store with files that killed puts left, whose line breaks after each that it removes, `breaks` times."""
+
+    def __init__(self, files: int, breaks: int) -> None:
+        super().__init__(lambda: 0.0)
+        self.files, self.breaks = files, breaks
+
+    def sweep(self, *, now: float, older_than: float, dry_run: bool = False) -> Swept:
+        found = self.files
+        while self.files and not dry_run:
+            self.files -= 1
+            if self.breaks:
+                self.breaks -= 1
+                raise Passing("the connection broke")
+        return Swept(found, found)
+
+
+def test_a_sweep_outlives_passing_failures_behind_any_wrapper() -> None:
+    """What sweeps a store tries again what passes, and raises what goes on; a store that cannot be swept has nobody."""
+    dusty = Dusty(files=5, breaks=2)
+    store = Paused(FaultyStore(Limited(dusty, clock=lambda: 0.0, sleep=lambda _seconds: None)))
+    for outer in (store, ReadOnly(store)):
+        assert sweepable(outer) is store
+    assert store.sweep(now=0, older_than=0, dry_run=True) == (5, 5) and dusty.files == 5
+    store.sweep(now=0, older_than=0)
+    assert dusty.files == 0 and store.pauses == [0.25, 0.5]
+    with pytest.raises(Passing):
+        Paused(FaultyStore(Dusty(files=9, breaks=4))).sweep(now=0, older_than=0)
+    assert sweepable(filled({})[1]) is None and filled({})[1].sweep(now=0, older_than=0) == (0, 0)
 
 
 def test_a_failure_that_goes_on_is_raised_after_the_last_attempt() -> None:

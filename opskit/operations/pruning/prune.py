@@ -265,7 +265,8 @@ class _Pruning:
                 found = store.sweep(now=now.timestamp(), older_than=UNFINISHED.total_seconds(), dry_run=True)
                 if found.files and not dry_run:
                     _require_same_clock(copy, now)
-                    found = store.sweep(now=now.timestamp(), older_than=UNFINISHED.total_seconds())
+                    # All that was counted is gone then; a sweep that was repeated counts the last try alone.
+                    store.sweep(now=now.timestamp(), older_than=UNFINISHED.total_seconds())
                 self._result.swept[copy.destination] = found
             except OpskitError as error:
                 self._result.deleted.setdefault(copy.destination, Deleted()).failure = error

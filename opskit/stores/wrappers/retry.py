@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from opskit.errors import NotMounted, ObjectExists, ObjectNotFound, StoreError, StoreFull, StoreRefused
-from opskit.stores.base import Buffer, ObjectInfo, Store
+from opskit.stores.base import Buffer, ObjectInfo, Store, Swept, sweepable
 
 T = TypeVar("T")
 
@@ -80,6 +80,16 @@ class Retrying:
                     raise
 
         self._again(attempt)
+
+    def sweep(self, *, now: float, older_than: float, dry_run: bool = False) -> Swept:
+        """Remove what killed puts left behind, see Sweepable; nothing where `inner` knows no such files.
+
+        What a try that broke off had removed is gone, and not counted. Raises StoreError.
+        """
+        inner = sweepable(self.inner)
+        if inner is None:
+            return Swept()
+        return self._again(lambda _failures: inner.sweep(now=now, older_than=older_than, dry_run=dry_run))
 
     def _again(self, attempt: Callable[[int], T]) -> T:
         """The outcome of `attempt`, which gets the number of failures before it."""
