@@ -189,6 +189,16 @@ def test_the_folder_of_a_tablespace_lies_in_the_jail() -> None:
         assert not list(outside.iterdir())
 
 
+def test_a_dump_whose_tablespace_lies_nowhere_is_bad(folder: Path, files: ExitStack) -> None:
+    """A place that no file system can name fails the dump that names it, not the jail; the others are loaded."""
+    needs_jail("postgres")
+    places = "/with\0nul", "/" + "x" * 300, "/new\\nline/../x"
+    text = "".join(f"CREATE TABLESPACE t{at} LOCATION '{place}';\n" for at, place in enumerate(places))
+    scripts = [script(files, folder, "globals.sql", text), script(files, folder, "databases/d.sql", "SELECT 1;\n")]
+    found = load("postgresql", scripts, folder)
+    assert (found.loaded, found.scripts) == (1, 2) and [name for name, _ in found.failures] == ["globals.sql"]
+
+
 def test_a_dump_gets_no_sockets_but_those_of_its_namespaces(folder: Path, files: ExitStack) -> None:
     """Files and an empty network it may have; the machine below a virtual one, the kernel's ciphers it may not."""
     needs_jail("postgres")

@@ -151,7 +151,8 @@ def _make_place(place: str, number: int) -> None:
     parts = [each for each in place.split("/") if each]
     if not parts or ".." in parts or parts[0] in ("usr", "proc", "dev", "server"):
         return
-    with contextlib.suppress(OSError):  # in the way of another one: then the dump does not load, and says why
+    # In the way of another one, or no path at all (a NUL in it): then the dump does not load, and says why.
+    with contextlib.suppress(OSError, ValueError):
         os.makedirs("/" + "/".join(parts[:-1]), exist_ok=True)
         os.symlink(own, "/" + "/".join(parts))
 
