@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from opskit.errors import SourceError
-from opskit.sources.databases import throwaway
+from opskit.sources.databases import jail, throwaway
 from opskit.sources.databases.postgresql import Postgresql
 from opskit.sources.databases.throwaway import ThrowawayServers
 from opskit.sources.loading import Kind, Loaded, Script
@@ -209,6 +209,23 @@ def test_a_dump_gets_no_sockets_but_those_of_its_namespaces(folder: Path, files:
     found = load("postgresql", [script(files, folder, "databases/d.sql", dump)], folder)
     text = "ERROR: 1 1; ERROR: 2 1; ERROR: 10 1; ERROR: 40 0; ERROR: 38 0; ERROR: kill me 1000"
     assert found.failures == [("databases/d.sql", f"{found.server}: {text}")]
+
+
+@pytest.mark.parametrize(("bits", "filters"), [(64, 1), (32, 0)])
+def test_a_python_whose_calls_the_filter_would_refuse_gets_none(bits: int, filters: int) -> None:
+    """The filter knows the numbers of 64 bits: others would get ENOSYS for all they ask, and no dump would load."""
+    if os.uname().machine not in jail._MACHINES or sys.maxsize < 2**32:
+        pytest.skip("no filter for this machine")
+    code = (
+        "import re, sys; from opskit.sources.databases import jail; "
+        "count = lambda: int(re.search(r'Seccomp_filters:\\s*(\\d+)', open('/proc/self/status').read())[1]); "
+        "before = count(); jail._libc.prctl(38, 1, 0, 0, 0); "
+        "sys.maxsize = 2 ** (int(sys.argv[1]) - 1) - 1; jail.allow_few_sockets(); print(count() - before)"
+    )
+    if "Seccomp_filters" not in Path("/proc/self/status").read_text():
+        pytest.skip("the kernel does not count filters")
+    done = subprocess.run([sys.executable, "-B", "-c", code, str(bits)], check=True, stdout=-1, text=True)
+    assert int(done.stdout) == filters
 
 
 def test_nothing_is_left_of_a_killed_one(folder: Path) -> None:

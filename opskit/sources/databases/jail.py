@@ -13,7 +13,8 @@ Sockets to the machine below a virtual one (vsock) lie in no namespace, so socke
 network and of files are refused by a filter of system calls, and io_uring, which would go round it.
 
 Known limits: the kernel is shared; memory and processor time are not bounded (the time of each step is), but where
-memory runs out the kernel ends the jail first. Machines that are neither x86-64, arm64 nor riscv64 have no filter.
+memory runs out the kernel ends the jail first. Machines that are neither x86-64, arm64 nor riscv64 have no filter, nor
+has a Python of 32 bits on one of them: its calls are those of another architecture, and all would be refused.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def give_up_rights() -> None:
 
 def allow_few_sockets() -> None:
     """Refuse sockets but AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK, for this process and all it starts (seccomp(2))."""
-    if (machine := os.uname().machine) not in _MACHINES:
+    if (machine := os.uname().machine) not in _MACHINES or sys.maxsize < 2**32:
         return
     architecture, socket = _MACHINES[machine]
     load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06
