@@ -147,7 +147,7 @@ def count(original: Original, copies: Sequence[CopyState]) -> Counts:
     groups: list[_Group] = [_Group([ORIGINAL], {*original.places}, ORIGINAL_MEDIUM, False)] if original.is_live else []
     for each in copies:
         destination = each.destination
-        marks = {each for each in (destination.place, destination.seen_at) if each}
+        marks = {mark for mark in (destination.place, destination.seen_at) if mark}
         marks |= {f"copy {each.copy_id}"} if each.copy_id else set()
         groups = _with(groups, _Group([destination.name], marks, destination.medium, destination.offsite))
     shared = tuple((tuple(each.names), each.why) for each in groups if len(each.names) > 1)

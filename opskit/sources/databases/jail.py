@@ -116,9 +116,8 @@ def build(root: str, folder: str, programs: list[str], places: list[str]) -> Non
     _mount(None, root + "/server", None, _BIND | _REMOUNT | _NOSUID | _NODEV | _flags(folder))
     os.chroot(root)
     os.chdir("/")
-    for number, place in enumerate(
-        places
-    ):  # in here: among the programs are links by whole paths, as /usr/lib/ssl/certs
+    # In here: among the programs are links by whole paths, as /usr/lib/ssl/certs.
+    for number, place in enumerate(places):
         _make_place(place, number)
 
 
