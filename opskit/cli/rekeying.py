@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opskit.config.model import Config, Keys
     from opskit.operations.rekeying.rekey import Rekeyed
     from opskit.setup.rekeying import Changed, Wish
+    from opskit.setup.unused_key import Left
 
 HolderOption = Annotated[
     Path | None,
@@ -74,8 +75,6 @@ def _require_fitting(key: Path | None, held: Held | None, keys: Keys) -> None:
 
 
 def _tell(context: Context, opened: Access, changed: Changed, *, dry_run: bool) -> int:
-    from opskit.cli.render import printable
-
     if context.json:
         context.write_json({"dry_run": dry_run, **_as_json(changed, opened)})
     would = "would " if dry_run else ""
@@ -89,14 +88,27 @@ def _tell(context: Context, opened: Access, changed: Changed, *, dry_run: bool) 
             "without it no backup opens"
         )
     if changed.unused_key is not None:
-        context.warning(
-            f"{printable(str(changed.unused_key))} is of an earlier run that ended before it changed anything: the key "
-            "in it opens no backup; remove that file, if it is still there"
-        )
+        _warn_of_unused(context, changed.unused_key)
     code = _warn(context, changed)
     if opened.absent:
         context.hint("where a destination is absent now: opskit sync, then opskit keys rotate or opskit prune")
     return code
+
+
+def _warn_of_unused(context: Context, left: Left) -> None:
+    from opskit.cli.render import printable
+    from opskit.setup.unused_key import Found
+
+    file = printable(str(left.file))
+    told = {
+        Found.WHOLE: f"{file} is of an earlier run that ended before it changed anything: the key in it opens no "
+        "backup; remove that file",
+        Found.TORN: f"{file} is not whole: an earlier run seems to have ended while it wrote that recovery-key file, "
+        "before it changed anything",
+        Found.OTHER: f"an earlier run ended before it changed anything, and may have left a recovery-key file that is "
+        f"not seen at {file} now: should one with the key {printable(left.fingerprint)} turn up, it opens no backup",
+    }
+    context.warning(told[left.found])
 
 
 def _tell_recipients(context: Context, changed: Changed, would: str) -> None:
@@ -189,13 +201,20 @@ def _warn(context: Context, changed: Changed) -> int:
     return 0 if done.is_complete else 3
 
 
+def _removable(left: Left | None) -> str | None:
+    """The file that holds, for certain, nothing but a key that opens no backup: a program may act on it."""
+    from opskit.setup.unused_key import Found
+
+    return str(left.file) if left is not None and left.found is Found.WHOLE else None
+
+
 def _as_json(changed: Changed, opened: Access) -> dict[str, object]:
     done = changed.rekeyed
     found: dict[str, object] = {
         "recipients": list(changed.after.recipients),
         "retired": list(changed.after.retired),
         "recovery_key": str(changed.recovery_key) if changed.recovery_key else None,
-        "unused_key": str(changed.unused_key) if changed.unused_key else None,
+        "unused_key": _removable(changed.unused_key),
         "outdated": changed.outdated,
         "unusable": changed.unusable,
         "absent": sorted(opened.absent),

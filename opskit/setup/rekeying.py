@@ -11,6 +11,7 @@ Nothing is asked of a person here, and nothing is printed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from opskit.repository.history import History
 from opskit.repository.marks import Marks
 from opskit.setup import recipients, unused_key
 from opskit.setup.places import require_new_file
+from opskit.setup.unused_key import Left
 
 _TRIALS = 3
 """How many key objects a private key is tried on before anything is changed: one of them may be somebody's trick."""
@@ -50,8 +52,8 @@ class Wish:
 class Changed:
     """What came of it: who could restore before and can now, and what was done to key objects (None: no key).
 
-    `unused_key` is a recovery-key file of an earlier run whose key opens nothing. `unusable` says which recipients
-    cannot be encrypted to: then the config alone was changed, if that was the wish.
+    `unused_key` is what an earlier run left, or may have left, of a key that opens nothing. `unusable` says which
+    recipients cannot be encrypted to: then the config alone was changed, if that was the wish.
     """
 
     before: Keys
@@ -62,7 +64,7 @@ class Changed:
     outdated: int = 0
     """Key objects that are not for exactly the recipients, where no key was at hand to change that."""
     recovery_key: Path | None = None
-    unused_key: Path | None = None
+    unused_key: Left | None = None
     unusable: list[str] = field(default_factory=list)
 
 
@@ -238,8 +240,13 @@ def _write_key_file(config: Config, opened: Access, wish: Wish, made: _Made | No
     keys = config.keys
     everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
     file = replace(file, signers=keys.signers, maintainers=keys.maintainers, public=keyring.export_public(everyone))
-    unused_key.note(config.state_dir, made.fingerprint, wish.recovery_key)
-    operations.write_recovery_key(wish.recovery_key, file)
+    unused_key.note(config.state_dir, made.fingerprint, wish.recovery_key, file)
+    try:
+        operations.write_recovery_key(wish.recovery_key, file)
+    except BaseException:
+        if not os.path.lexists(wish.recovery_key):  # it may stay where the stick turned read-only
+            unused_key.forget(config.state_dir)
+        raise
 
 
 def _settle(

@@ -423,31 +423,60 @@ def test_hints_name_what_helps(host: Machine, tmp_path: Path) -> None:
     assert answer.code == 12 and "opskit keys list" in answer.err
 
 
-def test_a_key_file_that_a_kill_left_is_told_of(host: Machine) -> None:
-    """Killed before the config names the new key, a run leaves a file that opens nothing: the next run says so."""
-    new, other = host.folder / "new.asc", host.folder / "other.asc"
-    command = ("keys", "rotate", "--key", host.key, "--new-recipient", "New <n@x.org>", "--no-passphrase")
+def rotation(machine: Machine, new: Path) -> tuple[object, ...]:
+    return ("keys", "rotate", "--key", machine.key, "--new-recipient", "New <n@x.org>", "--no-passphrase",
+            "--recovery-key", new)  # fmt: skip
+
+
+def killed_before_the_config_changes(machine: Machine, new: Path) -> None:
     killed = (
         "import os, sys; from opskit.setup import recipients; from opskit.cli import main;"
         "recipients.write = lambda path, keys: os._exit(9); sys.exit(main(sys.argv[1:]))"
     )
-    arguments = [sys.executable, "-c", killed, "--config", str(host.config), *map(str, command)]
-    assert subprocess.run([*arguments, "--recovery-key", str(new)], capture_output=True).returncode == 9
+    arguments = [sys.executable, "-c", killed, "--config", str(machine.config), *map(str, rotation(machine, new))]
+    assert subprocess.run(arguments, capture_output=True).returncode == 9
+
+
+def test_a_key_file_that_a_kill_left_is_told_of(host: Machine) -> None:
+    """Killed before the config names the new key, a run leaves a file that opens nothing: the next run says so."""
+    new, other = host.folder / "new.asc", host.folder / "other.asc"
+    killed_before_the_config_changes(host, new)
     config = host.config.read_text()
-    again = host.run(*command, "--recovery-key", new)
+    again = host.run(*rotation(host, new))
     assert again.code == 2 and "opens no backup" in again.err and new.exists() and host.config.read_text() == config
-    elsewhere = host.run(*command, "--recovery-key", other)
+    elsewhere = host.run(*rotation(host, other))
     assert elsewhere.code == 0 and f"{new} is of an earlier run" in elsewhere.err
     told_once = host.run("keys", "rotate", "--key", other)
     assert told_once.code == 0 and "earlier run" not in told_once.err
     assert host.run("restore", "latest", "--key", other, "--target", host.folder / "t").code == 0
 
 
+def test_a_good_key_where_a_kill_left_another_is_not_accused(host: Machine) -> None:
+    """Copied there, or on another stick that is mounted there now: nobody is told to remove it, nor a program."""
+    new = host.folder / "new.asc"
+    killed_before_the_config_changes(host, new)
+    shutil.copy(host.key, new)
+    again = host.run(*rotation(host, new))
+    assert again.code == 2 and "never overwritten" in again.err and "remove" not in again.err, again.err
+    dry = host.run("keys", "rotate", "--key", new, "--json", "--dry-run")
+    assert dry.code == 0 and dry.json["unused_key"] is None
+    answer = host.run("keys", "rotate", "--key", new)
+    assert answer.code == 0 and "remove" not in answer.err and f"{new} is" not in answer.err
+    assert re.search(f"not seen at {new} now: should one with the key [0-9A-F]{{40}} turn up", answer.err), answer.err
+
+
+def test_a_key_file_that_could_not_be_written_is_not_told_of(host: Machine) -> None:
+    """What failed without a kill left no file, so the next run has nothing to say."""
+    refused = host.run(*rotation(host, host.folder / ("n" * 300)))
+    assert refused.code == 2 and "cannot be written" in refused.err
+    answer = host.run("keys", "rotate", "--key", host.key)
+    assert answer.code == 0 and "earlier run" not in answer.err, answer.err
+
+
 def test_no_key_file_stays_where_the_config_could_not_change(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A layout that no program edits is refused before a key is made; where the write itself fails the file goes."""
     new, text = host.folder / "new.asc", host.config.read_text()
-    command = ("keys", "rotate", "--key", host.key, "--new-recipient", "New <n@x.org>", "--no-passphrase",
-               "--recovery-key", new)  # fmt: skip
+    command = rotation(host, new)
     (mine,), _ = recipients(host)
     shared = text.replace("paths:", f'exclude: &x ["{mine}"], paths:', 1)
     host.config.write_text(re.sub(r'recipients: \["?[0-9A-F]+"?\]', "recipients: *x", shared))
