@@ -92,7 +92,7 @@ def change(
         known = [*keyring.keys(), *_infos(public)]
         unusable = recipients.require_usable(known, after.recipients, added, wiring.now().timestamp())
         held = held if not unusable or wish == Wish() else None  # who is left out of key objects is left out for good
-        _require_openable(found, known, after, held, wish)
+        _require_openable(found, known, after, held, wish, unusable)
         if held is not None:
             _require_working(found, held, wish)
             require_passphrase(wiring.identity_of(config))
@@ -180,7 +180,9 @@ def _infos(public: bytes) -> Sequence[KeyInfo]:
         return scratch.keys()
 
 
-def _require_openable(found: Survey, known: Sequence[KeyInfo], after: Keys, held: Held | None, wish: Wish) -> None:
+def _require_openable(
+    found: Survey, known: Sequence[KeyInfo], after: Keys, held: Held | None, wish: Wish, unusable: Sequence[str]
+) -> None:
     """Raise NoKey where a recipient goes without whom some run would be opened by nobody who stays."""
     if wish.retire is None:
         return
@@ -195,7 +197,10 @@ def _require_openable(found: Survey, known: Sequence[KeyInfo], after: Keys, held
     if stuck:
         raise NoKey(
             f"{len(stuck):,} key objects are opened by {wish.retire} and by nobody who would be left",
-            hint="give a private key that opens them, to encrypt them anew: --key FILE",
+            # No key helps there: nothing is encrypted anew as long as somebody would be left out of it.
+            hint=f"renew (opskit keys add) or remove first who cannot be encrypted to: {'; '.join(unusable)}"
+            if unusable
+            else "give a private key that opens them, to encrypt them anew: --key FILE",
         )
 
 

@@ -574,7 +574,7 @@ def test_a_revoked_recipient_spoils_his_consent_and_that_is_told(host: Machine, 
 def test_two_keys_that_expired_together_are_renewed_or_replaced_one_after_the_other(
     host: Machine, tmp_short: Path
 ) -> None:
-    """The config follows, and says what waits; no step asks for both at once."""
+    """The config follows, and says what waits; no step asks for both at once, nor for a key that was given."""
     home = private_folder(tmp_short / "keys")
     both = [dated_key(home, name, "20240101", "1y") for name in ("one", "two")]
 
@@ -597,5 +597,8 @@ def test_two_keys_that_expired_together_are_renewed_or_replaced_one_after_the_ot
     answer = host.run("keys", "add", public_of(both[0]), "--key", host.key)
     assert answer.code == 3 and both[1] in answer.err and both[0] not in answer.err, answer.err
     assert host.run("keys", "rotate", "--key", host.key).code == 12
+    stuck = host.run("keys", "remove", mine, "--key", host.key)
+    assert stuck.code == 12 and "nobody who would be left" in stuck.err and recipients(host)[0] == [mine, *both]
+    assert f"or remove first who cannot be encrypted to: {both[1]}" in stuck.err and "--key" not in stuck.err
     assert host.run("keys", "remove", both[1], "--key", host.key).code == 0
     assert host.run("backup").code == 0 and recipients(host)[0] == [mine, both[0]]
