@@ -122,7 +122,7 @@ class _Forgetting:
         if chain.all_kept_since is not None:
             self._context.warning(
                 f"{printable(chain.source)}: every snapshot since {chain.all_kept_since:%Y-%m-%d} is kept: none is "
-                "complete, and each lacks files that could be read lately"
+                f"complete, and {why_all_stay(chain)}"
             )
             self._context.hint("opskit backup names the files: make them readable, or exclude them")
             return
@@ -266,3 +266,15 @@ def _as_json(chain: JudgedChain) -> dict[str, object]:
             for each in chain.judged
         ],
     }
+
+
+def why_all_stay(chain: JudgedChain) -> str:
+    """Why no snapshot of a source that has not been complete for long stands for a complete one."""
+    from opskit.operations.unread import MOST_REMEMBERED
+
+    if chain.lacks_too_many is None:
+        return "each lacks files that could be read lately"
+    return (
+        f"the newest lacks {chain.lacks_too_many:,} files: of more than {MOST_REMEMBERED:,} it is not remembered "
+        "since when they cannot be read"
+    )

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from opskit.errors import Damaged, SnapshotNotFound, StoreError, UsageError
 from opskit.operations.sync import lacking
+from opskit.operations.unread import MOST_REMEMBERED
 from opskit.repository import names, retention
 from opskit.repository.chains import chains_of
 from opskit.repository.copy import Copy, get_from
@@ -52,6 +53,14 @@ class JudgedChain:
         since = next(enough, self.judged[0].snapshot).manifest.started
         is_long = self.judged[-1].snapshot.manifest.started - since > 2 * retention.PATIENCE
         return since if is_long else None
+
+    @property
+    def lacks_too_many(self) -> int | None:
+        """How many files the newest lacks where those are too many to remember since when; else None."""
+        newest = self.judged[-1].snapshot.manifest if self.judged else None
+        if newest is None or newest.unreadable_since != newest.started:
+            return None
+        return newest.unreadable if newest.unreadable > MOST_REMEMBERED else None
 
 
 def judge_chains(

@@ -1,4 +1,4 @@
-"""Since when what a snapshot lacks could not be read: remembered by the host, told by the manifest."""
+"""Since when what a snapshot lacks could not be read: remembered by the host, told by the manifest and by `forget`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from opskit.cli.forget import why_all_stay
 from opskit.operations import unread
+from opskit.operations.forget import JudgedChain
 from opskit.repository.manifest import Manifest
+from opskit.repository.retention import Judged
 from opskit.sources.base import Entry, Problem
 from opskit.sources.files import FileSource
 from tests.operations.judging import lab_in, run
@@ -67,3 +70,20 @@ def test_a_memory_that_is_lost_or_too_small_makes_nothing_older() -> None:
     many = [b"%d" % number for number in range(unread.MOST_REMEMBERED + 1)]
     about = unread.noted(unread.remember({}, many, NOON))
     assert unread.since(unread.remember(about, many, later)) == later
+
+
+def test_a_source_that_lacks_too_much_is_told_why_it_keeps_everything(lab: Lab, source: Path) -> None:
+    """Beyond the limit, which is named, as real runs show it; up to it, it is files that could be read lately."""
+    names = [f"{number}" for number in range(unread.MOST_REMEMBERED + 1)]
+
+    def chain() -> JudgedChain:
+        return JudgedChain("web", "data", [Judged(each) for each in lab.history().snapshots])
+
+    assert after(lab, source, *names[1:]).unreadable == 10_000
+    assert chain().lacks_too_many is None and why_all_stay(chain()) == "each lacks files that could be read lately"
+    for _ in range(2):
+        after(lab, source, *names)
+        assert chain().lacks_too_many == 10_001
+        assert "lacks 10,001 files: of more than 10,000 it is not remembered since when" in why_all_stay(chain())
+    after(lab, source, "one")
+    assert chain().lacks_too_many is None
