@@ -82,6 +82,11 @@ class Proxy:
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
+    @property
+    def connections(self) -> int:
+        """How many were made to it."""
+        return len(self._threads) - 1
+
     def close(self) -> None:
         """Stop, and wait for all threads."""
         self._closing.set()

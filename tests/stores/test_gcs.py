@@ -167,6 +167,19 @@ def test_other_bytes_than_were_asked_for_are_an_error(proxy: Proxy) -> None:
     assert store.get("a", offset=4, length=2) == b"56", "from one that knows no ranges"
 
 
+def test_requests_share_a_connection(proxy: Proxy) -> None:
+    """What is asked one after the other goes over one connection, whatever the answers were."""
+    store = through(proxy, uuid.uuid4().hex)
+    for number in range(3):
+        store.put(f"packs/{number}", b"x")
+        assert store.get(f"packs/{number}", offset=9, length=1) == b""
+        store.delete(f"packs/{number}")
+        for act in (store.get, store.delete):
+            with pytest.raises(ObjectNotFound):
+                act(f"packs/{number}")
+    assert list(store.list()) == [] and proxy.connections == 1
+
+
 def test_a_redirect_is_not_followed(proxy: Proxy, alone: Rules) -> None:
     """A token goes to no server but the one that was named, whatever that one answers."""
     store = through(proxy)

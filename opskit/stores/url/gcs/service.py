@@ -94,9 +94,10 @@ class Gcs(Service):
     def remove(self, path: str) -> None:
         """See Service."""
         with self._asked("DELETE", self._object(path)) as answer:
-            if answer.status == NO_CONTENT:
-                return
-            refused = answers.refusal(answer.status, answer.read(_MOST))
+            said = answer.read(_MOST)  # what is not read to its end costs the connection
+        if answer.status == NO_CONTENT:
+            return
+        refused = answers.refusal(answer.status, said)
         if answer.status != OK and not _is_absence(refused):
             raise refused
         absence = self._absence(path)
@@ -158,9 +159,11 @@ class Gcs(Service):
         if offset or length is not None:
             headers["Range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
         with self._asked("GET", self._object(path), {"alt": "media"}, headers) as answer:
-            if answer.status not in (OK, PARTIAL, OUT_OF_RANGE):
-                raise answers.refusal(answer.status, answer.read(_MOST))
-            if answer.status != OUT_OF_RANGE:
+            if answer.status not in (OK, PARTIAL):
+                said = answer.read(_MOST)
+                if answer.status != OUT_OF_RANGE:
+                    raise answers.refusal(answer.status, said)
+            else:
                 found = answers.extent(answer.status, answer.headers, offset)
                 if length is None or answer.status == OK:
                     check(found.size)
