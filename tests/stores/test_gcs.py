@@ -132,6 +132,28 @@ def test_without_any_credentials(tmp_path: object, monkeypatch: pytest.MonkeyPat
         list(store_of(Gcs("https://127.0.0.1:9", gcs_server.BUCKET)).list())
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_machine_whose_own_account_is_out_of_reach(
+    proxy: Proxy, tmp_path: object, monkeypatch: pytest.MonkeyPatch, is_silent: bool
+) -> None:
+    """A metadata server that breaks off or is silent refused no login, and is asked once."""
+    from google.auth.compute_engine import _metadata
+
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("GCE_METADATA_IP", f"127.0.0.1:{proxy.port}")
+    monkeypatch.setattr(_metadata, "_GCE_METADATA_HOST", f"127.0.0.1:{proxy.port}")
+    monkeypatch.setattr(_metadata, "_NO_GCE_CHECK", False)
+    google = ("Metadata-Flavor: Google",)
+    proxy.plan += [Fault(answer=answer("200 OK", "", *google)), Fault(answer=answer("200 OK", "example", *google))]
+    proxy.plan.append(Fault(hangs=True) if is_silent else Fault(is_lost=True))
+    words = "cannot be reached: no answer to a login came in time" if is_silent else "the connection broke: Protocol"
+    with pytest.raises(StoreError, match=words) as caught:
+        list(store_of(Gcs("https://127.0.0.1:9", gcs_server.BUCKET, timeout=0.5)).list())
+    assert is_passing(caught.value) is not is_silent and not isinstance(caught.value, StoreRefused)
+    assert len(proxy.requests) == 3 and "/instance/service-accounts/" in proxy.requests[-1]
+
+
 @pytest.mark.parametrize("number", range(7))
 def test_a_missing_bucket_is_an_error(number: int) -> None:
     """It is no empty store and no missing object, and nobody makes it."""

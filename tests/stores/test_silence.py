@@ -12,13 +12,14 @@ from opskit.errors import ObjectNotFound, StoreError
 from opskit.stores.base import Store
 from opskit.stores.sftp import Connection, SftpPlace, SftpStore
 from opskit.stores.sftp import is_passing as sftp_passes
-from opskit.stores.url import Azure, AzureSecrets, Dav, UrlStore, is_passing
+from opskit.stores.url import Azure, AzureSecrets, Dav, Gcs, UrlStore, is_passing
 from opskit.stores.wrappers.retry import Retrying
-from tests.stores import azure_server, sftp_server, url_servers
+from tests.stores import azure_server, gcs_rules, gcs_server, sftp_server, url_servers
 from tests.stores.proxy import Fault, proxied
 from tests.stores.silence import Silent, silent
 
 needs_dav = pytest.mark.skipif(url_servers.missing() is not None, reason=str(url_servers.missing()))
+needs_gcs = pytest.mark.skipif(gcs_server.missing() is not None, reason=str(gcs_server.missing()))
 needs_sftp = pytest.mark.skipif(sftp_server.missing() is not None, reason=str(sftp_server.missing()))
 FIRST = 0.2
 
@@ -111,4 +112,22 @@ def test_requests_that_wait_for_one_connection_share_its_failure(nobody: Silent,
     for _ in range(2):
         with ThreadPoolExecutor(3) as threads:
             assert all("check host" in hint for hint in threads.map(ask, "abc"))
+        assert nobody.connections() == 1
+
+
+@needs_gcs
+def test_requests_that_wait_for_one_login_share_its_failure(nobody: Silent) -> None:
+    """Requests made side by side wait once in all for a login that is not answered, and it is no refusal."""
+    address = f"http://127.0.0.1:{nobody.port}"
+    key = gcs_rules.Rules(address=address).account("a")
+    store = retried(UrlStore(Gcs(address, "copies", "", lambda: key, timeout=60, first_timeout=1.0), "far"), is_passing)
+
+    def ask(name: str) -> str:
+        with pytest.raises(StoreError, match="the service cannot be reached: no answer to a login came in time") as it:
+            store.get(name)
+        return str(it.value.hint)
+
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as threads:
+            assert all("check the address" in hint for hint in threads.map(ask, "abc"))
         assert nobody.connections() == 1
