@@ -189,6 +189,21 @@ def test_other_bytes_than_were_asked_for_are_an_error(proxy: Proxy) -> None:
     assert store.get("a", offset=4, length=2) == b"56", "from one that knows no ranges"
 
 
+@pytest.mark.parametrize(("length", "whole"), [(3, 3), (9, 5), (None, 5)])
+def test_a_part_that_ends_too_early_is_an_error(proxy: Proxy, length: int | None, whole: int) -> None:
+    """An answer that is whole in itself, and ends before the range and the object do, is tried again."""
+    store = through(proxy)
+    for size in range(1, whole + 1):
+        said = f"Content-Range: bytes 4-{3 + size}/9"
+        proxy.plan[:] = [Fault(answer=answer("206 Partial Content", "56789"[:size], said))]
+        if size == whole:
+            assert store.get("a", offset=4, length=length) == b"56789"[:size]
+            continue
+        with pytest.raises(StoreError, match="expected bytes up to") as caught:
+            store.get("a", offset=4, length=length)
+        assert is_passing(caught.value)
+
+
 def test_requests_share_a_connection(proxy: Proxy) -> None:
     """What is asked one after the other goes over one connection, whatever the answers were."""
     store = through(proxy, uuid.uuid4().hex)

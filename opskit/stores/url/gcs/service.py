@@ -167,6 +167,9 @@ class Gcs(Service):
                 found = answers.extent(answer.status, answer.headers, offset)
                 if length is None or answer.status == OK:
                     check(found.size)
+                end = found.size if length is None else min(found.size, offset + length)
+                if found.end < end:
+                    raise Short(f"expected bytes up to {end}, got them up to {found.end}")
                 data = expect_size(answer.read(), max(0, found.end - found.start))
                 # One that takes no notice of ranges gives all of it.
                 return data[offset - found.start :][:length]
