@@ -372,6 +372,15 @@ def test_what_an_endpoint_honours_is_found_out() -> None:
         assert not [each.name for each in service._listed(service._folder)], "the probe was removed"
 
 
+def test_an_endpoint_that_stores_anything_honours_nothing(alone: Rules) -> None:
+    """One that tells the MD5 of other bytes than were announced stored them: it refuses nothing."""
+    alone.is_careless = True
+    found = store_of(gcs_server.service(alone.address, "", alone.account("a", *gcs_rules.ALL))).probe()
+    assert found is not None and (found.conditional, found.checksums) == (False, False)
+    assert "ignores MD5 checksums" in " ".join(found.shortcomings())
+    assert alone.buckets[gcs_server.BUCKET].objects == {}
+
+
 def test_an_upload_is_one_request_with_all_it_promises(alone: Rules) -> None:
     """An object of many megabytes goes in one POST under ifGenerationMatch=0, and has the storage class asked for."""
     service = Gcs(

@@ -31,6 +31,10 @@ _MOST = 64 << 20
 _FIRST, _OTHER = b"opskit: may this be replaced?\n", b"opskit: it was.\n"
 
 
+class _Altered(Short):
+    """Something was stored, and it is not what was sent."""
+
+
 class Gcs(Service):
     """What is below `prefix` in `bucket`, at `address`. `key` fetches the JSON key of a service account.
 
@@ -121,6 +125,8 @@ class Gcs(Service):
         """Whether a put is refused that would replace, or whose bytes are not those that were announced."""
         try:
             self._insert(path, data, is_new=True, announced=announced)
+        except _Altered:
+            return False
         except (FileExistsError, Short):
             return True
         except Refused as error:
@@ -152,7 +158,7 @@ class Gcs(Service):
         with self._asked("POST", f"/upload/storage/v1/b/{self._bucket}/o", query, headers, body) as answer:
             stored = answers.resource(answer.status, answer.read(_MOST), "object")
         if stored.get("name") != about["name"] or stored.get("md5Hash", md5) != md5:
-            raise Short(f"expected {about['name']} with the MD5 {md5} to be stored, got {stored}")
+            raise _Altered(f"expected {about['name']} with the MD5 {md5} to be stored, got {stored}")
 
     def _read(self, path: str, offset: int, length: int | None, check: Callable[[int], None]) -> bytes:
         headers = {}
