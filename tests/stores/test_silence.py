@@ -13,6 +13,7 @@ from opskit.stores.base import Store
 from opskit.stores.sftp import Connection, SftpPlace, SftpStore
 from opskit.stores.sftp import is_passing as sftp_passes
 from opskit.stores.url import Azure, AzureSecrets, Dav, Gcs, UrlStore, is_passing
+from opskit.stores.url.service import Service
 from opskit.stores.wrappers.retry import Retrying
 from tests.stores import azure_server, gcs_rules, gcs_server, sftp_server, url_servers
 from tests.stores.proxy import Fault, proxied
@@ -41,14 +42,17 @@ def azure(port: int) -> Azure:
     return Azure(address, "account", "copies", secrets=lambda: AzureSecrets("QUJD"), timeout=60, first_timeout=FIRST)
 
 
+def gcs(port: int) -> Gcs:
+    return Gcs(f"http://127.0.0.1:{port}", "copies", timeout=60, first_timeout=FIRST)
+
+
 def retried(store: Store, passes: Callable[[StoreError], bool]) -> Retrying:
     """The store as wiring makes it."""
     return Retrying(store, passes, sleep=lambda _: None, chance=lambda: 0.5)
 
 
-@needs_dav
-@pytest.mark.parametrize("service", [dav, azure])
-def test_a_service_that_never_spoke_is_asked_once(service: Callable[[int], Dav | Azure], nobody: Silent) -> None:
+@pytest.mark.parametrize("service", [pytest.param(dav, marks=needs_dav), azure, gcs])
+def test_a_service_that_never_spoke_is_asked_once(service: Callable[[int], Service], nobody: Silent) -> None:
     """Every method gives up after the short time, and nothing is tried again: it is not there."""
     store = retried(UrlStore(service(nobody.port), "far"), is_passing)
     acts: list[Callable[[], object]] = [
