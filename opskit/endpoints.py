@@ -30,8 +30,14 @@ def assumed(destination: Destination) -> dict[str, bool]:
     return dict.fromkeys(_PUTS, is_vendors)
 
 
+def entry(*, conditional: bool, checksums: bool, object_lock: bool | None = None) -> dict[str, bool]:
+    """What to keep of one endpoint; `object_lock`: None where no lock was tried."""
+    known = dict(zip(_PUTS, (conditional, checksums), strict=True))
+    return known if object_lock is None else known | {_LOCK: object_lock}
+
+
 def note(state: Path, known: Mapping[str, Mapping[str, bool]]) -> None:
-    """Keep what was found out, by destination: `conditional`, `checksums`, `object_lock` where it was tried."""
+    """Keep what was found out, by destination, as `entry` gives it."""
     write_durably(_file(state), encoding.encode(known))
 
 

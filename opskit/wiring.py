@@ -38,8 +38,6 @@ from opskit.stores.local import LocalStore
 if TYPE_CHECKING:
     from opskit.sources.databases.scratch import ScratchDatabase
     from opskit.sources.loading import Loader
-    from opskit.stores.s3 import Honours as S3Honours
-    from opskit.stores.url import Honours
 
 
 def now() -> datetime:
@@ -191,25 +189,33 @@ def probed_stores(config: Config) -> tuple[dict[str, Store], list[str]]:
             continue
         if found is None:
             continue
-        known[name] = {"conditional": found.conditional, "checksums": found.checksums}
-        if found.object_lock is not None:
-            known[name]["object_lock"] = found.object_lock
-        lacking += [f"{name}: {text}" for text in found.shortcomings()]
+        known[name], texts = found
+        lacking += [f"{name}: {text}" for text in texts]
     if known:
         endpoints.note(config.state_dir, known)
     return stores_of(config), lacking
 
 
-def _probed(destination: Destination) -> S3Honours | Honours | None:
+def _probed(destination: Destination) -> tuple[dict[str, bool], list[str]] | None:
+    """What to note of an endpoint, and what it lacks; None where there is nothing to find out. Raises StoreError."""
     if isinstance(destination, S3Destination):
         from opskit import buckets
 
-        return buckets.probed(innermost(store_of(destination)))
+        bucket = buckets.probed(innermost(store_of(destination)))
+        if bucket is None:
+            return None
+        known = endpoints.entry(
+            conditional=bucket.conditional, checksums=bucket.checksums, object_lock=bucket.object_lock
+        )
+        return known, bucket.shortcomings()
     if destination.kind != "gcs":
         return None
     from opskit import remotes
 
-    return remotes.probed(innermost(store_of(destination)))
+    google = remotes.probed(innermost(store_of(destination)))
+    if google is None:
+        return None
+    return endpoints.entry(conditional=google.conditional, checksums=google.checksums), google.shortcomings()
 
 
 def resolver(environ: Mapping[str, str]) -> Resolver:

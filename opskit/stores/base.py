@@ -30,6 +30,9 @@ Buffer = bytes | bytearray | memoryview
 LARGEST_OBJECT = 1 << 30
 """Bytes; opskit makes none nearly as large."""
 
+PROBE = b"opskit: may this be replaced?\n", b"opskit: it was.\n"
+"""Bytes of the throwaway objects by which is found out what an endpoint honours: the first ones, and others."""
+
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 
 
@@ -175,6 +178,11 @@ def is_far(store: Store) -> bool:
     while (inner := getattr(store, "inner", None)) is not None:
         store = inner
     return hasattr(store, "at_once")
+
+
+def looks_before(step: str) -> str:
+    """How a put replaces nothing where the place itself cannot promise that: for sentences that tell people."""
+    return f"opskit looks before it {step}, which two hosts can upset"
 
 
 def check_name(name: str) -> None:

@@ -340,7 +340,7 @@ def test_credentials_that_may_only_create(alone: Rules, denies_first: bool) -> N
     """An account without delete stores, lists and reads, but neither replaces nor deletes, whichever no comes first."""
     alone.denies_first = denies_first
     store = store_of(gcs_server.service(alone.address, "", alone.account("put-only", "create", "get", "list")))
-    assert store.probe() == (True, True, None)
+    assert store.probe() == (True, True)
     store.put("packs/a", b"first")
     with pytest.raises(ObjectExists):
         store.put("packs/a", b"second")
@@ -367,7 +367,7 @@ def test_what_an_endpoint_honours_is_found_out() -> None:
     for service, conditional in ((gcs_server.service(), True), (gcs_server.lenient(), False)):
         store = store_of(service)
         found = store.probe()
-        assert found is not None and found == (conditional, True, None)
+        assert found is not None and found == (conditional, True)
         assert ("ignores ifGenerationMatch" in " ".join(found.shortcomings())) is not conditional
         assert not [each.name for each in service._listed(service._folder)], "the probe was removed"
 

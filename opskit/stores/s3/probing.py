@@ -17,12 +17,13 @@ from email.utils import parsedate_to_datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from opskit.stores.base import PROBE, looks_before
 from opskit.stores.s3.body import Body
 from opskit.stores.s3.bucket import Answer, Bucket
 from opskit.stores.s3.failures import status_of
 from opskit.stores.s3.store import S3Store
 
-_FIRST, _OTHER = b"opskit: may this be replaced?\n", b"opskit: it was.\n"
+_FIRST, _OTHER = PROBE
 _LOCK_SECONDS = 3
 _STRANGERS = ("111122223333", "444455556666")
 """Ids of accounts that Amazon's documentation uses, and so nobody has."""
@@ -49,7 +50,7 @@ class Honours:
         """What is missing, and what that means; a sentence each."""
         found = []
         if not self.conditional:
-            found.append("the endpoint ignores If-None-Match: opskit looks before it writes, which two hosts can upset")
+            found.append(f"the endpoint ignores If-None-Match: {looks_before('writes')}")
         if not self.checksums:
             found.append("the endpoint ignores SHA-256 checksums: opskit sends MD5 ones")
         if self.object_lock is False:

@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from opskit.errors import ObjectExists, StoreError
-from opskit.stores.base import Buffer, ObjectInfo, Swept, check_name, check_size
+from opskit.stores.base import Buffer, ObjectInfo, Swept, check_name, check_size, looks_before
 from opskit.stores.sftp import failures
 from opskit.stores.sftp.connection import Connection
 from opskit.stores.sftp.failures import translated
@@ -303,7 +303,7 @@ class SftpStore:
             await self._in_time(session.link(unfinished, other))
             await self._removed_quietly(session, other)
         except asyncssh.SFTPError:
-            found.append("the server has no hard links: opskit looks before it renames, which two hosts can upset")
+            found.append(f"the server has no hard links: {looks_before('renames')}")
         await self._removed_quietly(session, unfinished)
         if not self._syncs_files:
             found.append(

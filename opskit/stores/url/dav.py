@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from opskit.stores.base import Swept
+from opskit.stores.base import Swept, looks_before
 from opskit.stores.url.folders import Entry, Folders
 from opskit.stores.url.service import CONNECT_TIMEOUT, LibraryMissing, Refused
 
@@ -123,7 +123,7 @@ class Dav(Folders):
 
     def shortcomings(self) -> list[str]:
         """See Service."""
-        return ["WebDAV cannot promise that no put replaces: opskit looks before it moves, which two hosts can upset"]
+        return [f"WebDAV cannot promise that no put replaces: {looks_before('moves')}"]
 
     def _require(self, path: str, size: int) -> None:
         stored = self._client().info(path).get("content_length")

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from opskit.stores.base import ObjectInfo, Swept
+from opskit.stores.base import ObjectInfo, Swept, looks_before
 
 CONNECT_TIMEOUT = 20.0
 """Seconds in which a connection has to be made; long enough for four lost packets."""
@@ -45,20 +45,16 @@ class Honours(NamedTuple):
     """What holds at an endpoint.
 
     `conditional`: a put can be kept from replacing. `checksums`: bytes that do not fit their MD5 are refused.
-    `object_lock`: nothing here locks objects, so none is tried.
     """
 
     conditional: bool
     checksums: bool
-    object_lock: None = None
 
     def shortcomings(self) -> list[str]:
         """What is missing, and what that means; a sentence each."""
         found = []
         if not self.conditional:
-            found.append(
-                "the endpoint ignores ifGenerationMatch: opskit looks before it writes, which two hosts can upset"
-            )
+            found.append(f"the endpoint ignores ifGenerationMatch: {looks_before('writes')}")
         if not self.checksums:
             found.append(
                 "the endpoint ignores MD5 checksums: what changes on its way there is found by opskit verify alone"

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from opskit.stores.base import ObjectInfo
+from opskit.stores.base import PROBE, ObjectInfo
 from opskit.stores.url.gcs import answers
 from opskit.stores.url.gcs.answers import ABSENT, DENIED, NO_CONTENT, OK, OUT_OF_RANGE, PARTIAL
 from opskit.stores.url.gcs.login import Login
@@ -28,7 +28,7 @@ from opskit.stores.url.service import Honours, Refused, RootMissing, Service, Sh
 
 _MOST = 64 << 20
 """Bytes of an answer that is no object."""
-_FIRST, _OTHER = b"opskit: may this be replaced?\n", b"opskit: it was.\n"
+_FIRST, _OTHER = PROBE
 
 
 class _Altered(Short):
