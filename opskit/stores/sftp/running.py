@@ -29,6 +29,7 @@ class _Running:
         for name in ("asyncio", "asyncssh"):  # without a handler Python would show their warnings on stderr
             logging.getLogger(name).addHandler(logging.NullHandler())
         self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(lambda loop, context: None)  # of tasks of asyncssh that nobody waits for
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._thread = threading.Thread(target=self.loop.run_forever, name="sftp", daemon=True)
         self._thread.start()
