@@ -151,10 +151,18 @@ class Sshd:
     def stop(self) -> None:
         """Kill it and all that it serves, at once."""
         if self.process is not None:
+            os.kill(self.process.pid, signal.SIGSTOP)  # else it forks while those that it has are looked for
             self.signal(signal.SIGKILL)
             self.process.kill()
             self.process.wait()
             self.process = None
+            while _listens(self.server.port):  # for one that was just forked has that socket until it is gone
+                time.sleep(0.01)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
