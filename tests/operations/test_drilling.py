@@ -564,6 +564,14 @@ def test_what_no_backup_has_is_told_first() -> None:
     assert "Not in this backup: 3 could not be read when it was backed up." in page
 
 
+def test_a_report_says_that_all_was_read_back_only_where_it_was() -> None:
+    """Not of a drill that ended before anything was compared, nor of recover.py, whose time ends sooner."""
+    broken = replace(DRILL, passed=False, checks=[Check("restore", 0, 1, "Damaged")])
+    for drill, is_told in ((DRILL, True), (broken, False), (replace(DRILL, method="stock"), False)):
+        report = Report(Drilled("evidence/x", "a" * 64, "drills", NOW, drill), Details([], {}))
+        assert ("read back and compared" in reports.as_markdown(report, NOW)) == is_told
+
+
 def test_long_lists_are_cut_in_pages_alone() -> None:
     """Pages name twenty failures and count the rest; JSON has all."""
     failed = replace(DRILL, passed=False)

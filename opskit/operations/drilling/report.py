@@ -95,11 +95,12 @@ def facts(drill: Drill) -> Iterator[tuple[str, str]]:
     if drill.sample:
         objective = ", of a sample: not held against the objective"
     loading = f", {span(drill.load_ms)} of it for loading dumps" if drill.load_ms else ""
-    reading = ", all of it read back and compared" if drill.method == "opskit" else ""
+    is_compared = drill.method == "opskit" and any(each.name == "hashes" for each in drill.checks)
+    reading = ", all of it read back and compared" if is_compared else ""
     yield "Recovery time (RTO)", f"{span(drill.restore_ms)}{reading}{loading}{objective}"
     objective = _objective(drill.objective_recovery, is_met="RPO" not in drill.missed)
     yield "Recovery point (RPO)", f"newest snapshot of this copy {seconds(drill.recovery_seconds)} old{objective}"
-    yield "Checking took", span(drill.check_ms)
+    yield "Further checks took", span(drill.check_ms)
 
 
 def _objective(objective: int | None, *, is_met: bool) -> str:
