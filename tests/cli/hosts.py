@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from opskit.cli import main
 from tests.cli.running import OPSKIT, clean
+from tests.operations.judging import assert_equal
 from tests.repositories import noise
 
 
@@ -149,3 +150,12 @@ def everything(copy: Path) -> set[str]:
 def objects(copy: Path, kind: str) -> set[str]:
     """Relative names of the files in one folder of a copy."""
     return {str(path.relative_to(copy)) for path in (copy / kind).rglob("*") if path.is_file()}
+
+
+def assert_restores(machine: Machine, location: str, folder: Path) -> None:
+    """The far copy restores the source as it is, by the config, and by its location alone."""
+    for number, where in enumerate((("--from", "far"), ("--repository", location))):
+        target = folder / str(number)
+        answer = machine.run("restore", "latest", "--key", machine.key, "--target", target, *where)
+        assert answer.code == 0, answer
+        assert_equal(machine.source, target / machine.source.relative_to("/"))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.hosts import Machine, fill
-from tests.operations.judging import assert_equal
+from tests.cli.hosts import Machine, assert_restores, fill
 from tests.stores import azure_server
 
 pytestmark = pytest.mark.skipif(azure_server.missing() is not None, reason=str(azure_server.missing()))
@@ -27,11 +26,7 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer.code == 0, answer
     assert azure_server.KEY not in machine.config.read_text()
     assert machine.run("backup").code == 0 and machine.run("verify").code == 0
-    for number, where in enumerate((("--from", "far"), ("--repository", location))):
-        target = tmp_path / str(number)
-        answer = machine.run("restore", "latest", "--key", machine.key, "--target", target, *where)
-        assert answer.code == 0, answer
-        assert_equal(machine.source, target / machine.source.relative_to("/"))
+    assert_restores(machine, location, tmp_path)
     monkeypatch.setenv("AZURE_KEY", "aHVudGVyMg==")
     answer = machine.run("snapshots", "--repository", location, "--key", machine.key)
     assert answer.code == 22 and "aHVudGVyMg" not in answer.err, answer

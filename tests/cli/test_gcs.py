@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.hosts import Machine, fill
-from tests.operations.judging import assert_equal
+from tests.cli.hosts import Machine, assert_restores, fill
 from tests.stores import gcs_rules, gcs_server
 
 pytestmark = pytest.mark.skipif(gcs_server.missing() is not None, reason=str(gcs_server.missing()))
@@ -40,11 +39,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert "PRIVATE KEY" not in machine.config.read_text()
     assert machine.run("backup").code == 0 and machine.run("verify").code == 0
     assert machine.run("status", "--json").json["sources"]["data"]["destinations"]["far"]["state"] == "current"
-    for number, where in enumerate((("--from", "far"), ("--repository", place))):
-        target = tmp_path / str(number)
-        answer = machine.run("restore", "latest", "--key", machine.key, "--target", target, *where)
-        assert answer.code == 0, answer
-        assert_equal(machine.source, target / machine.source.relative_to("/"))
+    assert_restores(machine, place, tmp_path)
     stranger = gcs_server.rules().account("stranger", *gcs_rules.ALL, key=gcs_rules.private_key(1))
     (tmp_path / "google-key.json").write_text(stranger)
     answer = machine.run("snapshots", "--repository", place, "--key", machine.key)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.hosts import Machine, fill
-from tests.operations.judging import assert_equal
+from tests.cli.hosts import Machine, assert_restores, fill
 from tests.stores import url_servers
 
 pytestmark = pytest.mark.skipif(url_servers.missing() is not None, reason=str(url_servers.missing()))
@@ -26,8 +25,4 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the password travels unencrypted" in machine.run("config", "validate").err
     assert url_servers.PASSWORD not in machine.config.read_text()
     assert machine.run("backup").code == 0 and machine.run("verify").code == 0
-    for number, where in enumerate((("--from", "far"), ("--repository", location))):
-        target = tmp_path / str(number)
-        answer = machine.run("restore", "latest", "--key", machine.key, "--target", target, *where)
-        assert answer.code == 0, answer
-        assert_equal(machine.source, target / machine.source.relative_to("/"))
+    assert_restores(machine, location, tmp_path)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
-import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cache
 
 from opskit.stores.url import Gcs
 from tests.stores import gcs_rules
 from tests.stores.gcs_rules import Bucket, Rules
+from tests.stores.programs import serving
 
 BUCKET = "copies"
 # Serves on a free port, which it prints, until its standard input ends.
@@ -42,25 +41,12 @@ def missing() -> str | None:
     return None
 
 
-@contextmanager
-def _emulated() -> Iterator[str]:
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", _EMULATOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.stdin.close()
-            process.terminate()
-
-
 @cache
 def emulator() -> str:
     """The address of the emulator of this test session, started when it is first asked for, stopped at the end."""
     stack = ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(_emulated())
+    return stack.enter_context(serving([sys.executable, "-W", "ignore", "-c", _EMULATOR]))
 
 
 @cache

@@ -16,7 +16,7 @@ from opskit.stores.url import Azure, AzureSecrets, Dav, Gcs, UrlStore, is_passin
 from opskit.stores.url.service import Service
 from opskit.stores.wrappers.retry import Retrying
 from tests.stores import azure_server, gcs_rules, gcs_server, sftp_server, url_servers
-from tests.stores.proxy import Fault, proxied
+from tests.stores.proxy import Fault, Proxy, proxied
 from tests.stores.silence import Silent, silent
 
 needs_dav = pytest.mark.skipif(url_servers.missing() is not None, reason=str(url_servers.missing()))
@@ -65,6 +65,19 @@ def test_a_service_that_never_spoke_is_asked_once(service: Callable[[int], Servi
         assert nobody.connections() == 1
 
 
+def assert_patience(proxy: Proxy, service: Service) -> None:
+    """After the first word an answer may take three times as long as that might have, and one that never comes is
+    asked for again."""
+    store = retried(UrlStore(service, "far"), is_passing)
+    for delay in (0, 3 * FIRST):
+        proxy.plan.append(Fault(delay=delay))
+        with pytest.raises(ObjectNotFound):
+            store.get("a")
+    proxy.plan.append(Fault(hangs=True))
+    with pytest.raises(ObjectNotFound):
+        store.get("a")
+
+
 @needs_dav
 def test_a_webdav_server_that_spoke_is_waited_for() -> None:
     """Once anything was heard, an answer may take longer than the first one, and silence is worth another try."""
@@ -73,14 +86,7 @@ def test_a_webdav_server_that_spoke_is_waited_for() -> None:
             f"http://127.0.0.1:{proxy.port}/none", url_servers.USER, lambda: url_servers.PASSWORD,
             timeout=2, first_timeout=FIRST,
         )  # fmt: skip
-        store = retried(UrlStore(service, "far"), is_passing)
-        for delay in (0, 3 * FIRST):
-            proxy.plan.append(Fault(delay=delay))
-            with pytest.raises(ObjectNotFound):
-                store.get("a")
-        proxy.plan.append(Fault(hangs=True))
-        with pytest.raises(ObjectNotFound):
-            store.get("a")
+        assert_patience(proxy, service)
 
 
 @pytest.mark.skipif(azure_server.missing() is not None, reason=str(azure_server.missing()))
@@ -91,14 +97,7 @@ def test_an_account_that_spoke_is_waited_for() -> None:
             f"http://127.0.0.1:{proxy.port}/{azure_server.ACCOUNT}", azure_server.ACCOUNT, azure_server.CONTAINER,
             secrets=lambda: AzureSecrets(azure_server.KEY), timeout=2, first_timeout=FIRST,
         )  # fmt: skip
-        store = retried(UrlStore(service, "far"), is_passing)
-        for delay in (0, 3 * FIRST):
-            proxy.plan.append(Fault(delay=delay))
-            with pytest.raises(ObjectNotFound):
-                store.get("a")
-        proxy.plan.append(Fault(hangs=True))
-        with pytest.raises(ObjectNotFound):
-            store.get("a")
+        assert_patience(proxy, service)
 
 
 @needs_sftp

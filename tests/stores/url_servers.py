@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,15 +25,11 @@ def missing() -> str | None:
 @contextmanager
 def served() -> Iterator[str]:
     """A server's address."""
+    from tests.stores.programs import serving  # the program that this file is too finds no package
+
     with TemporaryDirectory(prefix="opskit-webdav-") as folder:
-        command = [sys.executable, "-W", "ignore", __file__, folder]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-            finally:
-                process.stdin.close()
-                process.terminate()
+        with serving([sys.executable, "-W", "ignore", __file__, folder]) as address:
+            yield address
 
 
 @cache
