@@ -24,11 +24,11 @@ from typing import BinaryIO, Literal
 from opskit.errors import Damaged, SnapshotNotFound, UsageError
 from opskit.operations.restoring.entries import with_parents
 from opskit.operations.restoring.filling import Filler, abandon
+from opskit.operations.restoring.large import give_size
 from opskit.operations.restoring.ledger import Ledger, Restored
 from opskit.operations.restoring.pieces import pieces, spans
 from opskit.operations.restoring.place import check_target, open_target
 from opskit.operations.restoring.plan import Plan
-from opskit.operations.restoring.reserving import give_size
 from opskit.operations.restoring.target import Owners, Target
 from opskit.repository import pack
 from opskit.repository.index import IndexedPack
@@ -53,7 +53,7 @@ class RestoreOptions:
     """What to restore and how. `below` is a tree path, `wanted` decides by path and type; both narrow.
 
     `compared_after`: whoever asks reads every restored file back and holds it against the tree, so contents need not be
-    hashed on their way too; packs are still held against their names.
+    hashed on their way too, and large files may stay in the page cache; packs are still held against their names.
     """
 
     below: bytes = b""
@@ -100,7 +100,7 @@ class _Restore:
         self._target = self._new_target()
         self._ledger = Ledger(result)
         self._filler = Filler(
-            reader, self._new_target, self._ledger, options.workers, hashes=not options.compared_after
+            reader, self._new_target, self._ledger, options.workers, compared_after=options.compared_after
         )
         self._plan = Plan()
         self._index: Future[list[IndexedPack]] | None = None

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from opskit.errors import Damaged, OpskitError
 from opskit.log import logger
+from opskit.operations.restoring.large import LARGE, release
 from opskit.operations.restoring.ledger import Ledger
 from opskit.operations.restoring.pieces import Want, spans
 from opskit.operations.restoring.target import Target, write_all
@@ -38,8 +39,9 @@ Fetch = Callable[[], bytes]
 class Filler:
     """Opens packs and writes what is wanted from them, `workers` at a time; `close` ends it, `abort` at once.
 
-    Where packs take their time to come, those next in turn are fetched meanwhile, as many as the reader says. Without
-    `hashes` the content of a chunk is not held against its id: the caller must do that with what was written.
+    Where packs take their time to come, those next in turn are fetched meanwhile, as many as the reader says. With
+    `compared_after` the content of a chunk is not held against its id: the caller must do that with what was written,
+    which therefore stays in the page cache.
     """
 
     def __init__(
@@ -49,10 +51,10 @@ class Filler:
         ledger: Ledger,
         workers: int,
         *,
-        hashes: bool = True,
+        compared_after: bool = False,
     ) -> None:
         self._reader, self._new_target, self._ledger, self._workers = reader, new_target, ledger, workers
-        self._hashes = hashes
+        self._compared_after = compared_after
         self.threads = ThreadPoolExecutor(workers, thread_name_prefix="restore")
         self._ahead = reader.at_once if reader.at_once > 1 else 0
         self._fetchers = ThreadPoolExecutor(max(self._ahead, 1), thread_name_prefix="fetch")
@@ -157,13 +159,13 @@ class Filler:
         try:
             if content is None or len(content) != length:
                 raise Damaged(f"pack {name[:16]} lacks a chunk it should hold")
-            if self._hashes and chunk_id not in checked:
+            if not self._compared_after and chunk_id not in checked:
                 pack.check_chunk(chunk_id, content)
                 checked.add(chunk_id)
             if whole:
                 _write_whole(target, node, content, ledger)
             else:
-                _write_part(target, want, content)
+                _write_part(target, want, content, keep=self._compared_after)
         except Damaged as error:
             self._lose(target, want, str(error))
             return False
@@ -196,13 +198,16 @@ def _write_whole(target: Target, node: Node, content: memoryview, ledger: Ledger
         ledger.complain(node.path, complaints)
 
 
-def _write_part(target: Target, want: Want, content: memoryview) -> None:
+def _write_part(target: Target, want: Want, content: memoryview, *, keep: bool) -> None:
+    """Write a piece of a file; of a large one it does not stay in the page cache, unless to `keep` it there."""
     descriptor = target.reopen_file(want.node.path)
     try:
         done = 0
         for position, length in spans(want.node, want.position, want.length):
             write_all(descriptor, content[done : done + length], position)
             done += length
+        if want.node.size >= LARGE and not keep:
+            release(descriptor)
     finally:
         os.close(descriptor)
 
