@@ -25,6 +25,8 @@ unreadable file) is a result, reported with exit code 3. The tree:
     │   │   └── ClocksApart         22   this host's clock and the destination's are too far apart
     │   └── NotMounted              23   the medium is not mounted
     ├── UnresolvedReference         30   a secret reference cannot be resolved
+    │   └── SecretAbsent            30   the secret store has no such secret
+    ├── SecretStoreError            31   a secret store cannot be used, or does not keep what it is given
     ├── CacheError                   1   the disposable cache is unusable (callers rebuild it)
     ├── AuditError                   1   the audit log cannot be read or written
     │   └── AuditLogNotFound        10   there is no audit log yet
@@ -172,6 +174,16 @@ class UnresolvedReference(OpskitError):
     """A secret reference is malformed or cannot be resolved."""
 
     exit_code = 30
+
+
+class SecretAbsent(UnresolvedReference):
+    """The secret store answers, and has no such secret, or not in that stage."""
+
+
+class SecretStoreError(OpskitError):
+    """A secret store cannot be read or written, refuses, or lost what it was given."""
+
+    exit_code = 31
 
 
 class CacheError(OpskitError):

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from opskit import endpoints, log
+from opskit import endpoints, log, secretstores
 from opskit.audit.actor import current_actor
 from opskit.audit.log import AuditLog
 from opskit.config.model import CommandSource as CommandConfig
@@ -25,9 +25,8 @@ from opskit.hooks import Hooks
 from opskit.locations import bucket_at, is_bucket
 from opskit.operations.session import Host
 from opskit.repository.identity import Identity, read_repository_id
+from opskit.secrets.base import SecretStore
 from opskit.secrets.reference import Reference, Resolver, Secret
-from opskit.secrets.stores.environment import EnvironmentScheme
-from opskit.secrets.stores.files import CredentialScheme, FileScheme
 from opskit.servers import destination_at, is_server
 from opskit.sources.base import Source
 from opskit.sources.command import CommandSource, StdinSource
@@ -220,12 +219,22 @@ def _probed(destination: Destination) -> tuple[dict[str, bool], list[str]] | Non
 
 def resolver(environ: Mapping[str, str]) -> Resolver:
     """Resolves secret references."""
-    return Resolver({"env": EnvironmentScheme(environ), "file": FileScheme(), "cred": CredentialScheme(environ)})
+    return secretstores.resolver(environ)
+
+
+def secret_store(reference: Reference, config: Config) -> SecretStore:
+    """The store that a secret lies in, to be written; raises UsageError for a scheme that is only read."""
+    return secretstores.store_of(reference, config, time.time)
+
+
+def secrets_file(config: Config) -> Path:
+    """Where this host keeps secrets, unless told otherwise."""
+    return config.state_dir / secretstores.FILE
 
 
 def keyring_folder(state: Path) -> Path:
     """Where this host's GnuPG home lies."""
-    return state / "gnupg"
+    return state / secretstores.KEYRING
 
 
 def trusted_file(state: Path) -> Path:

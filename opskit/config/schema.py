@@ -194,7 +194,9 @@ _TYPES: dict[Any, Any] = {
         Reference,
         PlainValidator(_reference),
         _AS_TEXT,
-        WithJsonSchema({"type": "string", "format": "uri", "description": "a secret reference: env:, file: or cred:"}),
+        WithJsonSchema(
+            {"type": "string", "format": "uri", "description": "a secret reference: env:, file:, cred: or gpg:"}
+        ),
     ],
 }
 

@@ -180,12 +180,12 @@ BAD = [
     (
         "{paths: [/srv]}",
         "{postgresql: {password: hunter2}}",
-        "4:33: sources.data.postgresql.password: inline secret; use env:/file:/cred:",
+        "4:33: sources.data.postgresql.password: inline secret; use env:/file:/cred:/gpg:",
     ),
     (
         "{paths: [/srv]}",
         "{mariadb: {user: backup, password: hunter2}}",
-        "4:44: sources.data.mariadb.password: inline secret; use env:/file:/cred:",
+        "4:44: sources.data.mariadb.password: inline secret; use env:/file:/cred:/gpg:",
     ),
     (
         "{paths: [/srv]}",
@@ -360,23 +360,23 @@ BAD = [
     (
         "{paths: [/srv]}",
         f"{{command: [a], filename: x, env: {{PW: {SENTINEL}}}}}",
-        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:",
+        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:/gpg:",
     ),
     (
         "{paths: [/srv]}",
         f"{{command: [a], filename: x, env: {{PW: evn:{SENTINEL}}}}}",
-        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:; did you mean 'env'?",
+        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:/gpg:; did you mean 'env'?",
     ),
     (
         "{paths: [/srv]}",
         "{command: [a], filename: x, env: {PW: 123}}",
-        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:",
+        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:/gpg:",
     ),
     (
         "{paths: [/srv]}",
         "{command: [a], filename: x, env: {PW: fil:///x}}",
         "4:47: sources.data.env.PW: unknown scheme 'fil' in a secret reference: "
-        "expected one of cred, env, file; did you mean 'file'?",
+        "expected one of cred, env, file, gpg; did you mean 'file'?",
     ),
     (
         "{paths: [/srv]}",

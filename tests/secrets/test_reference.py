@@ -91,16 +91,16 @@ def test_printed_references_read_back_equal(
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        (SENTINEL, "inline secret; use env:/file:/cred:"),
-        ("", "inline secret; use env:/file:/cred:"),
-        (f"pass:{SENTINEL}", "inline secret; use env:/file:/cred:"),
-        (f"envv:{SENTINEL}", "inline secret; use env:/file:/cred:; did you mean 'env'?"),
-        (f"plain {SENTINEL}", "inline secret; use env:/file:/cred:"),
+        (SENTINEL, "inline secret; use env:/file:/cred:/gpg:"),
+        ("", "inline secret; use env:/file:/cred:/gpg:"),
+        (f"pass:{SENTINEL}", "inline secret; use env:/file:/cred:/gpg:"),
+        (f"envv:{SENTINEL}", "inline secret; use env:/file:/cred:/gpg:; did you mean 'env'?"),
+        (f"plain {SENTINEL}", "inline secret; use env:/file:/cred:/gpg:"),
         (
             f"fiel://{SENTINEL}",
-            "unknown scheme 'fiel' in a secret reference: expected one of cred, env, file; did you mean 'file'?",
+            "unknown scheme 'fiel' in a secret reference: expected one of cred, env, file, gpg; did you mean 'file'?",
         ),
-        (f"vault://{SENTINEL}", "unknown scheme 'vault' in a secret reference: expected one of cred, env, file"),
+        (f"vault://{SENTINEL}", "unknown scheme 'vault' in a secret reference: expected one of cred, env, file, gpg"),
         ("env:", "malformed env reference: expected a locator, got nothing"),
         (
             f"file:///{SENTINEL}%zz",

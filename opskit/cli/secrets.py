@@ -1,0 +1,283 @@
+"""`opskit secrets`: look at references, read and change what they lead to, hand it to programs.
+
+A reference is safe to print, what it stands for is not: `get` alone writes a value, to stdout, because it was asked to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opskit.cli.context import Context
+from opskit.cli.options import noun
+
+if TYPE_CHECKING:
+    from opskit.errors import OpskitError
+    from opskit.secrets.base import SecretStore
+    from opskit.secrets.reference import Reference, Secret
+
+app = noun("References to secrets: list and try them, read and change what they lead to, hand it to programs.")
+
+ReferenceArgument = Annotated[
+    str, typer.Argument(metavar="REFERENCE", help="Where the secret is, as gpg:///srv/secrets.gpg#db or env:NAME.")
+]
+DEFAULT_LENGTH = 32
+
+
+@app.command("list")
+def list_references(typer_context: typer.Context) -> None:
+    """List the references of the config and the keys they stand at; nothing is resolved."""
+    from opskit.cli.render import printable, table
+
+    context = Context.of(typer_context)
+    places = _places(context)
+    if context.json:
+        context.write_json([{"reference": each, "used_by": keys} for each, keys in places.items()])
+        return
+    if not places:
+        context.message("the config names no secret")
+    rows = [[printable(each), printable(", ".join(keys))] for each, keys in places.items()]
+    for line in table(rows, ["reference", "used by"]) if rows else ():
+        context.write(line)
+
+
+@app.command()
+def doctor(
+    typer_context: typer.Context,
+    references: Annotated[
+        list[str] | None, typer.Argument(metavar="[REFERENCE]...", help="Try these; else all of the config.")
+    ] = None,
+) -> int | None:
+    """Try whether references can be resolved here and now, and say what is wrong; shows no value."""
+    from opskit import wiring
+    from opskit.cli.auditing import audited, judged
+    from opskit.cli.render import printable
+    from opskit.errors import OpskitError
+
+    context = Context.of(typer_context)
+    places = {each: list[str]() for each in references} if references else _places(context)
+    resolver, failures = wiring.resolver(context.environ), dict[str, OpskitError]()
+    with audited(context, context.load_config(), "secrets.doctor", changes=False) as event:
+        for each in places:
+            try:
+                resolver.resolve(each)
+            except OpskitError as error:
+                failures[each] = error
+        code = judged(event, 3 if failures else 0, references=len(places), failed=sorted(map(_label, failures)))
+    if context.json:
+        context.write_json(
+            [
+                {
+                    "reference": _label(each),
+                    "used_by": keys,
+                    "ok": each not in failures,
+                    "error": _reason(failures.get(each)),
+                }
+                for each, keys in places.items()
+            ]
+        )
+        return code
+    for each, keys in places.items():
+        mark = context.styled("failed", "red") if each in failures else context.styled("ok", "green")
+        used = f"   {printable(', '.join(keys))}" if keys else ""
+        context.write(f"{mark}  {printable(_label(each))}{used}")
+        if each in failures:
+            context.diagnose(f"opskit: {printable(str(failures[each]))}")
+            if failures[each].hint:
+                context.hint(printable(str(failures[each].hint)))
+    return code
+
+
+@app.command()
+def get(
+    typer_context: typer.Context,
+    reference: ReferenceArgument,
+    no_newline: Annotated[bool, typer.Option("--no-newline", "-n", help="Write the value and nothing else.")] = False,
+) -> None:
+    """Write the value of a secret to stdout."""
+    from opskit import wiring
+    from opskit.cli.auditing import audited, judged
+    from opskit.secrets.reference import Reference
+
+    context = Context.of(typer_context)
+    resolver = wiring.resolver(context.environ)
+    parsed = Reference.parse(reference, resolver.schemes)
+    with audited(context, context.load_config(), "secrets.get", str(parsed), changes=False) as event:
+        secret = resolver.resolve(parsed)
+        judged(event, 0)
+    if context.json:
+        context.write_json({"reference": str(parsed), "value": secret.reveal()})
+        return
+    output = context.binary_output()
+    output.write(secret.reveal_bytes() + (b"" if no_newline else b"\n"))
+    output.flush()
+
+
+@app.command("set")
+def set_value(
+    typer_context: typer.Context,
+    reference: ReferenceArgument,
+    generate: Annotated[bool, typer.Option("--generate", help="Make a random value, and show it to nobody.")] = False,
+    length: Annotated[
+        int, typer.Option("--length", min=16, max=4096, metavar="N", help="Characters of a random value.")
+    ] = DEFAULT_LENGTH,
+) -> None:
+    """Give a secret a new value, from stdin or asked for; the one before is kept as ?stage=previous."""
+    from opskit import log
+    from opskit.secrets.setting import set_secret
+
+    context = Context.of(typer_context)
+    store, parsed = _store(context, reference, stage=False)
+    secret = _generated(length) if generate else _given(context)
+    log.register_secret(secret.reveal_bytes())
+    from opskit.cli.auditing import audited, judged
+
+    with audited(context, context.load_config(), "secrets.set", str(parsed)) as event:
+        set_secret(store, parsed, secret)
+        judged(event, 0)
+    if not context.quiet:
+        context.message(f"{parsed} is set; what it was before, if anything, is {parsed}?stage=previous")
+
+
+@app.command()
+def delete(
+    typer_context: typer.Context,
+    reference: Annotated[
+        str, typer.Argument(metavar="REFERENCE?stage=STAGE", help="Which value: pending, current or previous.")
+    ],
+) -> None:
+    """Delete one value of a secret; which stage must be said."""
+    from opskit.cli.auditing import audited, judged
+    from opskit.errors import UsageError
+    from opskit.secrets.base import staged
+
+    context = Context.of(typer_context)
+    store, parsed = _store(context, reference, stage=True)
+    if parsed.option("stage") is None:
+        raise UsageError(
+            f"which value of {parsed}: expected ?stage=pending, current or previous at its end",
+            hint=f"the value before the last change: opskit secrets delete '{parsed}?stage=previous'",
+        )
+    with audited(context, context.load_config(), "secrets.delete", str(parsed)) as event:
+        store.delete(*staged(parsed))
+        judged(event, 0)
+
+
+@app.command("exec", context_settings={"allow_extra_args": False})
+def execute(
+    typer_context: typer.Context,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARG]...", help="What to run; no shell.")],
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME=REFERENCE", help="A variable of the program; repeatable."),
+    ] = None,
+    no_mask: Annotated[
+        bool, typer.Option("--no-mask", help="Leave its output alone; it then sees the terminal.")
+    ] = False,
+) -> int:
+    """Run a program with secrets in its environment, and hide them in its output; its exit code is ours."""
+    from opskit import wiring
+    from opskit.cli.auditing import audited, judged
+    from opskit.secrets.masking import SHORTEST
+    from opskit.secrets.running import run
+
+    context = Context.of(typer_context)
+    resolver = wiring.resolver(context.environ)
+    wanted = {name: _parsed(text) for name, text in map(_assignment, env or ())}
+    details = {name: str(each) for name, each in wanted.items()}
+    with audited(
+        context, context.load_config(), "secrets.exec", command[0], changes=False, variables=details
+    ) as event:  # fmt: skip
+        values = {name: resolver.resolve(each).reveal_bytes() for name, each in wanted.items()}
+        short = [name for name, value in values.items() if len(value) < SHORTEST]
+        if short and not no_mask:
+            context.warning(f"too short to be hidden in the output: {', '.join(short)}")
+        context.flush()
+        return judged(event, run(command, context.environ, values, mask=not no_mask))
+
+
+def _places(context: Context) -> dict[str, list[str]]:
+    """Each reference of the config with the keys it stands at."""
+    from opskit.config.references import references_in
+
+    places: dict[str, list[str]] = {}
+    for key, reference in references_in(context.load_config()):
+        places.setdefault(str(reference), []).append(key)
+    return places
+
+
+def _reason(error: OpskitError | None) -> str | None:
+    return None if error is None else str(error)
+
+
+def _label(text: str) -> str:
+    """What may be shown of what somebody typed: a reference; anything else may be a secret."""
+    from opskit.errors import UnresolvedReference
+
+    try:
+        return str(_parsed(text))
+    except UnresolvedReference:
+        return "(no reference)"
+
+
+def _parsed(text: str) -> Reference:
+    from opskit.secrets.reference import Reference
+
+    return Reference.parse(text)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    """NAME=REFERENCE; what is none is not repeated, for it may hold a secret."""
+    import re
+
+    from opskit.errors import UsageError
+
+    name, equals, reference = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise UsageError("--env: expected NAME=REFERENCE, NAME of A-Z, 0-9 and _, got something else")
+    return name, reference
+
+
+def _store(context: Context, text: str, *, stage: bool) -> tuple[SecretStore, Reference]:
+    """The store that a reference lies in; raises UsageError where it names a stage and may not."""
+    from opskit import wiring
+    from opskit.errors import UsageError
+
+    parsed = _parsed(text)
+    if parsed.option("stage") is not None and not stage:
+        raise UsageError(f"{parsed}: expected a reference without ?stage=, as a new value becomes the current one")
+    return wiring.secret_store(parsed, context.load_config()), parsed
+
+
+def _generated(length: int) -> Secret:
+    """Random characters that need no quoting in URLs, shells and config files."""
+    import secrets
+    import string
+
+    from opskit.secrets.reference import Secret
+
+    letters = string.ascii_letters + string.digits
+    return Secret("".join(secrets.choice(letters) for _ in range(length)))
+
+
+def _given(context: Context) -> Secret:
+    """From stdin, without its last line end; on a terminal it is asked for twice."""
+    from opskit.errors import UsageError
+    from opskit.secrets.private import MAX_BYTES
+    from opskit.secrets.reference import Secret
+
+    if context.stdin.isatty():
+        from getpass import getpass
+
+        value = getpass("the new value: ", stream=context.stderr).encode()
+        if value != getpass("the same again: ", stream=context.stderr).encode():
+            raise UsageError("the two values differ: nothing was changed")
+    else:
+        value = context.stdin.buffer.read(MAX_BYTES + 1)
+        value = value.removesuffix(b"\n").removesuffix(b"\r")
+    if not value:
+        raise UsageError("expected a value on stdin, got nothing", hint="--generate makes a random one")
+    if len(value) > MAX_BYTES:
+        raise UsageError(f"expected a secret of at most {MAX_BYTES:,} bytes, got more")
+    return Secret(value)

@@ -1,0 +1,149 @@
+"""`gpg:///path/file.gpg#name`: secrets in a file that gpg encrypted, the store that needs nothing but gpg.
+
+The file is one OpenPGP message; inside is JSON: {"opskit": "secrets", "secrets": {NAME: {STAGE: TEXT, …}, …}}. Without
+`#name` the whole content is the secret, of any file that somebody encrypted (read only, one trailing newline stripped).
+
+Invariants: a file that others may read or write is refused, encrypted or not: who can put another there chooses the
+secrets. It is replaced whole (temporary file, fsync, rename) by one process at a time. To whom it is encrypted, and
+whose key opens it, is the caller's to say; a smartcard or HSM behind gpg-agent is as good as a key in a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opskit.errors import OpskitError, SecretAbsent, SecretStoreError, UnresolvedReference
+from opskit.secrets.base import Stage
+from opskit.secrets.private import read_private
+from opskit.secrets.reference import Reference, Secret
+
+_KIND = "secrets"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the store is given. All raise OpskitError.
+
+    `open` gives the text of the message of a file, `seal` makes one, `replace` writes a file durably, and `alone` keeps
+    other writers from it meanwhile.
+    """
+
+    open: Callable[[Path, bytes], bytes]
+    seal: Callable[[bytes], bytes]
+    replace: Callable[[Path, bytes], None]
+    alone: Callable[[Path], AbstractContextManager[None]]
+
+
+Secrets = dict[str, dict[str, str]]
+"""By name and stage."""
+
+
+class GpgFileStore:
+    """Keeps secrets in encrypted files; a reference names the file and the secret in it."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def get(self, reference: Reference, stage: Stage) -> Secret:
+        """The value in a stage, or the whole content where the reference names no secret of the file."""
+        path = _path(reference)
+        if reference.field is None:
+            if stage is not Stage.CURRENT:
+                raise UnresolvedReference(f"{reference} has no stages: expected '#name', one secret of the file")
+            return Secret(self._content(reference, path).removesuffix(b"\n"))
+        value = self._secrets(reference, path).get(reference.field, {}).get(stage)
+        if value is None:
+            found = "the file has none" if os.path.lexists(path) else "there is no such file"
+            raise SecretAbsent(
+                f"{reference} cannot be resolved: expected a {stage} value of a secret of that name, {found}",
+                hint=f"opskit secrets set '{reference}'" if stage is Stage.CURRENT else None,
+            )
+        return Secret(value)
+
+    def set(self, reference: Reference, stage: Stage, secret: Secret) -> None:
+        """Keep a value in a stage; a file that is not there is made."""
+        text = secret.reveal()
+
+        def change(stages: dict[str, str]) -> None:
+            stages[stage] = text
+
+        self._change(reference, change)
+
+    def promote(self, reference: Reference) -> None:
+        """Pending becomes current, current becomes previous, in one replacement of the file."""
+
+        def change(stages: dict[str, str]) -> None:
+            if Stage.PENDING not in stages:
+                raise SecretAbsent(f"{reference} has no pending value to be made the current one")
+            if Stage.CURRENT in stages:
+                stages[Stage.PREVIOUS] = stages[Stage.CURRENT]
+            stages[Stage.CURRENT] = stages.pop(Stage.PENDING)
+
+        self._change(reference, change)
+
+    def delete(self, reference: Reference, stage: Stage) -> None:
+        """Forget the value in a stage; a secret without any value leaves the file."""
+
+        def change(stages: dict[str, str]) -> None:
+            stages.pop(stage, None)
+
+        if stage in self._secrets(reference, _path(reference)).get(_name(reference), {}):
+            self._change(reference, change)
+
+    def _change(self, reference: Reference, change: Callable[[dict[str, str]], None]) -> None:
+        path, name = _path(reference), _name(reference)
+        with self._tools.alone(path):
+            secrets = self._secrets(reference, path)
+            stages = secrets.setdefault(name, {})
+            change(stages)
+            if not stages:
+                del secrets[name]
+            document = {"opskit": _KIND, "secrets": secrets}
+            self._tools.replace(path, self._tools.seal(json.dumps(document, indent=1).encode() + b"\n"))
+
+    def _secrets(self, reference: Reference, path: Path) -> Secrets:
+        """What the file holds; nothing where there is none yet."""
+        if not os.path.lexists(path):
+            return {}
+        content = self._content(reference, path)
+        try:
+            document: Any = json.loads(content)
+            if document["opskit"] != _KIND:
+                raise ValueError
+            return {str(name): {str(stage): str(text) for stage, text in stages.items()}
+                    for name, stages in document["secrets"].items()}  # fmt: skip
+        except (ValueError, LookupError, TypeError, AttributeError):
+            # `from None`: the cause would carry the text.
+            raise SecretStoreError(
+                f"{path} is no secrets file of opskit: expected the JSON that opskit secrets set writes",
+                hint="leave out '#name' to take the whole content as the secret",
+            ) from None
+
+    def _content(self, reference: Reference, path: Path) -> bytes:
+        data = read_private(reference, str(path))
+        try:
+            return self._tools.open(path, data)
+        except OpskitError as error:
+            raise SecretStoreError(f"{path} cannot be opened: {error}", hint=error.hint) from error
+
+
+def _path(reference: Reference) -> Path:
+    if not reference.locator.startswith("/"):
+        raise UnresolvedReference(
+            f"{reference} is malformed: expected an absolute path, as in gpg:///etc/opskit/secrets.gpg#name"
+        )
+    if reference.options:
+        raise UnresolvedReference(f"{reference} has an unknown option: expected stage, got '{reference.options[0][0]}'")
+    return Path(reference.locator)
+
+
+def _name(reference: Reference) -> str:
+    if reference.field is None:
+        raise UnresolvedReference(f"{reference} names a whole file, which is only read: expected '#name' at its end")
+    return reference.field
