@@ -63,8 +63,14 @@ def _opened(path: Path, data: bytes) -> bytes:
                 return keyring.decrypt(data).payload
         except NoKey:
             pass  # not made for the host that lives here, but perhaps for who runs this
-    with Keyring(None) as own:
-        return own.decrypt(data).payload
+    try:
+        with Keyring(None) as own:
+            return own.decrypt(data).payload
+    except NoKey as error:
+        error.hint = (
+            f"keep it in a state folder of opskit: the key in {KEYRING}, beside it, is tried before your own gpg"
+        )
+        raise
 
 
 def _sealed(config: Config, now: Callable[[], float], data: bytes) -> bytes:

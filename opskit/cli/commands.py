@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("stats", "Show what fills the copies, and how much of it the snapshots need."),
     "audit": ("audit", "Read and verify the record of what was done."),
     "keys": ("keys", "Show, print and change the keys of the backups, and who can read them."),
-    "secrets": ("secrets", "Try references to secrets, read and change them, hand them to programs."),
+    "secrets": ("secrets", "Try references to secrets, read and change what they lead to, hand it to programs."),
     "demo": ("demo", "Show backup, damage and restore on PATH or sample tokens."),
     "config": ("config", "Check, show and explain the config."),
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opskit.secrets.base import SecretStore
     from opskit.secrets.reference import Reference, Secret
 
-app = noun("References to secrets: list and try them, read and change what they lead to, hand it to programs.")
+app = noun("Try references to secrets, read and change what they lead to, hand it to programs.")
 
 ReferenceArgument = Annotated[
     str, typer.Argument(metavar="REFERENCE", help="Where the secret is, as gpg:///srv/secrets.gpg#db or env:NAME.")

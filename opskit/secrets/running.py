@@ -38,16 +38,19 @@ def run(argv: Sequence[str], environ: Mapping[str, str], secrets: Mapping[str, b
         for stream, descriptor in ((process.stdout, 1), (process.stderr, 2))
         if stream is not None
     ]
-    for pump in pumps:
-        pump.start()
-    try:
+    started, patience = list[threading.Thread](), None
+    try:  # from here on an interruption must not leave the program behind
+        for pump in pumps:
+            pump.start()
+            started.append(pump)
         code = process.wait()
     except BaseException:
         _end(process)
+        patience = _GRACE  # children of its own may hold its output open
         raise
     finally:
-        for pump in pumps:
-            pump.join()
+        for pump in started:
+            pump.join(patience)
     return code if code >= 0 else 128 - code
 
 

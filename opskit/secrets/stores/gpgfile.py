@@ -104,8 +104,18 @@ class GpgFileStore:
             change(stages)
             if not stages:
                 del secrets[name]
-            document = {"opskit": _KIND, "secrets": secrets}
-            self._tools.replace(path, self._tools.seal(json.dumps(document, indent=1).encode() + b"\n"))
+            self._replace(path, json.dumps({"opskit": _KIND, "secrets": secrets}, indent=1).encode() + b"\n")
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        """Write a file anew, once it is certain that it opens here: else nobody could read or change it any more."""
+        message = self._tools.seal(content)
+        try:
+            opened = self._tools.open(path, message)
+        except OpskitError as error:
+            raise SecretStoreError(f"no key at hand would open {path} again: {error}", hint=error.hint) from error
+        if opened != content:
+            raise SecretStoreError(f"{path} was left as it is: what gpg encrypted does not open to what it was given")
+        self._tools.replace(path, message)
 
     def _secrets(self, reference: Reference, path: Path) -> Secrets:
         """What the file holds; nothing where there is none yet."""
