@@ -16,14 +16,21 @@ from opskit.gpg import Keyring, usable_recipients
 from opskit.repository.durable import alone, write_durably
 from opskit.secrets.base import SecretStore, StoreScheme
 from opskit.secrets.reference import Reference, Resolver
+from opskit.secrets.stores.dotenv import DotenvStore, FileTools
 from opskit.secrets.stores.environment import EnvironmentScheme
 from opskit.secrets.stores.files import CredentialScheme, FileScheme
 from opskit.secrets.stores.gpgfile import GpgFileStore, Tools
+from opskit.secrets.stores.keyrings import KeyringStore
 
 KEYRING = "gnupg"
 """The folder with the key of a host, below its state folder."""
 FILE = "secrets.gpg"
 """The name of a host's own file of secrets, below its state folder."""
+_PLAIN: dict[str, SecretStore] = {
+    "dotenv": DotenvStore(FileTools(partial(write_durably, like_before=True), alone)),
+    "keyring": KeyringStore(),
+}
+"""Stores that need to know nothing of this host."""
 
 
 def resolver(environ: Mapping[str, str]) -> Resolver:
@@ -34,6 +41,7 @@ def resolver(environ: Mapping[str, str]) -> Resolver:
             "file": FileScheme(),
             "cred": CredentialScheme(environ),
             "gpg": StoreScheme(_gpg_files(_sealed_by_nobody)),
+            **{name: StoreScheme(store) for name, store in _PLAIN.items()},
         }
     )
 
@@ -45,8 +53,11 @@ def store_of(reference: Reference, config: Config, now: Callable[[], float]) -> 
     """
     if reference.scheme == "gpg":
         return _gpg_files(partial(_sealed, config, now))
+    if reference.scheme in _PLAIN:
+        return _PLAIN[reference.scheme]
+    expected = ", ".join(f"{name}:" for name in ("gpg", *_PLAIN))
     raise UsageError(
-        f"{reference} is only read by opskit: expected a reference to a store that takes values, gpg:",
+        f"{reference} is only read by opskit: expected a reference to a store that takes values: {expected}",
         hint=f"for example gpg://{config.state_dir / FILE}#NAME",
     )
 

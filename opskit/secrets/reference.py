@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 from opskit.errors import UnresolvedReference
 
-BUILT_IN_SCHEMES: tuple[str, ...] = ("env", "file", "cred", "gpg")
+BUILT_IN_SCHEMES: tuple[str, ...] = ("env", "file", "cred", "gpg", "dotenv", "keyring")
 
 _SHAPE = re.compile(r"(?:ref\+)?([a-z][a-z0-9+.-]*):(//)?([^#?]*)(?:#([^?]*))?(?:\?(.*))?", re.DOTALL)
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -137,6 +137,8 @@ class Resolver:
         return secret
 
 
+_NAMED = 4
+"""Schemes that are named to whom wrote none; all of them to whom wrote a wrong one."""
 _MOVE_IT = "put the value into an environment variable or a file of mode 0600 and write its reference here"
 
 
@@ -154,7 +156,8 @@ def refuse_unknown_parts(reference: Reference, *, options: Collection[str] = ())
 
 
 def _prefixes(schemes: Collection[str]) -> str:
-    return "/".join(f"{name}:" for name in schemes)
+    some = [f"{name}:" for name in schemes][:_NAMED]
+    return "/".join([*some, "…"] if len(schemes) > _NAMED else some)
 
 
 def _unknown(scheme: str, schemes: Collection[str], *, is_reference: bool) -> UnresolvedReference:

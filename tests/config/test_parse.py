@@ -14,6 +14,7 @@ from opskit.config.model import CommandSource, Config, PathsSource
 from opskit.config.syntax import MAX_DEPTH, MAX_VALUES
 from opskit.config.terms import Duration
 from opskit.errors import ConfigError
+from opskit.secrets.reference import BUILT_IN_SCHEMES
 
 KEY_A, KEY_B = "A" * 40, "B" * 40
 GOOD = f"""\
@@ -180,12 +181,12 @@ BAD = [
     (
         "{paths: [/srv]}",
         "{postgresql: {password: hunter2}}",
-        "4:33: sources.data.postgresql.password: inline secret; use env:/file:/cred:/gpg:",
+        "4:33: sources.data.postgresql.password: inline secret; use env:/file:/cred:/gpg:/…",
     ),
     (
         "{paths: [/srv]}",
         "{mariadb: {user: backup, password: hunter2}}",
-        "4:44: sources.data.mariadb.password: inline secret; use env:/file:/cred:/gpg:",
+        "4:44: sources.data.mariadb.password: inline secret; use env:/file:/cred:/gpg:/…",
     ),
     (
         "{paths: [/srv]}",
@@ -360,23 +361,23 @@ BAD = [
     (
         "{paths: [/srv]}",
         f"{{command: [a], filename: x, env: {{PW: {SENTINEL}}}}}",
-        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:/gpg:",
+        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:/gpg:/…",
     ),
     (
         "{paths: [/srv]}",
         f"{{command: [a], filename: x, env: {{PW: evn:{SENTINEL}}}}}",
-        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:/gpg:; did you mean 'env'?",
+        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:/gpg:/…; did you mean 'env'?",
     ),
     (
         "{paths: [/srv]}",
         "{command: [a], filename: x, env: {PW: 123}}",
-        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:/gpg:",
+        "4:47: sources.data.env.PW: inline secret; use env:/file:/cred:/gpg:/…",
     ),
     (
         "{paths: [/srv]}",
         "{command: [a], filename: x, env: {PW: fil:///x}}",
         "4:47: sources.data.env.PW: unknown scheme 'fil' in a secret reference: "
-        "expected one of cred, env, file, gpg; did you mean 'file'?",
+        f"expected one of {', '.join(sorted(BUILT_IN_SCHEMES))}; did you mean 'file'?",
     ),
     (
         "{paths: [/srv]}",

@@ -13,7 +13,10 @@ from opskit.repository.durable import alone, write_durably
 from opskit.secrets.base import SecretStore, Stage, StoreScheme
 from opskit.secrets.reference import Reference, Secret
 from opskit.secrets.setting import set_secret, value_in
+from opskit.secrets.stores.dotenv import DotenvStore, FileTools
 from opskit.secrets.stores.gpgfile import GpgFileStore, Tools
+from opskit.secrets.stores.keyrings import KeyringStore
+from tests.secrets.backends import KeyringInMemory
 
 Subject = tuple[SecretStore, Callable[[str], Reference]]
 """A store, and what makes a reference to the secret of a name in it."""
@@ -33,7 +36,26 @@ def _gpg_file(folder: Path) -> Iterator[Subject]:
         yield GpgFileStore(tools), lambda name: Reference("gpg", str(path), name)
 
 
-KINDS = {"gpg file": _gpg_file}
+def _dotenv(folder: Path) -> Iterator[Subject]:
+    path = folder / ".env"
+    path.touch(mode=0o600)
+    path.write_text('# a comment\nexport OTHER="x" # kept\nEMPTY\n\n')
+    before = path.read_text()
+
+    def reference(name: str) -> Reference:
+        return Reference("dotenv", str(path), "".join(each if each.isalnum() else f"_{ord(each):x}" for each in name))
+
+    yield DotenvStore(FileTools(write_durably, alone)), reference
+    assert path.read_text().startswith(before) and path.stat().st_mode & 0o777 == 0o600
+
+
+def _keyring(folder: Path) -> Iterator[Subject]:
+    del folder
+    backend = KeyringInMemory()
+    yield KeyringStore(lambda: backend), lambda name: Reference("keyring", f"opskit-test/{name}")
+
+
+KINDS = {"gpg file": _gpg_file, "dotenv": _dotenv, "key ring": _keyring}
 
 
 @pytest.fixture(params=KINDS)
@@ -133,7 +155,7 @@ def test_an_absent_secret_is_told_from_a_store_that_fails(subject: Subject) -> N
     store, name = subject
     with pytest.raises(SecretAbsent) as caught:
         store.get(name("never-set"), Stage.CURRENT)
-    assert caught.value.exit_code == 30 and "never-set" in str(caught.value)
+    assert caught.value.exit_code == 30 and str(name("never-set")) in str(caught.value)
 
 
 def test_no_message_shows_a_value(subject: Subject) -> None:

@@ -18,6 +18,7 @@ from opskit.secrets.stores.environment import EnvironmentScheme
 from opskit.secrets.stores.files import CredentialScheme, FileScheme
 
 SENTINEL = "hunter2-Xq9"
+SCHEMES = ", ".join(sorted(BUILT_IN_SCHEMES))
 
 
 def resolver(environ: dict[str, str] | None = None) -> Resolver:
@@ -91,16 +92,19 @@ def test_printed_references_read_back_equal(
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        (SENTINEL, "inline secret; use env:/file:/cred:/gpg:"),
-        ("", "inline secret; use env:/file:/cred:/gpg:"),
-        (f"pass:{SENTINEL}", "inline secret; use env:/file:/cred:/gpg:"),
-        (f"envv:{SENTINEL}", "inline secret; use env:/file:/cred:/gpg:; did you mean 'env'?"),
-        (f"plain {SENTINEL}", "inline secret; use env:/file:/cred:/gpg:"),
+        (SENTINEL, "inline secret; use env:/file:/cred:/gpg:/…"),
+        ("", "inline secret; use env:/file:/cred:/gpg:/…"),
+        (f"pass:{SENTINEL}", "inline secret; use env:/file:/cred:/gpg:/…"),
+        (f"envv:{SENTINEL}", "inline secret; use env:/file:/cred:/gpg:/…; did you mean 'env'?"),
+        (f"plain {SENTINEL}", "inline secret; use env:/file:/cred:/gpg:/…"),
         (
             f"fiel://{SENTINEL}",
-            "unknown scheme 'fiel' in a secret reference: expected one of cred, env, file, gpg; did you mean 'file'?",
+            f"unknown scheme 'fiel' in a secret reference: expected one of {SCHEMES}; did you mean 'file'?",
         ),
-        (f"vault://{SENTINEL}", "unknown scheme 'vault' in a secret reference: expected one of cred, env, file, gpg"),
+        (
+            f"vault://{SENTINEL}",
+            f"unknown scheme 'vault' in a secret reference: expected one of {SCHEMES}",
+        ),
         ("env:", "malformed env reference: expected a locator, got nothing"),
         (
             f"file:///{SENTINEL}%zz",
