@@ -21,6 +21,7 @@ from opskit.secrets.stores.environment import EnvironmentScheme
 from opskit.secrets.stores.files import CredentialScheme, FileScheme
 from opskit.secrets.stores.gpgfile import GpgFileStore, Tools
 from opskit.secrets.stores.keyrings import KeyringStore
+from opskit.secrets.stores.programs import PROGRAMS, ProgramScheme
 
 KEYRING = "gnupg"
 """The folder with the key of a host, below its state folder."""
@@ -42,6 +43,7 @@ def resolver(environ: Mapping[str, str]) -> Resolver:
             "cred": CredentialScheme(environ),
             "gpg": StoreScheme(_gpg_files(_sealed_by_nobody)),
             **{name: StoreScheme(store) for name, store in _PLAIN.items()},
+            **{name: ProgramScheme(program, environ) for name, program in PROGRAMS.items()},
         }
     )
 

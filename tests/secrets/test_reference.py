@@ -94,7 +94,7 @@ def test_printed_references_read_back_equal(
     [
         (SENTINEL, "inline secret; use env:/file:/cred:/gpg:/…"),
         ("", "inline secret; use env:/file:/cred:/gpg:/…"),
-        (f"pass:{SENTINEL}", "inline secret; use env:/file:/cred:/gpg:/…"),
+        (f"pa:{SENTINEL}", "inline secret; use env:/file:/cred:/gpg:/…"),
         (f"envv:{SENTINEL}", "inline secret; use env:/file:/cred:/gpg:/…; did you mean 'env'?"),
         (f"plain {SENTINEL}", "inline secret; use env:/file:/cred:/gpg:/…"),
         (
