@@ -1,7 +1,8 @@
 """The part of wiring that knows secrets: which schemes references may have, and which of them are stores.
 
 A file of secrets that lies beside a host's `gnupg` folder is opened with the key of that host, any other with the
-user's own gpg (a smartcard or HSM behind its agent among what that may hold).
+user's own gpg (a smartcard or HSM behind its agent among what that may hold). What a scheme needs is loaded when
+something of it is resolved: nearly every command starts here, and few hosts use more than one.
 """
 
 from __future__ import annotations
@@ -15,35 +16,29 @@ from opskit.errors import ConfigError, NoKey, OpskitError, UsageError
 from opskit.gpg import Keyring, usable_recipients
 from opskit.repository.durable import alone, write_durably
 from opskit.secrets.base import SecretStore, StoreScheme
-from opskit.secrets.reference import Reference, Resolver
-from opskit.secrets.stores.dotenv import DotenvStore, FileTools
+from opskit.secrets.reference import Reference, Resolver, Scheme, Secret
 from opskit.secrets.stores.environment import EnvironmentScheme
 from opskit.secrets.stores.files import CredentialScheme, FileScheme
-from opskit.secrets.stores.gpgfile import GpgFileStore, Tools
-from opskit.secrets.stores.keyrings import KeyringStore
-from opskit.secrets.stores.programs import PROGRAMS, ProgramScheme
 
 KEYRING = "gnupg"
 """The folder with the key of a host, below its state folder."""
 FILE = "secrets.gpg"
 """The name of a host's own file of secrets, below its state folder."""
-_PLAIN: dict[str, SecretStore] = {
-    "dotenv": DotenvStore(FileTools(partial(write_durably, like_before=True), alone)),
-    "keyring": KeyringStore(),
-}
-"""Stores that need to know nothing of this host."""
+Seal = Callable[[bytes], bytes]
 
 
 def resolver(environ: Mapping[str, str]) -> Resolver:
     """Resolves secret references."""
+    programs = {name: _Later(partial(_program, name, environ)) for name in ("op", "bw", "lpass")}
+    stores = {name: _Later(partial(_reading, make)) for name, make in _STORES.items()}
     return Resolver(
         {
             "env": EnvironmentScheme(environ),
             "file": FileScheme(),
             "cred": CredentialScheme(environ),
-            "gpg": StoreScheme(_gpg_files(_sealed_by_nobody)),
-            **{name: StoreScheme(store) for name, store in _PLAIN.items()},
-            **{name: ProgramScheme(program, environ) for name, program in PROGRAMS.items()},
+            "gpg": _Later(lambda: StoreScheme(_gpg_files(_sealed_by_nobody))),
+            **stores,
+            **programs,
         }
     )
 
@@ -55,17 +50,55 @@ def store_of(reference: Reference, config: Config, now: Callable[[], float]) -> 
     """
     if reference.scheme == "gpg":
         return _gpg_files(partial(_sealed, config, now))
-    if reference.scheme in _PLAIN:
-        return _PLAIN[reference.scheme]
-    expected = ", ".join(f"{name}:" for name in ("gpg", *_PLAIN))
+    if reference.scheme in _STORES:
+        return _STORES[reference.scheme]()
+    expected = ", ".join(f"{name}:" for name in ("gpg", *_STORES))
     raise UsageError(
         f"{reference} is only read by opskit: expected a reference to a store that takes values: {expected}",
         hint=f"for example gpg://{config.state_dir / FILE}#NAME",
     )
 
 
-def _gpg_files(seal: Callable[[bytes], bytes]) -> GpgFileStore:
+class _Later:
+    """A scheme that is made when something of it is resolved."""
+
+    def __init__(self, make: Callable[[], Scheme]) -> None:
+        self._make = make
+
+    def resolve(self, reference: Reference) -> Secret:
+        return self._make().resolve(reference)
+
+
+def _reading(make: Callable[[], SecretStore]) -> Scheme:
+    return StoreScheme(make())
+
+
+def _program(name: str, environ: Mapping[str, str]) -> Scheme:
+    from opskit.secrets.stores.programs import PROGRAMS, ProgramScheme
+
+    return ProgramScheme(PROGRAMS[name], environ)
+
+
+def _dotenv_files() -> SecretStore:
+    from opskit.secrets.stores.dotenv import DotenvStore, FileTools
+
+    return DotenvStore(FileTools(partial(write_durably, like_before=True), alone))
+
+
+def _key_ring() -> SecretStore:
+    from opskit.secrets.stores.keyrings import KeyringStore
+
+    return KeyringStore()
+
+
+def _gpg_files(seal: Seal) -> SecretStore:
+    from opskit.secrets.stores.gpgfile import GpgFileStore, Tools
+
     return GpgFileStore(Tools(_opened, seal, write_durably, alone))
+
+
+_STORES: Mapping[str, Callable[[], SecretStore]] = {"dotenv": _dotenv_files, "keyring": _key_ring}
+"""Those that need to know nothing of this host, by scheme."""
 
 
 def _opened(path: Path, data: bytes) -> bytes:
