@@ -5,7 +5,7 @@ A reference is safe to print, what it stands for is not: `get` alone writes a va
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -13,6 +13,9 @@ from opskit.cli.context import Context
 from opskit.cli.options import noun
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opskit.config.model import Config
     from opskit.errors import OpskitError
     from opskit.secrets.base import SecretStore
     from opskit.secrets.reference import Reference, Secret
@@ -23,6 +26,37 @@ ReferenceArgument = Annotated[
     str, typer.Argument(metavar="REFERENCE", help="Where the secret is, as gpg:///srv/secrets.gpg#db or env:NAME.")
 ]
 DEFAULT_LENGTH = 32
+
+
+class _Tried(NamedTuple):
+    """What came of a reference; `risk` says why another would be better."""
+
+    reference: str
+    used_by: list[str]
+    error: OpskitError | None
+    risk: str | None
+
+    def as_json(self) -> dict[str, object]:
+        """For --json."""
+        error = None if self.error is None else str(self.error)
+        return {
+            "reference": self.reference, "used_by": self.used_by,
+            "ok": error is None, "error": error, "warning": self.risk,
+        }  # fmt: skip
+
+    def tell(self, context: Context) -> None:
+        """One line, and what is wrong."""
+        from opskit.cli.render import printable
+
+        mark = context.styled("failed", "red") if self.error else context.styled("ok", "green")
+        used = f"   {printable(', '.join(self.used_by))}" if self.used_by else ""
+        context.write(f"{mark}  {printable(self.reference)}{used}")
+        if self.risk is not None:
+            context.warning(printable(self.risk))
+        if self.error is not None:
+            context.warning(printable(str(self.error)))
+            if self.error.hint:
+                context.hint(printable(self.error.hint))
 
 
 @app.command("list")
@@ -50,42 +84,20 @@ def doctor(
     ] = None,
 ) -> int | None:
     """Try whether references can be resolved here and now, and say what is wrong; shows no value."""
-    from opskit import wiring
     from opskit.cli.auditing import audited, judged
-    from opskit.cli.render import printable
-    from opskit.errors import OpskitError
 
     context = Context.of(typer_context)
+    config = context.load_config()
     places = {each: list[str]() for each in references} if references else _places(context)
-    resolver, failures = wiring.resolver(context.environ), dict[str, OpskitError]()
-    with audited(context, context.load_config(), "secrets.doctor", changes=False) as event:
-        for each in places:
-            try:
-                resolver.resolve(each)
-            except OpskitError as error:
-                failures[each] = error
-        code = judged(event, 3 if failures else 0, references=len(places), failed=sorted(map(_label, failures)))
+    with audited(context, config, "secrets.doctor", changes=False) as event:
+        found = _tried(context, config, places)
+        failed = sorted(each.reference for each in found if each.error)
+        code = judged(event, 3 if failed else 0, references=len(found), failed=failed)
     if context.json:
-        context.write_json(
-            [
-                {
-                    "reference": _label(each),
-                    "used_by": keys,
-                    "ok": each not in failures,
-                    "error": _reason(failures.get(each)),
-                }
-                for each, keys in places.items()
-            ]
-        )
+        context.write_json([each.as_json() for each in found])
         return code
-    for each, keys in places.items():
-        mark = context.styled("failed", "red") if each in failures else context.styled("ok", "green")
-        used = f"   {printable(', '.join(keys))}" if keys else ""
-        context.write(f"{mark}  {printable(_label(each))}{used}")
-        if each in failures:
-            context.diagnose(f"opskit: {printable(str(failures[each]))}")
-            if failures[each].hint:
-                context.hint(printable(str(failures[each].hint)))
+    for each in found:
+        each.tell(context)
     return code
 
 
@@ -197,6 +209,22 @@ def execute(
         return judged(event, run(command, context.environ, values, mask=not no_mask))
 
 
+def _tried(context: Context, config: Config, places: Mapping[str, list[str]]) -> list[_Tried]:
+    """Resolve each reference, and forget what it stands for."""
+    from opskit import wiring
+    from opskit.config.references import risk_of
+    from opskit.errors import OpskitError
+
+    resolver, found = wiring.resolver(context.environ), list[_Tried]()
+    for each, keys in places.items():
+        try:
+            resolver.resolve(each)
+            found.append(_Tried(_label(each), keys, None, risk_of(_parsed(each), config.environment)))
+        except OpskitError as error:
+            found.append(_Tried(_label(each), keys, error, None))
+    return found
+
+
 def _places(context: Context) -> dict[str, list[str]]:
     """Each reference of the config with the keys it stands at."""
     from opskit.config.references import references_in
@@ -205,10 +233,6 @@ def _places(context: Context) -> dict[str, list[str]]:
     for key, reference in references_in(context.load_config()):
         places.setdefault(str(reference), []).append(key)
     return places
-
-
-def _reason(error: OpskitError | None) -> str | None:
-    return None if error is None else str(error)
 
 
 def _label(text: str) -> str:

@@ -23,6 +23,7 @@ from opskit.config.model import (
     S3Destination,
     SqliteSource,
 )
+from opskit.config.references import references_in, risk_of
 from opskit.config.remote import AzureDestination, GcsDestination, SftpDestination, WebdavDestination
 from opskit.config.syntax import Location
 
@@ -49,6 +50,7 @@ def warnings(config: Config) -> list[str]:
         *_bucket_risks(config),
         *_server_risks(config),
         *_line_risks(config),
+        *_reference_risks(config),
     ]
 
 
@@ -190,6 +192,12 @@ def _line_risks(config: Config) -> Iterator[str]:
                 yield f"{where}.endpoint: requests travel unencrypted: whoever listens learns a token, good for an hour"
             case _:
                 continue
+
+
+def _reference_risks(config: Config) -> Iterator[str]:
+    for place, reference in references_in(config):
+        if (risk := risk_of(reference, config.environment)) is not None:
+            yield f"{place}: {risk}"
 
 
 def _half_settings(config: Config) -> Iterator[tuple[Location, str]]:

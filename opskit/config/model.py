@@ -352,6 +352,9 @@ class Config(Entry):
     version: Annotated[Literal[1], Rule.WHOLE_NUMBER] = key("version of this file's format")
     host: Label = key("label of this host in snapshots", default_factory=_default_host)
     state_dir: Path = key("where opskit keeps its own state", default=Path("/var/lib/opskit"))
+    environment: Literal["development", "staging", "production"] = key(
+        "what this host is for; outside development, secrets that lie in the clear are warned of", default="production"
+    )
     simulated: bool = key("a demonstration: labels of media and places are pretended", default=False)
     sources: dict[Label, Source] = key("what is backed up, by name")
     destinations: Annotated[dict[Label, Destination], Rule.NOT_EMPTY] = key("where copies go, by name")

@@ -7,6 +7,20 @@ from collections.abc import Iterator
 from opskit.config.entry import Entry
 from opskit.secrets.reference import Reference
 
+IN_THE_CLEAR = {
+    "env": "variables are inherited by children and shown by service managers",
+    "dotenv": "a .env file keeps secrets in the clear",
+}
+"""Schemes that are for development, and why."""
+
+
+def risk_of(reference: Reference, environment: str) -> str | None:
+    """Why a reference should be another outside development; None where it may stay."""
+    why = IN_THE_CLEAR.get(reference.scheme)
+    if why is None or environment == "development":
+        return None
+    return f"{reference} is for development: {why}; expected gpg:, cred: or a file of mode 0600"
+
 
 def references_in(value: object, place: str = "") -> Iterator[tuple[str, Reference]]:
     """(key, as `sources.db.postgresql.password`; reference) of every reference, in the order of the config."""

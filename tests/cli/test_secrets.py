@@ -194,6 +194,18 @@ def test_references_of_the_config(host: Machine, put: Callable[..., Answer]) -> 
     assert answer.code == 3 and "hunter2" not in answer.out + answer.err + trail(host)
 
 
+def test_what_lies_in_the_clear_is_warned_of(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable is no place for a secret but in development; it is used all the same."""
+    monkeypatch.setenv("OPSKIT_TEST_SET", "hunter2-value")
+    host.edit_config("sources:\n", "sources:\n  out: {command: [cat], filename: x, env: {A: 'env:OPSKIT_TEST_SET'}}\n")
+    for answer in (host.run("secrets", "doctor"), host.run("config", "validate")):
+        assert answer.code == 0 and "env:OPSKIT_TEST_SET is for development" in answer.err
+    assert host.run("--json", "secrets", "doctor").json[0]["warning"].startswith("env:OPSKIT_TEST_SET is for")
+    host.edit_config("sources:\n", "environment: development\nsources:\n")
+    for answer in (host.run("secrets", "doctor"), host.run("config", "validate")):
+        assert answer.code == 0 and "is for development" not in answer.err
+
+
 def test_a_source_takes_its_secret_from_the_file(host: Machine, put: Callable[..., Answer], tmp_path: Path) -> None:
     """A gpg: reference works wherever the config takes a secret."""
     put(VALUE.encode())

@@ -140,6 +140,7 @@ configs = st.builds(
     version=st.just(1),
     host=labels,
     state_dir=_below("/state"),
+    environment=st.sampled_from(["development", "staging", "production"]),
     simulated=st.booleans(),
     sources=st.dictionaries(labels, sources, max_size=3),
     destinations=st.dictionaries(labels, destinations, min_size=1, max_size=1),
