@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opskit.config.model import Config
 from opskit.errors import ConfigError, NoKey, OpskitError, UsageError
@@ -19,6 +20,9 @@ from opskit.secrets.base import SecretStore, StoreScheme
 from opskit.secrets.reference import Reference, Resolver, Scheme, Secret
 from opskit.secrets.stores.environment import EnvironmentScheme
 from opskit.secrets.stores.files import CredentialScheme, FileScheme
+
+if TYPE_CHECKING:
+    from opskit.secrets.stores.gpgfile import GpgFileStore
 
 KEYRING = "gnupg"
 """The folder with the key of a host, below its state folder."""
@@ -59,6 +63,13 @@ def store_of(reference: Reference, config: Config, now: Callable[[], float]) -> 
     )
 
 
+def names_in(reference: Reference) -> dict[str, list[str]]:
+    """The secrets in a file that gpg encrypted, and their stages; raises UsageError for any other reference."""
+    if reference.scheme != "gpg" or reference.field is not None:
+        raise UsageError(f"{reference}: expected a file of secrets, as in gpg:///var/lib/opskit/{FILE}")
+    return _gpg_files(_sealed_by_nobody).names(reference)
+
+
 class _Later:
     """A scheme that is made when something of it is resolved."""
 
@@ -91,7 +102,7 @@ def _key_ring() -> SecretStore:
     return KeyringStore()
 
 
-def _gpg_files(seal: Seal) -> SecretStore:
+def _gpg_files(seal: Seal) -> GpgFileStore:
     from opskit.secrets.stores.gpgfile import GpgFileStore, Tools
 
     return GpgFileStore(Tools(_opened, seal, write_durably, alone))

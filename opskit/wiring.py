@@ -227,9 +227,9 @@ def secret_store(reference: Reference, config: Config) -> SecretStore:
     return secretstores.store_of(reference, config, time.time)
 
 
-def secrets_file(config: Config) -> Path:
-    """Where this host keeps secrets, unless told otherwise."""
-    return config.state_dir / secretstores.FILE
+def secrets_in(reference: Reference) -> dict[str, list[str]]:
+    """The names of the secrets in a file, with the stages in which each has a value; raises UsageError."""
+    return secretstores.names_in(reference)
 
 
 def keyring_folder(state: Path) -> Path:

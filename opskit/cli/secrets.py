@@ -60,19 +60,48 @@ class _Tried(NamedTuple):
 
 
 @app.command("list")
-def list_references(typer_context: typer.Context) -> None:
+def list_references(
+    typer_context: typer.Context,
+    file: Annotated[
+        str | None, typer.Argument(metavar="[gpg:///FILE]", help="List the secrets of this file instead.")
+    ] = None,
+) -> None:
     """List the references of the config and the keys they stand at; nothing is resolved."""
-    from opskit.cli.render import printable, table
-
     context = Context.of(typer_context)
+    if file is not None:
+        _list_file(context, file)
+        return
     places = _places(context)
     if context.json:
         context.write_json([{"reference": each, "used_by": keys} for each, keys in places.items()])
         return
     if not places:
         context.message("the config names no secret")
-    rows = [[printable(each), printable(", ".join(keys))] for each, keys in places.items()]
-    for line in table(rows, ["reference", "used by"]) if rows else ():
+    _write_table(context, ["reference", "used by"], places)
+
+
+def _list_file(context: Context, file: str) -> None:
+    """The names in a file, which are not secret, and the stages in which each has a value."""
+    from opskit import wiring
+    from opskit.cli.auditing import audited, judged
+
+    parsed = _parsed(file)
+    with audited(context, context.load_config(), "secrets.list", str(parsed), changes=False) as event:
+        found = wiring.secrets_in(parsed)
+        judged(event, 0)
+    if context.json:
+        context.write_json([{"name": name, "stages": stages} for name, stages in found.items()])
+        return
+    if not found:
+        context.message(f"{parsed} holds no secret")
+    _write_table(context, ["secret", "values"], found)
+
+
+def _write_table(context: Context, header: list[str], rows: Mapping[str, list[str]]) -> None:
+    from opskit.cli.render import printable, table
+
+    cells = [[printable(name), printable(", ".join(words))] for name, words in rows.items()]
+    for line in table(cells, header) if cells else ():
         context.write(line)
 
 

@@ -15,71 +15,62 @@ from pathlib import Path
 import pytest
 
 from opskit.gpg import Keyring
-from tests.cli.hosts import Answer, Machine, fill
+from tests.cli.hosts import Answer, Machine
 
 VALUE = "hunter2-Xq9 with blanks"
 
 
 @pytest.fixture
-def host(tmp_short: Path) -> Machine:
-    """A host that was set up."""
-    machine = Machine(tmp_short)
-    fill(machine.source)
-    assert machine.init().code == 0
-    return machine
-
-
-@pytest.fixture
-def put(host: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+def put(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
     """Sets a secret to what is given on stdin."""
 
     def put(value: bytes, reference: str = "", *arguments: str) -> Answer:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(value)))
-        return host.run("secrets", "set", reference or secret_of(host), *arguments)
+        return machine.run("secrets", "set", reference or secret_of(machine), *arguments)
 
     return put
 
 
-def secret_of(host: Machine, name: str = "db") -> str:
-    return f"gpg://{host.state}/secrets.gpg#{name}"
+def secret_of(machine: Machine, name: str = "db") -> str:
+    return f"gpg://{machine.state}/secrets.gpg#{name}"
 
 
-def trail(host: Machine) -> str:
+def trail(machine: Machine) -> str:
     """The whole audit log as it is kept."""
-    return "".join(path.read_text() for path in (host.state / "audit").rglob("*") if path.is_file())
+    return "".join(path.read_text() for path in (machine.state / "audit").rglob("*") if path.is_file())
 
 
-def test_what_was_set_is_got(host: Machine, put: Callable[..., Answer]) -> None:
+def test_what_was_set_is_got(machine: Machine, put: Callable[..., Answer]) -> None:
     """A value goes in by stdin, without its last line end, and comes out as it was; the one before is kept."""
     assert put(f"{VALUE}\n".encode()).code == 0
     assert put(b"second-value\r\n").code == 0
-    reference = secret_of(host)
-    assert host.run("secrets", "get", reference).data == b"second-value\n"
-    assert host.run("secrets", "get", "-n", f"{reference}?stage=previous").data == VALUE.encode()
-    assert host.run("--json", "secrets", "get", reference).json == {"reference": reference, "value": "second-value"}
-    assert host.run("secrets", "get", f"{reference}?stage=pending").code == 30
-    assert (host.state / "secrets.gpg").stat().st_mode & 0o777 == 0o600
-    assert VALUE not in trail(host) and "second-value" not in trail(host)
-    assert trail(host).count('"secrets.set"') == 4  # a start and an outcome each
+    reference = secret_of(machine)
+    assert machine.run("secrets", "get", reference).data == b"second-value\n"
+    assert machine.run("secrets", "get", "-n", f"{reference}?stage=previous").data == VALUE.encode()
+    assert machine.run("--json", "secrets", "get", reference).json == {"reference": reference, "value": "second-value"}
+    assert machine.run("secrets", "get", f"{reference}?stage=pending").code == 30
+    assert (machine.state / "secrets.gpg").stat().st_mode & 0o777 == 0o600
+    assert VALUE not in trail(machine) and "second-value" not in trail(machine)
+    assert trail(machine).count('"secrets.set"') == 4  # a start and an outcome each
 
 
-def test_who_opens_the_file(host: Machine, put: Callable[..., Answer], tmp_short: Path) -> None:
+def test_who_opens_the_file(machine: Machine, put: Callable[..., Answer], tmp_short: Path) -> None:
     """It opens with the host's own key and with the recovery key, for the day the host is lost, and with no other."""
     put(VALUE.encode())
-    data = (host.state / "secrets.gpg").read_bytes()
+    data = (machine.state / "secrets.gpg").read_bytes()
     with Keyring(tmp_short / "safe") as safe:
         safe.create()
-        safe.import_keys(host.key.read_bytes())
+        safe.import_keys(machine.key.read_bytes())
         assert json.loads(safe.decrypt(data).payload)["secrets"] == {"db": {"current": VALUE}}
 
 
-def test_a_random_value_is_shown_to_nobody(host: Machine) -> None:
+def test_a_random_value_is_shown_to_nobody(machine: Machine) -> None:
     """--generate makes another value each time, long enough and of plain characters, and says nothing of it."""
     values = set()
     for _ in range(3):
-        answer = host.run("secrets", "set", "--generate", "--length", "40", secret_of(host))
-        value = host.run("secrets", "get", "-n", secret_of(host)).out
-        assert answer.code == 0 and value not in answer.out + answer.err and value not in trail(host)
+        answer = machine.run("secrets", "set", "--generate", "--length", "40", secret_of(machine))
+        value = machine.run("secrets", "get", "-n", secret_of(machine)).out
+        assert answer.code == 0 and value not in answer.out + answer.err and value not in trail(machine)
         assert len(value) == 40 and value.isalnum()
         values.add(value)
     assert len(values) == 3
@@ -100,143 +91,164 @@ def test_a_random_value_is_shown_to_nobody(host: Machine) -> None:
     ],
 )
 def test_what_cannot_be_set(
-    value: bytes, reference: str, code: int, message: str, host: Machine, put: Callable[..., Answer]
+    value: bytes, reference: str, code: int, message: str, machine: Machine, put: Callable[..., Answer]
 ) -> None:
     """Each mistake gets its reason and exit code, and no file is made."""
     answer = put(value, reference)
     assert (answer.code, message in answer.err) == (code, True), answer.err
-    assert "hunter2" not in answer.err and not (host.state / "secrets.gpg").exists()
+    assert "hunter2" not in answer.err and not (machine.state / "secrets.gpg").exists()
 
 
-def test_a_file_that_others_can_change_is_refused(host: Machine, put: Callable[..., Answer]) -> None:
+def test_a_file_that_others_can_change_is_refused(machine: Machine, put: Callable[..., Answer]) -> None:
     """Who can write to the file chooses the secrets: it is not read, nor written to."""
     put(VALUE.encode())
-    (host.state / "secrets.gpg").chmod(0o620)
-    for answer in (host.run("secrets", "get", secret_of(host)), put(b"another-one")):
+    (machine.state / "secrets.gpg").chmod(0o620)
+    for answer in (machine.run("secrets", "get", secret_of(machine)), put(b"another-one")):
         assert answer.code == 30 and "expected mode 0600, got 0620" in answer.err
 
 
-def test_a_damaged_file_is_a_store_that_fails(host: Machine, put: Callable[..., Answer]) -> None:
+def test_a_damaged_file_is_a_store_that_fails(machine: Machine, put: Callable[..., Answer]) -> None:
     """What gpg does not open, or is no file of secrets, is exit code 31, never an absent secret or an empty file."""
     put(VALUE.encode())
-    path = host.state / "secrets.gpg"
+    path = machine.state / "secrets.gpg"
     good = path.read_bytes()
-    with Keyring(host.state / "gnupg") as keyring:
+    with Keyring(machine.state / "gnupg") as keyring:
         (own,) = [each.fingerprint for each in keyring.keys() if each.has_secret]
         foreign = keyring.encrypt(b'{"db": "x"}', [own])
     for data in (good[: len(good) // 2], b"", b"plain text", foreign):
         path.write_bytes(data)
-        for answer in (host.run("secrets", "get", secret_of(host)), put(b"another-one")):
+        for answer in (machine.run("secrets", "get", secret_of(machine)), put(b"another-one")):
             assert answer.code == 31, answer.err
         assert path.read_bytes() == data
-    assert host.run("secrets", "get", f"gpg://{path}").data == b'{"db": "x"}\n'
+    assert machine.run("secrets", "get", f"gpg://{path}").data == b'{"db": "x"}\n'
 
 
-def test_a_full_disk_costs_nothing(host: Machine, put: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_full_disk_costs_nothing(machine: Machine, put: Callable[..., Answer], tmp_path: Path) -> None:
     """Where a new value finds no room, the old one stays."""
     from tests.stores.mounts import mounted
 
     with mounted("tmpfs", tmp_path, size=64 * 1024) as place:
-        (place / "gnupg").symlink_to(host.state / "gnupg")
+        (place / "gnupg").symlink_to(machine.state / "gnupg")
         reference = f"gpg://{place}/secrets.gpg#db"
         assert put(VALUE.encode(), reference).code == 0
         (place / "filler").write_bytes(bytes(os.statvfs(place).f_bavail * 4096))
         assert put(b"x" * 8000, reference).code != 0
-        assert host.run("secrets", "get", "-n", reference).data == VALUE.encode()
+        assert machine.run("secrets", "get", "-n", reference).data == VALUE.encode()
         assert sorted(path.name for path in place.iterdir()) == ["filler", "gnupg", "secrets.gpg"]
 
 
 def test_a_file_that_would_not_open_again_is_not_written(
-    host: Machine, put: Callable[..., Answer], tmp_path: Path
+    machine: Machine, put: Callable[..., Answer], tmp_path: Path
 ) -> None:
     """Where no key lies beside the file, and one's own gpg has none for it, setting fails and makes nothing."""
-    answer = put(VALUE.encode(), f"gpg://{tmp_path}/secrets.gpg#db")
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    answer = put(VALUE.encode(), f"gpg://{place}/secrets.gpg#db")
     assert answer.code == 31 and "no key at hand would open" in answer.err and "state folder" in answer.err
-    assert not list(tmp_path.iterdir())
+    assert not list(place.iterdir())
 
 
-def test_a_pending_value_is_nobodys_to_overwrite(host: Machine, put: Callable[..., Answer]) -> None:
+def test_a_pending_value_is_nobodys_to_overwrite(machine: Machine, put: Callable[..., Answer]) -> None:
     """While a value is pending another cannot be set; once it is deleted, or is the same one, it can."""
     put(VALUE.encode())
-    with Keyring(host.state / "gnupg") as keyring:
-        path = host.state / "secrets.gpg"
+    with Keyring(machine.state / "gnupg") as keyring:
+        path = machine.state / "secrets.gpg"
         document = json.loads(keyring.decrypt(path.read_bytes()).payload)
         document["secrets"]["db"]["pending"] = "waiting-one"
         (own,) = [each.fingerprint for each in keyring.keys() if each.has_secret]
         path.write_bytes(keyring.encrypt(json.dumps(document).encode(), [own]))
     answer = put(b"another-one")
     assert answer.code == 31 and "a rotation is under way" in answer.err
-    assert host.run("secrets", "delete", secret_of(host)).code == 2
-    assert host.run("secrets", "delete", f"{secret_of(host)}?stage=pending").code == 0
+    assert machine.run("secrets", "delete", secret_of(machine)).code == 2
+    assert machine.run("secrets", "delete", f"{secret_of(machine)}?stage=pending").code == 0
     assert put(b"another-one").code == 0
-    assert host.run("secrets", "get", "-n", f"{secret_of(host)}?stage=previous").data == VALUE.encode()
+    assert machine.run("secrets", "get", "-n", f"{secret_of(machine)}?stage=previous").data == VALUE.encode()
 
 
-def test_references_of_the_config(host: Machine, put: Callable[..., Answer]) -> None:
+def test_references_of_the_config(machine: Machine, put: Callable[..., Answer]) -> None:
     """`list` names each reference with the keys it stands at; `doctor` tries them all, and shows no value."""
-    good, bad = secret_of(host), "env:OPSKIT_TEST_NOT_SET"
-    host.edit_config(
+    good, bad = secret_of(machine), "env:OPSKIT_TEST_NOT_SET"
+    machine.edit_config(
         "sources:\n", f"sources:\n  out: {{command: [cat], filename: x, env: {{A: '{good}', B: '{bad}'}}}}\n"
     )
     put(VALUE.encode())
-    assert host.run("--json", "secrets", "list").json == [
+    assert machine.run("--json", "secrets", "list").json == [
         {"reference": good, "used_by": ["sources.out.env.A"]},
         {"reference": bad, "used_by": ["sources.out.env.B"]},
     ]
-    assert f"{good}  sources.out.env.A" in host.run("secrets", "list").out
-    answer = host.run("--json", "secrets", "doctor")
+    assert f"{good}  sources.out.env.A" in machine.run("secrets", "list").out
+    answer = machine.run("--json", "secrets", "doctor")
     assert answer.code == 3 and [each["ok"] for each in answer.json] == [True, False]
-    answer = host.run("secrets", "doctor")
+    answer = machine.run("secrets", "doctor")
     assert "ok  gpg:" in answer.out and f"failed  {bad}" in answer.out and "it is not set" in answer.err
     assert VALUE not in answer.out + answer.err
-    assert host.run("secrets", "doctor", good).code == 0
-    answer = host.run("secrets", "doctor", "hunter2")
-    assert answer.code == 3 and "hunter2" not in answer.out + answer.err + trail(host)
+    assert machine.run("secrets", "doctor", good).code == 0
+    answer = machine.run("secrets", "doctor", "hunter2")
+    assert answer.code == 3 and "hunter2" not in answer.out + answer.err + trail(machine)
 
 
-def test_what_lies_in_the_clear_is_warned_of(host: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_names_in_a_file(machine: Machine, put: Callable[..., Answer]) -> None:
+    """`list FILE` names the secrets and their stages, and no value."""
+    file = f"gpg://{machine.state}/secrets.gpg"
+    assert machine.run("--json", "secrets", "list", file).json == []
+    for name in ("db", "api key", "db"):
+        assert put(b"hunter2-value", f"{file}#{name.replace(' ', '%20')}").code == 0
+    answer = machine.run("--json", "secrets", "list", file)
+    assert answer.json == [
+        {"name": "api key", "stages": ["current"]},
+        {"name": "db", "stages": ["current", "previous"]},
+    ]
+    shown = machine.run("secrets", "list", file).out
+    assert "db" in shown and "current, previous" in shown and "hunter2" not in shown
+    for other in ("env:X", f"{file}#db"):
+        assert machine.run("secrets", "list", other).code == 2
+
+
+def test_what_lies_in_the_clear_is_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable is no place for a secret but in development; it is used all the same."""
     monkeypatch.setenv("OPSKIT_TEST_SET", "hunter2-value")
-    host.edit_config("sources:\n", "sources:\n  out: {command: [cat], filename: x, env: {A: 'env:OPSKIT_TEST_SET'}}\n")
-    for answer in (host.run("secrets", "doctor"), host.run("config", "validate")):
+    machine.edit_config(
+        "sources:\n", "sources:\n  out: {command: [cat], filename: x, env: {A: 'env:OPSKIT_TEST_SET'}}\n"
+    )
+    for answer in (machine.run("secrets", "doctor"), machine.run("config", "validate")):
         assert answer.code == 0 and "env:OPSKIT_TEST_SET is for development" in answer.err
-    assert host.run("--json", "secrets", "doctor").json[0]["warning"].startswith("env:OPSKIT_TEST_SET is for")
-    host.edit_config("sources:\n", "environment: development\nsources:\n")
-    for answer in (host.run("secrets", "doctor"), host.run("config", "validate")):
+    assert machine.run("--json", "secrets", "doctor").json[0]["warning"].startswith("env:OPSKIT_TEST_SET is for")
+    machine.edit_config("sources:\n", "environment: development\nsources:\n")
+    for answer in (machine.run("secrets", "doctor"), machine.run("config", "validate")):
         assert answer.code == 0 and "is for development" not in answer.err
 
 
-def test_a_source_takes_its_secret_from_the_file(host: Machine, put: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_source_takes_its_secret_from_the_file(machine: Machine, put: Callable[..., Answer], tmp_path: Path) -> None:
     """A gpg: reference works wherever the config takes a secret."""
     put(VALUE.encode())
-    command = f"{{command: [printenv, A], filename: x, env: {{A: '{secret_of(host)}'}}}}"
-    host.edit_config("sources:\n", f"sources:\n  out: {command}\n")
-    assert host.run("backup", "out").code == 0
-    answer = host.run("restore", "out@latest", "--stdout", "--key", host.key)
+    command = f"{{command: [printenv, A], filename: x, env: {{A: '{secret_of(machine)}'}}}}"
+    machine.edit_config("sources:\n", f"sources:\n  out: {command}\n")
+    assert machine.run("backup", "out").code == 0
+    answer = machine.run("restore", "out@latest", "--stdout", "--key", machine.key)
     assert answer.data == f"{VALUE}\n".encode()
 
 
-def test_a_program_gets_its_secrets(host: Machine, put: Callable[..., Answer]) -> None:
+def test_a_program_gets_its_secrets(machine: Machine, put: Callable[..., Answer]) -> None:
     """The program has the values in its environment; what it says of them is hidden; its exit code is ours."""
     put(VALUE.encode())
     code = (
         "import os,sys; print(len(os.environ['PW']), os.environ['PW']); sys.stderr.write(os.environ['PW']); sys.exit(7)"
     )
-    arguments = ["secrets", "exec", "--env", f"PW={secret_of(host)}"]
-    process = host.start(*arguments, "--", sys.executable, "-c", code)
+    arguments = ["secrets", "exec", "--env", f"PW={secret_of(machine)}"]
+    process = machine.start(*arguments, "--", sys.executable, "-c", code)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (7, f"{len(VALUE)} [secret]\n".encode(), b"[secret]")
-    process = host.start(*arguments, "--no-mask", "--", sys.executable, "-c", code)
+    process = machine.start(*arguments, "--no-mask", "--", sys.executable, "-c", code)
     assert process.communicate(timeout=60)[0] == f"{len(VALUE)} {VALUE}\n".encode()
-    assert VALUE not in trail(host) and secret_of(host) in trail(host)
+    assert VALUE not in trail(machine) and secret_of(machine) in trail(machine)
 
 
-def test_no_value_is_seen_in_a_process_list(host: Machine, put: Callable[..., Answer]) -> None:
+def test_no_value_is_seen_in_a_process_list(machine: Machine, put: Callable[..., Answer]) -> None:
     """The value stands in no process's argv, and in the environment of the program alone."""
     put(VALUE.encode())
     code = "print('up', flush=True); input()"
-    process = host.start(
-        "secrets", "exec", "--env", f"PW={secret_of(host)}", "--", sys.executable, "-c", code, stdin=subprocess.PIPE
+    process = machine.start(
+        "secrets", "exec", "--env", f"PW={secret_of(machine)}", "--", sys.executable, "-c", code, stdin=subprocess.PIPE
     )
     assert process.stdout is not None and process.stdout.readline() == b"up\n"
     lines = [path.read_bytes() for path in _every_process("cmdline")]
@@ -257,9 +269,9 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def test_an_interruption_ends_the_program(host: Machine) -> None:
+def test_an_interruption_ends_the_program(machine: Machine) -> None:
     """What asks opskit to stop ends the program too; a program killed by a signal is told as shells do."""
-    process = host.start("secrets", "exec", "--", "sh", "-c", "echo $$; exec sleep 600")
+    process = machine.start("secrets", "exec", "--", "sh", "-c", "echo $$; exec sleep 600")
     assert process.stdout is not None
     child = int(process.stdout.readline())
     process.send_signal(signal.SIGTERM)
@@ -269,7 +281,7 @@ def test_an_interruption_ends_the_program(host: Machine) -> None:
     while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
-    process = host.start("secrets", "exec", "--", "sh", "-c", "kill -9 $$")
+    process = machine.start("secrets", "exec", "--", "sh", "-c", "kill -9 $$")
     process.communicate(timeout=60)
     assert process.returncode == 137
 
@@ -284,8 +296,8 @@ def test_an_interruption_ends_the_program(host: Machine) -> None:
         ([], 2, "COMMAND"),
     ],
 )
-def test_programs_that_are_not_run(arguments: list[str], code: int, message: str, host: Machine) -> None:
+def test_programs_that_are_not_run(arguments: list[str], code: int, message: str, machine: Machine) -> None:
     """Without its secrets, or without a program, nothing is run, and what was typed for a reference is not repeated."""
-    answer = host.run("secrets", "exec", *arguments)
+    answer = machine.run("secrets", "exec", *arguments)
     assert (answer.code, message in answer.err) == (code, True), answer.err
-    assert "hunter2" not in answer.err + trail(host)
+    assert "hunter2" not in answer.err + trail(machine)

@@ -96,6 +96,10 @@ class GpgFileStore:
         if stage in self._secrets(reference, _path(reference)).get(_name(reference), {}):
             self._change(reference, change)
 
+    def names(self, reference: Reference) -> dict[str, list[str]]:
+        """The secrets of a file, each with the stages in which it has a value; of a file that is not there none."""
+        return {name: sorted(stages) for name, stages in sorted(self._secrets(reference, _path(reference)).items())}
+
     def _change(self, reference: Reference, change: Callable[[dict[str, str]], None]) -> None:
         path, name = _path(reference), _name(reference)
         with self._tools.alone(path):
