@@ -8,7 +8,7 @@ something of it is resolved: nearly every command starts here, and few hosts use
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from opskit.secrets.stores.files import CredentialScheme, FileScheme
 
 if TYPE_CHECKING:
     from opskit.secrets.stores.gpgfile import GpgFileStore
+    from opskit.secrets.stores.vault import Access
 
 KEYRING = "gnupg"
 """The folder with the key of a host, below its state folder."""
@@ -41,22 +42,25 @@ def resolver(environ: Mapping[str, str]) -> Resolver:
             "file": FileScheme(),
             "cred": CredentialScheme(environ),
             "gpg": _Later(lambda: StoreScheme(_gpg_files(_sealed_by_nobody))),
+            "vault": _Later(lambda: StoreScheme(_vault(environ))),
             **stores,
             **programs,
         }
     )
 
 
-def store_of(reference: Reference, config: Config, now: Callable[[], float]) -> SecretStore:
+def store_of(reference: Reference, config: Config, environ: Mapping[str, str], now: Callable[[], float]) -> SecretStore:
     """The store that a reference lies in, to be written; raises UsageError where the scheme is only read.
 
     `now` gives epoch seconds: one recipient that expired must not keep the others from their secrets.
     """
+    if reference.scheme == "vault":
+        return _vault(environ)
     if reference.scheme == "gpg":
         return _gpg_files(partial(_sealed, config, now))
     if reference.scheme in _STORES:
         return _STORES[reference.scheme]()
-    expected = ", ".join(f"{name}:" for name in ("gpg", *_STORES))
+    expected = ", ".join(f"{name}:" for name in ("gpg", "vault", *_STORES))
     raise UsageError(
         f"{reference} is only read by opskit: expected a reference to a store that takes values: {expected}",
         hint=f"for example gpg://{config.state_dir / FILE}#NAME",
@@ -100,6 +104,21 @@ def _key_ring() -> SecretStore:
     from opskit.secrets.stores.keyrings import KeyringStore
 
     return KeyringStore()
+
+
+def _vault(environ: Mapping[str, str]) -> SecretStore:
+    from opskit.secrets.stores.vault import Access
+
+    home = environ.get("HOME")
+    return _vault_of(Access.of(environ, Path(home) if home else None))
+
+
+@lru_cache(maxsize=8)
+def _vault_of(access: Access) -> SecretStore:
+    """One a process, however many references there are: a secret id may be good for a few logins only."""
+    from opskit.secrets.stores.vault import VaultStore
+
+    return VaultStore(access)
 
 
 def _gpg_files(seal: Seal) -> GpgFileStore:

@@ -222,9 +222,9 @@ def resolver(environ: Mapping[str, str]) -> Resolver:
     return secretstores.resolver(environ)
 
 
-def secret_store(reference: Reference, config: Config) -> SecretStore:
+def secret_store(reference: Reference, config: Config, environ: Mapping[str, str]) -> SecretStore:
     """The store that a secret lies in, to be written; raises UsageError for a scheme that is only read."""
-    return secretstores.store_of(reference, config, time.time)
+    return secretstores.store_of(reference, config, environ, time.time)
 
 
 def secrets_in(reference: Reference) -> dict[str, list[str]]:

@@ -147,6 +147,7 @@ OWNERS = {
     "dotenv": ("secrets.stores.dotenv",),
     "gnupg": ("gpg",),
     "keyring": ("secrets.stores.keyrings",),
+    "hvac": ("secrets.stores.vault",),
     "mfusepy": ("fuse",),
     "orjson": ("encoding",),
     "pathspec": ("sources.files", "operations.selecting"),
@@ -169,6 +170,7 @@ COMPANIONS = {
     "botocore": "boto3",
     "types_boto3_s3": "boto3",
     "httpx": "webdav4",
+    "requests": "hvac",
 }  # installed by a dependency and part of its interface
 # Where the import has another name.
 DISTRIBUTIONS = {
@@ -435,7 +437,7 @@ PLANTED = [
     ({"cli/backup.py": "from . import render"}, "relative import"),
     ({"operations/sync.py": "import zstandard"}, "imports zstandard, owned by repository.pack"),
     ({"operations/sync.py": "import pydantic_core"}, "imports pydantic_core, owned by config"),
-    ({"operations/sync.py": "import requests"}, "imports requests, which has no owner"),
+    ({"operations/sync.py": "import flask"}, "imports flask, which has no owner"),
     ({"repository/recovery/recover.py": "import yaml"}, "recover.py has the standard library alone"),
     ({"repository/recovery/recover.py": "import opskit.errors"}, "recover.py must run where opskit is gone"),
     ({"repository/recovery/recover.py": "match 1:\n    case _: pass"}, "recover.py runs on Python 3.8"),

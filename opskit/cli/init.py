@@ -62,7 +62,7 @@ PassphraseOption = Annotated[
     typer.Option(
         "--passphrase",
         metavar="REFERENCE",
-        help="Where the recovery key's passphrase is (env:, file:, cred:, gpg:), instead of asking.",
+        help="Where the recovery key's passphrase is (env:, file:, cred:, gpg:, vault:), instead of asking.",
     ),
 ]
 HostOption = Annotated[

@@ -46,7 +46,7 @@ PassphraseOption = Annotated[
     typer.Option(
         "--passphrase",
         metavar="REFERENCE",
-        help="Where the passphrase of the key, or of the backups, is: env:, file:, cred:, gpg:.",
+        help="Where the passphrase of the key, or of the backups, is: env:, file:, cred:, gpg:, vault:.",
     ),
 ]
 DestinationOption = Annotated[

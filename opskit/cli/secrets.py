@@ -166,6 +166,7 @@ def set_value(
 ) -> None:
     """Give a secret a new value, from stdin or asked for; the one before is kept as ?stage=previous."""
     from opskit import log
+    from opskit.secrets.base import Stage, in_stage
     from opskit.secrets.setting import set_secret
 
     context = Context.of(typer_context)
@@ -178,7 +179,8 @@ def set_value(
         set_secret(store, parsed, secret)
         judged(event, 0)
     if not context.quiet:
-        context.message(f"{parsed} is set; what it was before, if anything, is {parsed}?stage=previous")
+        before = in_stage(parsed, Stage.PREVIOUS)
+        context.message(f"{parsed} is set; what it was before, if anything, is {before}")
 
 
 @app.command()
@@ -191,14 +193,14 @@ def delete(
     """Delete one value of a secret; which stage must be said."""
     from opskit.cli.auditing import audited, judged
     from opskit.errors import UsageError
-    from opskit.secrets.base import staged
+    from opskit.secrets.base import Stage, in_stage, staged
 
     context = Context.of(typer_context)
     store, parsed = _store(context, reference, stage=True)
     if parsed.option("stage") is None:
         raise UsageError(
             f"which value of {parsed}: expected ?stage=pending, current or previous at its end",
-            hint=f"the value before the last change: opskit secrets delete '{parsed}?stage=previous'",
+            hint=f"the value before the last change: opskit secrets delete '{in_stage(parsed, Stage.PREVIOUS)}'",
         )
     with audited(context, context.load_config(), "secrets.delete", str(parsed)) as event:
         store.delete(*staged(parsed))
@@ -300,7 +302,7 @@ def _store(context: Context, text: str, *, stage: bool) -> tuple[SecretStore, Re
     parsed = _parsed(text)
     if parsed.option("stage") is not None and not stage:
         raise UsageError(f"{parsed}: expected a reference without ?stage=, as a new value becomes the current one")
-    return wiring.secret_store(parsed, context.load_config()), parsed
+    return wiring.secret_store(parsed, context.load_config(), context.environ), parsed
 
 
 def _generated(length: int) -> Secret:

@@ -195,7 +195,7 @@ _TYPES: dict[Any, Any] = {
         PlainValidator(_reference),
         _AS_TEXT,
         WithJsonSchema(
-            {"type": "string", "format": "uri", "description": "a secret reference: env:, file:, cred: or gpg:"}
+            {"type": "string", "format": "uri", "description": "a secret reference: env:, file:, cred:, gpg: or vault:"}
         ),
     ],
 }

@@ -62,6 +62,12 @@ def staged(reference: Reference) -> tuple[Reference, Stage]:
     return Reference(reference.scheme, reference.locator, reference.field, options), Stage(word)
 
 
+def in_stage(reference: Reference, stage: Stage) -> Reference:
+    """A reference that names no stage, with one: what `staged` takes apart."""
+    options = (*reference.options, ("stage", stage.value))
+    return Reference(reference.scheme, reference.locator, reference.field, options)
+
+
 class StoreScheme:
     """A secret store as a scheme of references: `?stage=` chooses, the current value is the default."""
 

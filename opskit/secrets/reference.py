@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 from opskit.errors import UnresolvedReference
 
-BUILT_IN_SCHEMES: tuple[str, ...] = ("env", "file", "cred", "gpg", "dotenv", "keyring", "op", "bw", "lpass")
+BUILT_IN_SCHEMES: tuple[str, ...] = ("env", "file", "cred", "gpg", "vault", "dotenv", "keyring", "op", "bw", "lpass")
 
 _SHAPE = re.compile(r"(?:ref\+)?([a-z][a-z0-9+.-]*):(//)?([^#?]*)(?:#([^?]*))?(?:\?(.*))?", re.DOTALL)
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")

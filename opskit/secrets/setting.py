@@ -7,7 +7,7 @@ the previous one. A store that does not keep what it is given is found out while
 from __future__ import annotations
 
 from opskit.errors import SecretAbsent, SecretStoreError
-from opskit.secrets.base import SecretStore, Stage
+from opskit.secrets.base import SecretStore, Stage, in_stage
 from opskit.secrets.reference import Reference, Secret
 
 
@@ -20,7 +20,7 @@ def set_secret(store: SecretStore, reference: Reference, secret: Secret) -> None
     if pending is not None and not _same(pending, secret):
         raise SecretStoreError(
             f"{reference} has a pending value already: a rotation is under way, or was interrupted",
-            hint=f"if nobody rotates it: opskit secrets delete {reference}?stage=pending",
+            hint=f"if nobody rotates it: opskit secrets delete '{in_stage(reference, Stage.PENDING)}'",
         )
     store.set(reference, Stage.PENDING, secret)
     _require(store, reference, Stage.PENDING, secret)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from opskit.secrets.setting import set_secret, value_in
 from opskit.secrets.stores.dotenv import DotenvStore, FileTools
 from opskit.secrets.stores.gpgfile import GpgFileStore, Tools
 from opskit.secrets.stores.keyrings import KeyringStore
+from opskit.secrets.stores.vault import Access, VaultStore
+from tests.secrets import vault_server
 from tests.secrets.backends import KeyringInMemory
 
 Subject = tuple[SecretStore, Callable[[str], Reference]]
@@ -55,7 +58,26 @@ def _keyring(folder: Path) -> Iterator[Subject]:
     yield KeyringStore(lambda: backend), lambda name: Reference("keyring", f"opskit-test/{name}")
 
 
-KINDS = {"gpg file": _gpg_file, "dotenv": _dotenv, "key ring": _keyring}
+def _vault_at(url: str) -> Subject:
+    pytest.importorskip("hvac")
+    folder = uuid.uuid4().hex  # of this test alone, as the real server lives for all of them
+    return VaultStore(Access(url, vault_server.TOKEN)), lambda name: Reference("vault", f"secret/{folder}/app", name)
+
+
+def _vault(_: Path) -> Iterator[Subject]:
+    with vault_server.served() as vault:
+        yield _vault_at(vault.url)
+
+
+def _real_vault(_: Path) -> Iterator[Subject]:
+    if vault_server.program() is None:
+        pytest.skip("no real vault here: neither bao nor vault is on PATH")
+    yield _vault_at(vault_server.real())
+
+
+KINDS = {
+    "gpg file": _gpg_file, "dotenv": _dotenv, "key ring": _keyring, "vault": _vault, "real vault": _real_vault,
+}  # fmt: skip
 
 
 @pytest.fixture(params=KINDS)

@@ -102,8 +102,8 @@ def test_printed_references_read_back_equal(
             f"unknown scheme 'fiel' in a secret reference: expected one of {SCHEMES}; did you mean 'file'?",
         ),
         (
-            f"vault://{SENTINEL}",
-            f"unknown scheme 'vault' in a secret reference: expected one of {SCHEMES}",
+            f"vualt://{SENTINEL}",
+            f"unknown scheme 'vualt' in a secret reference: expected one of {SCHEMES}; did you mean 'vault'?",
         ),
         ("env:", "malformed env reference: expected a locator, got nothing"),
         (
