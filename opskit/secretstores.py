@@ -127,7 +127,13 @@ def _gpg_files(seal: Seal) -> GpgFileStore:
     return GpgFileStore(Tools(_opened, seal, write_durably, alone))
 
 
-_STORES: Mapping[str, Callable[[], SecretStore]] = {"dotenv": _dotenv_files, "keyring": _key_ring}
+def _aws() -> SecretStore:
+    from opskit.secrets.stores.aws import AwsSecretStore
+
+    return AwsSecretStore()
+
+
+_STORES: Mapping[str, Callable[[], SecretStore]] = {"aws-sm": _aws, "dotenv": _dotenv_files, "keyring": _key_ring}
 """Those that need to know nothing of this host, by scheme."""
 
 

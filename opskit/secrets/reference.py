@@ -23,7 +23,19 @@ from urllib.parse import quote, unquote
 
 from opskit.errors import UnresolvedReference
 
-BUILT_IN_SCHEMES: tuple[str, ...] = ("env", "file", "cred", "gpg", "vault", "dotenv", "keyring", "op", "bw", "lpass")
+BUILT_IN_SCHEMES: tuple[str, ...] = (
+    "env",
+    "file",
+    "cred",
+    "gpg",
+    "vault",
+    "aws-sm",
+    "dotenv",
+    "keyring",
+    "op",
+    "bw",
+    "lpass",
+)
 
 _SHAPE = re.compile(r"(?:ref\+)?([a-z][a-z0-9+.-]*):(//)?([^#?]*)(?:#([^?]*))?(?:\?(.*))?", re.DOTALL)
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -163,7 +175,7 @@ def _prefixes(schemes: Collection[str]) -> str:
 def _unknown(scheme: str, schemes: Collection[str], *, is_reference: bool) -> UnresolvedReference:
     import difflib  # here: only mistakes pay for it
 
-    close = difflib.get_close_matches(scheme, schemes, n=1)
+    close = difflib.get_close_matches(scheme, schemes, n=1, cutoff=0.65)  # "pass" is not meant to be aws-sm
     meant = f"; did you mean '{close[0]}'?" if close else ""
     if not is_reference:
         # `word:word` may well be a password: say nothing of it.

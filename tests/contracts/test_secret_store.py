@@ -14,11 +14,13 @@ from opskit.repository.durable import alone, write_durably
 from opskit.secrets.base import SecretStore, Stage, StoreScheme
 from opskit.secrets.reference import Reference, Secret
 from opskit.secrets.setting import set_secret, value_in
+from opskit.secrets.stores.aws import AwsSecretStore
 from opskit.secrets.stores.dotenv import DotenvStore, FileTools
 from opskit.secrets.stores.gpgfile import GpgFileStore, Tools
 from opskit.secrets.stores.keyrings import KeyringStore
 from opskit.secrets.stores.vault import Access, VaultStore
 from tests.secrets import vault_server
+from tests.secrets.aws_server import aws
 from tests.secrets.backends import KeyringInMemory
 
 Subject = tuple[SecretStore, Callable[[str], Reference]]
@@ -75,9 +77,32 @@ def _real_vault(_: Path) -> Iterator[Subject]:
     yield _vault_at(vault_server.real())
 
 
+def _aws(field: str | None, neighbours: str | None) -> Callable[[Path], Iterator[Subject]]:
+    def made(_: Path) -> Iterator[Subject]:
+        with aws() as server:
+
+            def name(secret: str) -> Reference:
+                """AWS takes no blanks in names. Neighbours of a key are there before it is."""
+                reference = server.reference(secret.replace(" ", "+"), field)
+                if neighbours is not None:
+                    server.exists(reference.locator, neighbours)
+                return reference
+
+            yield AwsSecretStore(), name
+
+    return made
+
+
 KINDS = {
-    "gpg file": _gpg_file, "dotenv": _dotenv, "key ring": _keyring, "vault": _vault, "real vault": _real_vault,
-}  # fmt: skip
+    "gpg file": _gpg_file,
+    "dotenv": _dotenv,
+    "key ring": _keyring,
+    "vault": _vault,
+    "real vault": _real_vault,
+    "aws-sm": _aws(None, None),
+    "aws-sm key": _aws("db.password", None),
+    "aws-sm key among others": _aws("db.password", '{"db": {"user": "u"}, "port": 5432}'),
+}
 
 
 @pytest.fixture(params=KINDS)
