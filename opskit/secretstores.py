@@ -8,13 +8,14 @@ something of it is resolved: nearly every command starts here, and few hosts use
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opskit.config.model import Config
 from opskit.errors import ConfigError, NoKey, OpskitError, UsageError
-from opskit.gpg import Keyring, usable_recipients
+from opskit.gpg import Keyring, recipients_of, usable_recipients
 from opskit.repository.durable import alone, write_durably
 from opskit.secrets.base import SecretStore, StoreScheme
 from opskit.secrets.reference import Reference, Resolver, Scheme, Secret
@@ -29,6 +30,7 @@ KEYRING = "gnupg"
 """The folder with the key of a host, below its state folder."""
 FILE = "secrets.gpg"
 """The name of a host's own file of secrets, below its state folder."""
+_ATTEMPTS = 5
 Seal = Callable[[bytes], bytes]
 
 
@@ -65,6 +67,11 @@ def store_of(reference: Reference, config: Config, environ: Mapping[str, str], n
         f"{reference} is only read by opskit: expected a reference to a store that takes values: {expected}",
         hint=f"for example gpg://{config.state_dir / FILE}#NAME",
     )
+
+
+def alone_with(config: Config) -> AbstractContextManager[None]:
+    """Keep other commands of this host from changing secrets meanwhile; waits for them. May raise OpskitError."""
+    return alone(config.state_dir / "secrets" / "lock")
 
 
 def names_in(reference: Reference) -> dict[str, list[str]]:
@@ -140,11 +147,13 @@ _STORES: Mapping[str, Callable[[], SecretStore]] = {"aws-sm": _aws, "dotenv": _d
 def _opened(path: Path, data: bytes) -> bytes:
     home = path.resolve().parent / KEYRING
     if home.is_dir():
-        try:
-            with Keyring(home) as keyring:
-                return keyring.decrypt(data).payload
-        except NoKey:
-            pass  # not made for the host that lives here, but perhaps for who runs this
+        for _attempt in range(_ATTEMPTS):
+            try:
+                with Keyring(home) as keyring:
+                    return keyring.decrypt(data).payload
+            except NoKey:
+                if not _is_for(home, data):  # but perhaps for who runs this
+                    break
     try:
         with Keyring(None) as own:
             return own.decrypt(data).payload
@@ -153,6 +162,13 @@ def _opened(path: Path, data: bytes) -> bytes:
             f"keep it in a state folder of opskit: the key in {KEYRING}, beside it, is tried before your own gpg"
         )
         raise
+
+
+def _is_for(home: Path, data: bytes) -> bool:
+    """Whether a private key there should have opened it: then another command has ended the agent they shared."""
+    with Keyring(home) as keyring:
+        own = {key_id for key in keyring.keys() if key.has_secret for key_id in key.key_ids}
+    return bool(own & set(recipients_of(data)))
 
 
 def _sealed(config: Config, now: Callable[[], float], data: bytes) -> bytes:

@@ -227,6 +227,11 @@ def secret_store(reference: Reference, config: Config, environ: Mapping[str, str
     return secretstores.store_of(reference, config, environ, time.time)
 
 
+def alone_with_secrets(config: Config) -> contextlib.AbstractContextManager[None]:
+    """Keep other commands of this host from changing secrets meanwhile."""
+    return secretstores.alone_with(config)
+
+
 def secrets_in(reference: Reference) -> dict[str, list[str]]:
     """The names of the secrets in a file, with the stages in which each has a value; raises UsageError."""
     return secretstores.names_in(reference)

@@ -5,6 +5,7 @@ A reference is safe to print, what it stands for is not: `get` alone writes a va
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -13,8 +14,9 @@ from opskit.cli.context import Context
 from opskit.cli.options import noun
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from opskit.audit.event import Event
     from opskit.config.model import Config
     from opskit.errors import OpskitError
     from opskit.secrets.base import SecretStore
@@ -138,13 +140,13 @@ def get(
 ) -> None:
     """Write the value of a secret to stdout."""
     from opskit import wiring
-    from opskit.cli.auditing import audited, judged
+    from opskit.cli.auditing import judged
     from opskit.secrets.reference import Reference
 
     context = Context.of(typer_context)
     resolver = wiring.resolver(context.environ)
     parsed = Reference.parse(reference, resolver.schemes)
-    with audited(context, context.load_config(), "secrets.get", str(parsed), changes=False) as event:
+    with _noted(context, "secrets.get", str(parsed)) as event:
         secret = resolver.resolve(parsed)
         judged(event, 0)
     if context.json:
@@ -165,22 +167,21 @@ def set_value(
     ] = DEFAULT_LENGTH,
 ) -> None:
     """Give a secret a new value, from stdin or asked for; the one before is kept as ?stage=previous."""
-    from opskit import log
+    from opskit import log, wiring
+    from opskit.cli.auditing import audited, judged
     from opskit.secrets.base import Stage, in_stage
     from opskit.secrets.setting import set_secret
 
     context = Context.of(typer_context)
+    config = context.load_config()
     store, parsed = _store(context, reference, stage=False)
     secret = _generated(length) if generate else _given(context)
     log.register_secret(secret.reveal_bytes())
-    from opskit.cli.auditing import audited, judged
-
-    with audited(context, context.load_config(), "secrets.set", str(parsed)) as event:
-        set_secret(store, parsed, secret)
+    with audited(context, config, "secrets.set", str(parsed)) as event, wiring.alone_with_secrets(config):
+        had_another = set_secret(store, parsed, secret)
         judged(event, 0)
-    if not context.quiet:
-        before = in_stage(parsed, Stage.PREVIOUS)
-        context.message(f"{parsed} is set; what it was before, if anything, is {before}")
+    before = f"; what it was before is {in_stage(parsed, Stage.PREVIOUS)}" if had_another else ""
+    context.message(f"{parsed} is set{before}")
 
 
 @app.command()
@@ -191,20 +192,25 @@ def delete(
     ],
 ) -> None:
     """Delete one value of a secret; which stage must be said."""
+    from opskit import wiring
     from opskit.cli.auditing import audited, judged
     from opskit.errors import UsageError
     from opskit.secrets.base import Stage, in_stage, staged
+    from opskit.secrets.setting import value_in
 
     context = Context.of(typer_context)
+    config = context.load_config()
     store, parsed = _store(context, reference, stage=True)
     if parsed.option("stage") is None:
         raise UsageError(
             f"which value of {parsed}: expected ?stage=pending, current or previous at its end",
             hint=f"the value before the last change: opskit secrets delete '{in_stage(parsed, Stage.PREVIOUS)}'",
         )
-    with audited(context, context.load_config(), "secrets.delete", str(parsed)) as event:
+    with audited(context, config, "secrets.delete", str(parsed)) as event, wiring.alone_with_secrets(config):
+        was_there = value_in(store, *staged(parsed)) is not None
         store.delete(*staged(parsed))
-        judged(event, 0)
+        judged(event, 0, deleted=was_there)
+    context.message(f"{parsed} is deleted" if was_there else f"{parsed} was not there")
 
 
 @app.command("exec", context_settings={"allow_extra_args": False})
@@ -220,8 +226,8 @@ def execute(
     ] = False,
 ) -> int:
     """Run a program with secrets in its environment, and hide them in its output; its exit code is ours."""
-    from opskit import wiring
-    from opskit.cli.auditing import audited, judged
+    from opskit import log, wiring
+    from opskit.cli.auditing import judged
     from opskit.secrets.masking import SHORTEST
     from opskit.secrets.running import run
 
@@ -229,10 +235,10 @@ def execute(
     resolver = wiring.resolver(context.environ)
     wanted = {name: _parsed(text) for name, text in map(_assignment, env or ())}
     details = {name: str(each) for name, each in wanted.items()}
-    with audited(
-        context, context.load_config(), "secrets.exec", command[0], changes=False, variables=details
-    ) as event:  # fmt: skip
+    with _noted(context, "secrets.exec", command[0], variables=details) as event:
         values = {name: resolver.resolve(each).reveal_bytes() for name, each in wanted.items()}
+        for value in values.values():
+            log.register_secret(value)
         short = [name for name, value in values.items() if len(value) < SHORTEST]
         if short and not no_mask:
             context.warning(f"too short to be hidden in the output: {', '.join(short)}")
@@ -254,6 +260,24 @@ def _tried(context: Context, config: Config, places: Mapping[str, list[str]]) ->
         except OpskitError as error:
             found.append(_Tried(_label(each), keys, error, None))
     return found
+
+
+@contextmanager
+def _noted(context: Context, op: str, target: str, **details: object) -> Iterator[Event]:
+    """Into the audit log; where there is no config there is none, and reading a secret needs none."""
+    from opskit.audit.event import Event
+    from opskit.cli.auditing import audited
+    from opskit.errors import ConfigError
+
+    try:
+        context.find_config()
+    except ConfigError:
+        if context.config_option is not None or context.environ.get("OPSKIT_CONFIG"):
+            raise
+        yield Event("")
+        return
+    with audited(context, context.load_config(), op, target, changes=False, **details) as event:
+        yield event
 
 
 def _places(context: Context) -> dict[str, list[str]]:
@@ -319,20 +343,31 @@ def _generated(length: int) -> Secret:
 def _given(context: Context) -> Secret:
     """From stdin, without its last line end; on a terminal it is asked for twice."""
     from opskit.errors import UsageError
-    from opskit.secrets.private import MAX_BYTES
     from opskit.secrets.reference import Secret
+    from opskit.secrets.setting import LARGEST
 
     if context.stdin.isatty():
-        from getpass import getpass
-
-        value = getpass("the new value: ", stream=context.stderr).encode()
-        if value != getpass("the same again: ", stream=context.stderr).encode():
-            raise UsageError("the two values differ: nothing was changed")
+        value = _asked(context)
     else:
-        value = context.stdin.buffer.read(MAX_BYTES + 1)
-        value = value.removesuffix(b"\n").removesuffix(b"\r")
+        value = context.stdin.buffer.read(LARGEST + 3)  # of a value that is too large something is left to be seen
+        value = value[:-2] if value.endswith(b"\r\n") else value.removesuffix(b"\n")
     if not value:
         raise UsageError("expected a value on stdin, got nothing", hint="--generate makes a random one")
-    if len(value) > MAX_BYTES:
-        raise UsageError(f"expected a secret of at most {MAX_BYTES:,} bytes, got more")
+    if len(value) > LARGEST:
+        raise UsageError(f"expected a secret of at most {LARGEST:,} bytes, got more")
     return Secret(value)
+
+
+def _asked(context: Context) -> bytes:
+    from getpass import getpass
+
+    from opskit.errors import UsageError
+
+    try:
+        value = getpass("the new value: ", stream=context.stderr)
+        again = getpass("the same again: ", stream=context.stderr)
+    except (EOFError, UnicodeError):
+        raise UsageError("expected a value in UTF-8, twice, got none: nothing was changed") from None
+    if value != again:
+        raise UsageError("the two values differ: nothing was changed")
+    return value.encode()

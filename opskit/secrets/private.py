@@ -17,10 +17,10 @@ OTHERS = 0o077
 """The bits of a mode by which anybody but the owner could read or write a file."""
 
 
-def read_private(reference: Reference, path: str, forbidden: int = OTHERS) -> bytes:
-    """The content of a file. Raises UnresolvedReference when it is absent, unsafe or too large."""
+def read_private(reference: Reference, path: str, forbidden: int = OTHERS, limit: int = MAX_BYTES) -> bytes:
+    """The content of a file. Raises UnresolvedReference when it is absent, unsafe or larger than `limit` bytes."""
     try:
-        return _checked_content(reference, path, forbidden)
+        return _checked_content(reference, path, forbidden, limit)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a file name"
         raise UnresolvedReference(
@@ -29,17 +29,17 @@ def read_private(reference: Reference, path: str, forbidden: int = OTHERS) -> by
         ) from error
 
 
-def _checked_content(reference: Reference, path: str, forbidden: int) -> bytes:
+def _checked_content(reference: Reference, path: str, forbidden: int, limit: int) -> bytes:
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         _refuse_unsafe(reference, os.fstat(descriptor), forbidden)
         with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(limit + 1)
     finally:
         os.close(descriptor)
-    if len(content) > MAX_BYTES:
-        raise UnresolvedReference(f"{reference} is too large: expected a secret of at most 1 MiB")
+    if len(content) > limit:
+        raise UnresolvedReference(f"{reference} leads to a file that is too large: expected at most {limit:,} bytes")
     return content
 
 

@@ -7,12 +7,15 @@ through pipes and is passed on as it comes; it then sees no terminal there. What
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from opskit.errors import UsageError
+from opskit.errors import OpskitError, UsageError
 from opskit.secrets.masking import Masker
 
 _PIECE = 64 * 1024
@@ -23,34 +26,65 @@ _GRACE = 10.0
 def run(argv: Sequence[str], environ: Mapping[str, str], secrets: Mapping[str, bytes], *, mask: bool = True) -> int:
     """Run a program to its end with `secrets` as variables; returns its exit code, 128 + N for signal N, as shells do.
 
-    Raises UsageError where it cannot be started. An interruption ends the program first.
+    Raises UsageError where it cannot be started, OpskitError where its output could not be written, though it ended
+    well. An interruption ends the program first.
     """
+    process = _started(argv, environ, secrets, mask=mask)
+    if not mask:
+        return _code(_waited_for(process))
+    streams = [each for each in (process.stdout, process.stderr) if each is not None]
+    pumps = [_Pump(stream, number, Masker(secrets.values())) for number, stream in enumerate(streams, start=1)]
+    until = None
+    try:  # from here on an interruption must not leave the program behind
+        for pump in pumps:
+            pump.start()
+        code = process.wait()
+    except BaseException:
+        _end(process)
+        until = time.monotonic() + _GRACE  # children of its own may hold its output open
+        raise
+    finally:
+        for pump in pumps:
+            pump.end(until)
+    failure = next((pump.failure for pump in pumps if pump.failure is not None), None)
+    if failure is not None and code == 0:  # else whoever reads our exit code takes half an output for all of it
+        raise OpskitError(f"cannot write the output of {argv[0]}: {(failure.strerror or 'error').lower()}")
+    return _code(code)
+
+
+def _started(
+    argv: Sequence[str], environ: Mapping[str, str], secrets: Mapping[str, bytes], *, mask: bool
+) -> subprocess.Popen[bytes]:
+    for name, value in secrets.items():
+        if b"\0" in value:
+            raise UsageError(f"the secret for {name} cannot be a variable: expected no NUL in it, got one")
     inherited = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
     variables = inherited | {os.fsencode(name): value for name, value in secrets.items()}
     output = subprocess.PIPE if mask else None
     try:
-        process = subprocess.Popen(list(argv), env=variables, stdout=output, stderr=output)
+        return subprocess.Popen(list(argv), env=variables, stdout=output, stderr=output)
     except (OSError, ValueError) as error:
-        reason = (error.strerror or "error").lower() if isinstance(error, OSError) else "a NUL in it"
+        reason = (error.strerror or "error").lower() if isinstance(error, OSError) else "a NUL in its arguments"
         raise UsageError(f"cannot run {argv[0]}: {reason}") from None  # the cause may carry the environment
-    pumps = [
-        threading.Thread(target=_pass_on, args=(stream, descriptor, Masker(secrets.values())))
-        for stream, descriptor in ((process.stdout, 1), (process.stderr, 2))
-        if stream is not None
-    ]
-    started, patience = list[threading.Thread](), None
-    try:  # from here on an interruption must not leave the program behind
-        for pump in pumps:
-            pump.start()
-            started.append(pump)
-        code = process.wait()
+
+
+def _waited_for(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a program that has the terminal; Ctrl-C is its own affair, as under a shell."""
+    former = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return process.wait()
     except BaseException:
         _end(process)
-        patience = _GRACE  # children of its own may hold its output open
         raise
     finally:
-        for pump in started:
-            pump.join(patience)
+        if is_main:
+            signal.signal(signal.SIGINT, former)
+
+
+def _code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
@@ -63,17 +97,38 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _pass_on(source: IO[bytes], descriptor: int, masker: Masker) -> None:
-    """Write what comes to one of our own outputs; where nobody reads that any more, the program gets to know it."""
-    with source:
-        try:
-            while data := os.read(source.fileno(), _PIECE):
-                _write(descriptor, masker.feed(data))
-            _write(descriptor, masker.finish())
-        except OSError:
-            return
+class _Pump:
+    """Passes on one output of the program; `failure` says why not all of it, if anybody was still there to read it."""
 
+    def __init__(self, source: IO[bytes], descriptor: int, masker: Masker) -> None:
+        self._source, self._descriptor, self._masker = source, descriptor, masker
+        self._thread = threading.Thread(target=self._run, name=f"output {descriptor}", daemon=True)
+        self._is_started = False
+        self.failure: OSError | None = None
 
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+    def start(self) -> None:
+        self._thread.start()
+        self._is_started = True
+
+    def end(self, until: float | None) -> None:
+        """Wait until all is passed on, or until then (time.monotonic)."""
+        if self._is_started:
+            self._thread.join(None if until is None else max(until - time.monotonic(), 0))
+
+    def _run(self) -> None:
+        with self._source:  # closed at the end: the program gets to know where nobody reads any more
+            try:
+                while data := os.read(self._source.fileno(), _PIECE):
+                    self._write(self._masker.feed(data))
+                self._write(self._masker.finish())
+            except BrokenPipeError:
+                return
+            except OSError as error:
+                self.failure = error
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:  # somebody has set it so; whoever reads it is slow
+                select.select([], [self._descriptor], [])

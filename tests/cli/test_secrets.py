@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from opskit.gpg import Keyring
-from tests.cli.hosts import Answer, Machine
+from opskit.secrets.setting import LARGEST
+from tests.cli.hosts import Answer, Machine, run
+from tests.repositories import noise
 
 VALUE = "hunter2-Xq9 with blanks"
 
@@ -165,6 +167,87 @@ def test_a_pending_value_is_nobodys_to_overwrite(machine: Machine, put: Callable
     assert machine.run("secrets", "get", "-n", f"{secret_of(machine)}?stage=previous").data == VALUE.encode()
 
 
+def test_setting_the_same_again_costs_nothing(machine: Machine, put: Callable[..., Answer]) -> None:
+    """A repetition leaves the value before as it was; a first value has none before it, and none is spoken of."""
+    assert "stage=previous" not in put(b"first-value").err
+    assert "stage=previous" in put(b"second-value").err
+    assert "stage=previous" not in put(b"second-value").err
+    assert machine.run("secrets", "get", "-n", f"{secret_of(machine)}?stage=previous").data == b"first-value"
+    assert "is deleted" in machine.run("secrets", "delete", f"{secret_of(machine)}?stage=previous").err
+    assert "was not there" in machine.run("secrets", "delete", f"{secret_of(machine)}?stage=previous").err
+
+
+def test_a_value_is_kept_whole_or_refused(machine: Machine, put: Callable[..., Answer]) -> None:
+    """One line end goes, no other byte; what is too large is refused, not cut."""
+    for given, kept in ((b"abc\r", b"abc\r"), (b"abc\n\n", b"abc\n"), (b"x" * LARGEST + b"\r\n", b"x" * LARGEST)):
+        assert put(given).code == 0
+        assert machine.run("secrets", "get", "-n", secret_of(machine)).data == kept
+    for given in (b"x" * (LARGEST + 1), b"x" * LARGEST + b"\nTAIL"):
+        answer = put(given)
+        assert answer.code == 2 and "at most 65,536 bytes" in answer.err
+    assert machine.run("secrets", "get", "-n", secret_of(machine)).data == b"x" * LARGEST
+
+
+def test_a_file_stays_small_enough_to_be_read(
+    machine: Machine, put: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value too many is refused, and costs nothing of what is there."""
+    monkeypatch.setattr("opskit.secrets.stores.gpgfile.LARGEST", 20_000)
+    values = [noise(seed, 9000).hex().encode() for seed in (1, 2)]  # gpg compresses
+    assert put(values[0], secret_of(machine, "one")).code == 0
+    answer = put(values[1], secret_of(machine, "two"))
+    assert answer.code == 31 and "keep some in another file" in answer.err
+    assert machine.run("secrets", "get", "-n", secret_of(machine, "one")).data == values[0]
+
+
+def test_a_link_leads_to_one_file(machine: Machine, put: Callable[..., Answer], tmp_path: Path) -> None:
+    """What is set through a symbolic link is set where it leads, and the link stays."""
+    put(b"first-value")
+    link = tmp_path / "link.gpg"
+    link.symlink_to(machine.state / "secrets.gpg")
+    assert put(b"second-value", f"gpg://{link}#db").code == 0
+    assert link.is_symlink() and machine.run("secrets", "get", "-n", secret_of(machine)).data == b"second-value"
+
+
+@pytest.mark.parametrize(
+    "document", ['{"db": {"current": null}}', '{"db": {"next": "x"}}', '{"db": "x"}', "[]", '{"db": {"current": 1}}']
+)
+def test_what_somebody_wrote_by_hand(document: str, machine: Machine, put: Callable[..., Answer]) -> None:
+    """JSON of another shape is a store that fails: nothing is made of it, and it is not written over."""
+    put(VALUE.encode())
+    path = machine.state / "secrets.gpg"
+    with Keyring(machine.state / "gnupg") as keyring:
+        (own,) = [each.fingerprint for each in keyring.keys() if each.has_secret]
+        path.write_bytes(keyring.encrypt(f'{{"opskit": "secrets", "secrets": {document}}}'.encode(), [own]))
+    for answer in (machine.run("secrets", "get", secret_of(machine)), put(b"another-one")):
+        assert answer.code == 31 and "is no secrets file" in answer.err
+
+
+def test_commands_side_by_side(machine: Machine, put: Callable[..., Answer]) -> None:
+    """Reading at once works each time; of several that set at once each succeeds, and the last one's value stays."""
+    put(b"value-0")
+    readers = [machine.start("secrets", "get", secret_of(machine)) for _ in range(6)]
+    assert [each.communicate(timeout=60)[0] for each in readers] == [b"value-0\n"] * 6
+    writers = [machine.start("secrets", "set", secret_of(machine), stdin=subprocess.PIPE) for _ in range(4)]
+    for number, each in enumerate(writers, start=1):
+        assert each.stdin is not None
+        each.stdin.write(b"value-%d" % number)
+        each.stdin.close()
+        each.stdin = None
+    assert [(each.communicate(timeout=60)[1] and each.returncode) for each in writers] == [0] * 4
+    stages = machine.run("--json", "secrets", "list", secret_of(machine).partition("#")[0]).json[0]["stages"]
+    assert stages == ["current", "previous"]
+
+
+def test_no_config_is_needed_to_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A reference that needs nothing of a host is resolved without one; a config that was named must be there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPSKIT_TEST_SET", "hunter2-value")
+    assert run("secrets", "get", "env:OPSKIT_TEST_SET").data == b"hunter2-value\n"
+    assert run("secrets", "exec", "--no-mask", "--env", "A=env:OPSKIT_TEST_SET", "--", "sh", "-c", "exit 5").code == 5
+    assert run("--config", tmp_path / "nope.yaml", "secrets", "get", "env:OPSKIT_TEST_SET").code == 2
+
+
 def test_references_of_the_config(machine: Machine, put: Callable[..., Answer]) -> None:
     """`list` names each reference with the keys it stands at; `doctor` tries them all, and shows no value."""
     good, bad = secret_of(machine), "env:OPSKIT_TEST_NOT_SET"
@@ -191,8 +274,8 @@ def test_the_names_in_a_file(machine: Machine, put: Callable[..., Answer]) -> No
     """`list FILE` names the secrets and their stages, and no value."""
     file = f"gpg://{machine.state}/secrets.gpg"
     assert machine.run("--json", "secrets", "list", file).json == []
-    for name in ("db", "api key", "db"):
-        assert put(b"hunter2-value", f"{file}#{name.replace(' ', '%20')}").code == 0
+    for number, name in enumerate(("db", "api key", "db")):
+        assert put(b"hunter2-value%d" % number, f"{file}#{name.replace(' ', '%20')}").code == 0
     answer = machine.run("--json", "secrets", "list", file)
     assert answer.json == [
         {"name": "api key", "stages": ["current"]},
@@ -267,6 +350,29 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_an_output_that_is_lost_is_no_success(machine: Machine) -> None:
+    """Where the program's output could not be written, a program that ended well is a failure all the same."""
+    with open("/dev/full", "wb") as full:
+        process = machine.start("secrets", "exec", "--", "echo", "hi", stdout=full)
+        assert b"cannot write the output of echo: no space left" in process.communicate(timeout=60)[1]
+        assert process.returncode == 1
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = machine.start("secrets", "exec", "--", "sh", "-c", "yes; exit 0", stdout=writer)
+    os.close(writer)
+    process.communicate(timeout=60)
+    assert process.returncode == 0  # nobody read on: `yes` ended by that, as it does without us
+
+
+def test_with_the_terminal_ctrl_c_is_the_programs_own(machine: Machine) -> None:
+    """Without masking, a program that does something on SIGINT is not ended by it."""
+    code = "trap 'echo cancelled' INT; echo up; sleep 1; sleep 1; exit 4"
+    process = machine.start("secrets", "exec", "--no-mask", "--", "sh", "-c", code, start_new_session=True)
+    assert process.stdout is not None and process.stdout.readline() == b"up\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == b"cancelled\n" and process.returncode == 4
 
 
 def test_an_interruption_ends_the_program(machine: Machine) -> None:

@@ -24,6 +24,8 @@ from opskit.secrets.private import read_private
 from opskit.secrets.reference import Reference, Secret
 
 _KIND = "secrets"
+LARGEST = 16 * 1024 * 1024
+"""Bytes of a file; a larger one is neither written nor read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,10 @@ class GpgFileStore:
         def change(stages: dict[str, str]) -> None:
             if Stage.PENDING not in stages:
                 raise SecretAbsent(f"{reference} has no pending value to be made the current one")
-            if Stage.CURRENT in stages:
+            pending = stages.pop(Stage.PENDING)
+            if stages.get(Stage.CURRENT, pending) != pending:
                 stages[Stage.PREVIOUS] = stages[Stage.CURRENT]
-            stages[Stage.CURRENT] = stages.pop(Stage.PENDING)
+            stages[Stage.CURRENT] = pending
 
         self._change(reference, change)
 
@@ -119,6 +122,11 @@ class GpgFileStore:
             raise SecretStoreError(f"no key at hand would open {path} again: {error}", hint=error.hint) from error
         if opened != content:
             raise SecretStoreError(f"{path} was left as it is: what gpg encrypted does not open to what it was given")
+        if len(message) > LARGEST:
+            raise SecretStoreError(
+                f"{path} was left as it is: expected at most {LARGEST:,} bytes of secrets, got {len(message):,}",
+                hint="keep some in another file",
+            )
         self._tools.replace(path, message)
 
     def _secrets(self, reference: Reference, path: Path) -> Secrets:
@@ -127,11 +135,7 @@ class GpgFileStore:
             return {}
         content = self._content(reference, path)
         try:
-            document: Any = json.loads(content)
-            if document["opskit"] != _KIND:
-                raise ValueError
-            return {str(name): {str(stage): str(text) for stage, text in stages.items()}
-                    for name, stages in document["secrets"].items()}  # fmt: skip
+            return _secrets_in(json.loads(content))
         except (ValueError, LookupError, TypeError, AttributeError):
             # `from None`: the cause would carry the text.
             raise SecretStoreError(
@@ -140,11 +144,22 @@ class GpgFileStore:
             ) from None
 
     def _content(self, reference: Reference, path: Path) -> bytes:
-        data = read_private(reference, str(path))
+        data = read_private(reference, str(path), limit=LARGEST)
         try:
             return self._tools.open(path, data)
         except OpskitError as error:
             raise SecretStoreError(f"{path} cannot be opened: {error}", hint=error.hint) from error
+
+
+def _secrets_in(document: Any) -> Secrets:
+    """What a file says; raises ValueError, LookupError, TypeError or AttributeError for anything unexpected."""
+    if set(document) != {"opskit", "secrets"} or document["opskit"] != _KIND:
+        raise ValueError
+    secrets = document["secrets"]
+    for name, stages in secrets.items():
+        if not set(stages) <= set(Stage) or not all(isinstance(each, str) for each in (name, *stages.values())):
+            raise ValueError
+    return {str(name): dict(stages) for name, stages in secrets.items()}
 
 
 def _path(reference: Reference) -> Path:
@@ -154,7 +169,8 @@ def _path(reference: Reference) -> Path:
         )
     if reference.options:
         raise UnresolvedReference(f"{reference} has an unknown option: expected stage, got '{reference.options[0][0]}'")
-    return Path(reference.locator)
+    # Links are followed once, here: a file must be replaced where it is read, and its key lies beside it there.
+    return Path(os.path.realpath(reference.locator))
 
 
 def _name(reference: Reference) -> str:
