@@ -12,7 +12,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import IO
 
 from opskit.errors import OpskitError, UsageError
@@ -29,9 +30,10 @@ def run(argv: Sequence[str], environ: Mapping[str, str], secrets: Mapping[str, b
     Raises UsageError where it cannot be started, OpskitError where its output could not be written, though it ended
     well. An interruption ends the program first.
     """
-    process = _started(argv, environ, secrets, mask=mask)
     if not mask:
-        return _code(_waited_for(process))
+        with _sigint_left_to_it():
+            return _code(_waited_for(_started(argv, environ, secrets, mask=False)))
+    process = _started(argv, environ, secrets, mask=True)
     streams = [each for each in (process.stdout, process.stderr) if each is not None]
     pumps = [_Pump(stream, number, Masker(secrets.values())) for number, stream in enumerate(streams, start=1)]
     until = None
@@ -69,19 +71,25 @@ def _started(
 
 
 def _waited_for(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a program that has the terminal; Ctrl-C is its own affair, as under a shell."""
-    former = signal.getsignal(signal.SIGINT)
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return process.wait()
     except BaseException:
         _end(process)
         raise
+
+
+@contextmanager
+def _sigint_left_to_it() -> Iterator[None]:
+    """Ctrl-C is the affair of a program that has the terminal, as under a shell."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # A handler, as a program inherits signals that are ignored, but no handler.
+    former = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
     finally:
-        if is_main:
-            signal.signal(signal.SIGINT, former)
+        signal.signal(signal.SIGINT, former)
 
 
 def _code(code: int) -> int:
