@@ -74,3 +74,12 @@ def test_what_is_no_entry(text: str) -> None:
     """A reference names a service and a user, no more."""
     with pytest.raises(UnresolvedReference, match="expected keyring://SERVICE/USER"):
         KeyringStore(KeyringInMemory).get(Reference.parse(text), Stage.CURRENT)
+
+
+@pytest.mark.parametrize("user", ["user__pending", "user__previous"])
+def test_a_stage_is_no_user(user: str) -> None:
+    """A user of the name of another's stage is refused: the two would take each other's values."""
+    backend = KeyringInMemory()
+    with pytest.raises(UnresolvedReference, match="without __pending or __previous"):
+        set_secret(KeyringStore(lambda: backend), Reference("keyring", f"app/{user}"), Secret("a value"))
+    assert not backend.entries

@@ -1,6 +1,6 @@
 """`keyring://SERVICE/USER`: a secret in the key ring of a desktop (Secret Service, KWallet, macOS, Windows).
 
-The stages of USER are the entries USER, USER__pending and USER__previous.
+The stages of USER are the entries USER, USER__pending and USER__previous; a USER of such an end is refused.
 
 Invariants: no key ring is used that keeps nothing or keeps it in the clear; the package chooses such ones by itself on
 hosts without a desktop. What was written is read back. Promotion is three writes, for a key ring has no larger one: in
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
 _SUFFIXES = {Stage.PENDING: "__pending", Stage.CURRENT: "", Stage.PREVIOUS: "__previous"}
+_STAGED = tuple(suffix for suffix in _SUFFIXES.values() if suffix)
 SAFE = (
     "keyring.backends.SecretService",
     "keyring.backends.libsecret",
@@ -95,9 +96,15 @@ class KeyringStore:
 
 
 def _place(reference: Reference, stage: Stage) -> tuple[str, str]:
+    """The service and the user of an entry; raises UnresolvedReference."""
     service, slash, user = reference.locator.partition("/")
     if not (service and slash and user) or reference.field is not None or reference.options:
         raise UnresolvedReference(f"{reference} is malformed: expected keyring://SERVICE/USER, perhaps with ?stage=")
+    if user.endswith(_STAGED):
+        raise UnresolvedReference(
+            f"{reference} is malformed: expected a USER without {' or '.join(_STAGED)} at its end, which mark stages",
+            hint="name a stage with ?stage=pending or ?stage=previous",
+        )
     return service, user + _SUFFIXES[stage]
 
 
