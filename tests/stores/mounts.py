@@ -23,11 +23,11 @@ class FileSystem(NamedTuple):
 
 
 FILE_SYSTEMS = {
-    "ext4": FileSystem(("mkfs.ext4", "-q", "-F"), 32 * MEBIBYTE),
-    "ext2": FileSystem(("mkfs.ext2", "-q", "-F"), 32 * MEBIBYTE),
+    "ext4": FileSystem(("mkfs.ext4", "-q", "-F"), 64 * MEBIBYTE),
+    "ext2": FileSystem(("mkfs.ext2", "-q", "-F"), 64 * MEBIBYTE),
     "xfs": FileSystem(("mkfs.xfs", "-q", "-f"), 320 * MEBIBYTE),
-    "vfat": FileSystem(("mkfs.vfat",), 32 * MEBIBYTE),
-    "tmpfs": FileSystem((), 32 * MEBIBYTE),
+    "vfat": FileSystem(("mkfs.vfat",), 64 * MEBIBYTE),
+    "tmpfs": FileSystem((), 64 * MEBIBYTE),
 }
 
 
