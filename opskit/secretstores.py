@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,10 +82,10 @@ def names_in(reference: Reference) -> dict[str, list[str]]:
 
 
 class _Later:
-    """A scheme that is made when something of it is resolved."""
+    """A scheme that is made when something of it is resolved, once: some log in, or look for where they are."""
 
     def __init__(self, make: Callable[[], Scheme]) -> None:
-        self._make = make
+        self._make = cache(make)
 
     def resolve(self, reference: Reference) -> Secret:
         return self._make().resolve(reference)

@@ -180,6 +180,8 @@ def set_value(
     with audited(context, config, "secrets.set", str(parsed)) as event, wiring.alone_with_secrets(config):
         had_another = set_secret(store, parsed, secret)
         judged(event, 0)
+    if context.json:
+        context.write_json({"reference": str(parsed), "replaced": had_another})
     before = f"; what it was before is {in_stage(parsed, Stage.PREVIOUS)}" if had_another else ""
     context.message(f"{parsed} is set{before}")
 
@@ -210,6 +212,8 @@ def delete(
         was_there = value_in(store, *staged(parsed)) is not None
         store.delete(*staged(parsed))
         judged(event, 0, deleted=was_there)
+    if context.json:
+        context.write_json({"reference": str(parsed), "deleted": was_there})
     context.message(f"{parsed} is deleted" if was_there else f"{parsed} was not there")
 
 

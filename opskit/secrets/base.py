@@ -24,6 +24,10 @@ class Stage(StrEnum):
     PREVIOUS = "previous"
 
 
+SUFFIXES = {Stage.PENDING: "__pending", Stage.CURRENT: "", Stage.PREVIOUS: "__previous"}
+"""What stores without stages of their own put behind a name, to keep each value in an entry of its own."""
+
+
 class SecretStore(Protocol):
     """Keeps secrets. What a method has done is durable when it returns, and others see it whole or not at all.
 

@@ -173,6 +173,8 @@ def test_setting_the_same_again_costs_nothing(machine: Machine, put: Callable[..
     assert "stage=previous" in put(b"second-value").err
     assert "stage=previous" not in put(b"second-value").err
     assert machine.run("secrets", "get", "-n", f"{secret_of(machine)}?stage=previous").data == b"first-value"
+    shown = machine.run("--json", "secrets", "delete", f"{secret_of(machine)}?stage=pending")
+    assert shown.json == {"reference": f"{secret_of(machine)}?stage=pending", "deleted": False}
     assert "is deleted" in machine.run("secrets", "delete", f"{secret_of(machine)}?stage=previous").err
     assert "was not there" in machine.run("secrets", "delete", f"{secret_of(machine)}?stage=previous").err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +22,12 @@ NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyring]:
     """A key ring with three keys."""
-    keyring = Keyring(tmp_path_factory.mktemp("g"))
-    for name in "abc":
-        keyring.generate(name)
-    return keyring
+    with Keyring(tmp_path_factory.mktemp("g")) as keyring:
+        for name in "abc":
+            keyring.generate(name)
+        yield keyring
 
 
 def keys_of(ring: Keyring) -> tuple[str, str, str]:

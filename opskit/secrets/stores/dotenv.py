@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from opskit.errors import SecretAbsent, SecretStoreError, UnresolvedReference
-from opskit.secrets.base import Stage
+from opskit.secrets.base import SUFFIXES, Stage
 from opskit.secrets.private import MAX_BYTES, read_private
 from opskit.secrets.reference import Reference, Secret
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SUFFIXES = {Stage.PENDING: "__pending", Stage.CURRENT: "", Stage.PREVIOUS: "__previous"}
-_STAGED = tuple(suffix for suffix in _SUFFIXES.values() if suffix)
+_STAGED = tuple(suffix for suffix in SUFFIXES.values() if suffix)
 _READ_DIFFERENTLY = frozenset("'\\\r\n\0")
 """What shells and python-dotenv read differently between single quotes, or cannot have in a variable."""
 _LINE = re.compile(
@@ -151,7 +150,7 @@ def _place(reference: Reference, stage: Stage) -> tuple[Path, str]:
         )
     if reference.options:
         raise UnresolvedReference(f"{reference} has an unknown option: expected stage, got '{reference.options[0][0]}'")
-    return Path(reference.locator), f"{reference.field}{_SUFFIXES[stage]}"
+    return Path(reference.locator), f"{reference.field}{SUFFIXES[stage]}"
 
 
 def _lines(reference: Reference, path: Path) -> Lines:

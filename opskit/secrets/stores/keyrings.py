@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opskit.errors import SecretAbsent, SecretStoreError, UnresolvedReference
-from opskit.secrets.base import Stage
+from opskit.secrets.base import SUFFIXES, Stage
 from opskit.secrets.reference import Reference, Secret
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
-_SUFFIXES = {Stage.PENDING: "__pending", Stage.CURRENT: "", Stage.PREVIOUS: "__previous"}
-_STAGED = tuple(suffix for suffix in _SUFFIXES.values() if suffix)
+_STAGED = tuple(suffix for suffix in SUFFIXES.values() if suffix)
 SAFE = (
     "keyring.backends.SecretService",
     "keyring.backends.libsecret",
@@ -105,7 +104,7 @@ def _place(reference: Reference, stage: Stage) -> tuple[str, str]:
             f"{reference} is malformed: expected a USER without {' or '.join(_STAGED)} at its end, which mark stages",
             hint="name a stage with ?stage=pending or ?stage=previous",
         )
-    return service, user + _SUFFIXES[stage]
+    return service, user + SUFFIXES[stage]
 
 
 @contextmanager

@@ -15,12 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from opskit.errors import SecretAbsent, SecretStoreError, UnresolvedReference
-from opskit.secrets.base import Stage
+from opskit.secrets.base import SUFFIXES, Stage
 from opskit.secrets.reference import Reference, Secret
 from opskit.secrets.stores.vault.access import Access
 from opskit.secrets.stores.vault.server import Data, Server
 
-_SUFFIXES = {Stage.PENDING: "__pending", Stage.CURRENT: "", Stage.PREVIOUS: "__previous"}
 _ATTEMPTS = 10
 """How often a write is made anew because others wrote."""
 
@@ -36,7 +35,7 @@ class _Place:
 
     def in_stage(self, stage: Stage) -> str:
         """The key of the value in a stage."""
-        return self.key + _SUFFIXES[stage]
+        return self.key + SUFFIXES[stage]
 
 
 class VaultStore:
@@ -128,7 +127,7 @@ def _place(reference: Reference) -> _Place:
     key = reference.field
     if key is None:
         raise UnresolvedReference(f"{reference} names a whole secret: expected '#KEY' at its end, one value of it")
-    for stage, suffix in _SUFFIXES.items():
+    for stage, suffix in SUFFIXES.items():
         if suffix and key.endswith(suffix):
             raise UnresolvedReference(
                 f"{reference} ends in {suffix}: expected another name, as opskit keeps {stage} values under such keys",
