@@ -27,6 +27,8 @@ unreadable file) is a result, reported with exit code 3. The tree:
     ├── UnresolvedReference         30   a secret reference cannot be resolved
     │   └── SecretAbsent            30   the secret store has no such secret
     ├── SecretStoreError            31   a secret store cannot be used, or does not keep what it is given
+    ├── TargetError                 31   what became of a secret at its target is not known
+    │   └── TargetRefused           31   the target said no, and is as it was before
     ├── CacheError                   1   the disposable cache is unusable (callers rebuild it)
     ├── AuditError                   1   the audit log cannot be read or written
     │   └── AuditLogNotFound        10   there is no audit log yet
@@ -184,6 +186,16 @@ class SecretStoreError(OpskitError):
     """A secret store cannot be read or written, refuses, or lost what it was given."""
 
     exit_code = 31
+
+
+class TargetError(OpskitError):
+    """What must accept a secret could not be used, and nobody can say what became of the call."""
+
+    exit_code = 31
+
+
+class TargetRefused(TargetError):
+    """What must accept a secret said no, and is as it was before."""
 
 
 class CacheError(OpskitError):

@@ -38,7 +38,7 @@ class Room:
     """Exceptions to `may`."""
 
 
-CONCRETE = ("stores", "sources", "secrets.stores")
+CONCRETE = ("stores", "sources", "secrets.stores", "secrets.rotation.targets")
 EVERYTHING = ("*",)
 
 # The most specific row that fits a module counts.
@@ -69,6 +69,18 @@ ROOMS = (
     Room(
         "secrets.stores",
         ("errors", "secrets.base", "secrets.private", "secrets.reference"),
+        "an adapter knows its own seam only, so a new kind costs one module",
+        isolated=True,
+    ),
+    Room(
+        "secrets.rotation",
+        ("errors", "secrets.base", "secrets.reference", "secrets.setting"),
+        "the machine knows seams: stores, targets, consumers; wiring hands it those of the config",
+        never=("secrets.rotation.targets",),
+    ),
+    Room(
+        "secrets.rotation.targets",
+        ("errors", "secrets.reference", "secrets.rotation.base", "secrets.rotation.commands"),
         "an adapter knows its own seam only, so a new kind costs one module",
         isolated=True,
     ),
@@ -135,7 +147,7 @@ ROOMS = (
     Room("cli", EVERYTHING, "adapters are made in wiring alone", never=CONCRETE),
 )
 # What stays open to a room that may not use concrete adapters: their seams.
-SEAMS = ("stores.base", "sources.base", "sources.loading", "secrets.base")
+SEAMS = ("stores.base", "sources.base", "sources.loading", "secrets.base", "secrets.rotation.base")
 
 # Third-party package → the rooms or modules that own it. Anything else goes through the owner.
 OWNERS = {

@@ -1,0 +1,1 @@
+"""What accepts secrets, one module a kind."""
