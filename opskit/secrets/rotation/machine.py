@@ -1,0 +1,245 @@
+"""The rotation machine: takes one secret from its old value to a new one, and may be killed anywhere on the way.
+
+The order of its steps is the argument (the tests try every crash point of it):
+
+1. The new value lies in the store, pending, and was read back, before the target hears of it: it is never lost.
+2. The target accepts it, and a new connection has shown that, before anybody is given it.
+3. Only then does it become current; consumers and items move; the old value goes last, switched off before it is
+   deleted, and neither while something shows that it is still used.
+
+Each step can be repeated. `advance` starts from what the journal says was reached, and looks at store and target before
+it acts, as the record may be one step behind the world. What nobody can know (a call that timed out) is probed. The way
+back is `Undoing`.
+
+It does not schedule, print, lock or ask: who calls it holds the lock of the rotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from opskit.errors import OpskitError, SecretStoreError, TargetError, TargetRefused, UsageError
+from opskit.secrets.base import Stage
+from opskit.secrets.reference import Secret
+from opskit.secrets.rotation.journal import Journal
+from opskit.secrets.rotation.proof import Proof, Waits
+from opskit.secrets.rotation.state import Fingerprints, Rotation, State
+from opskit.secrets.rotation.steps import Steps, Stuck
+from opskit.secrets.rotation.subject import Subject, Tools
+from opskit.secrets.rotation.undoing import Undoing
+from opskit.secrets.rotation.values import Values
+
+CANDIDATES = 3
+"""New values that are tried before a target that refuses them is believed."""
+
+
+class Machine:
+    """Moves the rotations of one subject."""
+
+    def __init__(self, subject: Subject, journal: Journal, prints: Fingerprints, tools: Tools) -> None:
+        self._subject, self._journal, self._tools = subject, journal, tools
+        self._values = Values(subject.store, subject.reference, prints)
+        self._proof = Proof(subject, tools)
+        self._steps = Steps(subject, journal, self._values, self._proof, tools)
+        self._undoing = Undoing(subject, journal, self._values, self._proof, self._steps)
+        self._next: dict[State, Callable[[Rotation], Rotation]] = {
+            State.PLANNED: self._stage,
+            State.STAGED: self._apply,
+            State.APPLIED: self._test,
+            State.TESTED: self._promote,
+            State.PROMOTED: self._deliver,
+            State.MIGRATING: self._migrate,
+            State.GRACE: self._disable,
+            State.OLD_DISABLED: self._delete,
+        }
+
+    def plan(self, *, recover: bool = False) -> Secret | None:
+        """Look whether a rotation can begin; gives the value that will be the old one. Nothing is changed.
+
+        With `recover` a current value that the target refuses is given up, where else it would be kept. Raises
+        UsageError where a rotation is under way or something is pending, TargetRefused where the current value is not
+        accepted, and what store and target raise.
+        """
+        latest = self._journal.latest(self._subject.name)
+        if latest is not None and not latest.is_over:
+            raise UsageError(
+                f"a rotation of {self._subject.name} is under way: {latest.shown}",
+                hint=f"opskit rotate resume {self._subject.name}, or undo",
+            )
+        if self._values.at(Stage.PENDING) is not None:
+            raise self._stranger()
+        current = self._values.at(Stage.CURRENT)
+        if current is None or self._subject.target.verify(current):
+            return current
+        if recover:
+            return None
+        raise TargetRefused(
+            f"the current value of {self._subject.reference} is refused by its target: nothing was changed",
+            hint="set the value that is in use (opskit secrets set), or --recover makes a new one with the credential "
+            "of an administrator, where the config names one",
+        )
+
+    def begin(self, *, recover: bool = False) -> Rotation:
+        """Plan, and note that a rotation begins; `advance` goes on from there."""
+        old, now = self.plan(recover=recover), self._tools.now()
+        rotation = Rotation(
+            self._tools.new_id(), self._subject.name, str(self._subject.reference), now,
+            old_print=None if old is None else self._values.print_of(old), reached={State.PLANNED: now},
+        )  # fmt: skip
+        with self._tools.around(rotation, State.PLANNED):
+            self._journal.keep(rotation)
+        return rotation
+
+    def advance(self, rotation: Rotation) -> Rotation:
+        """Go on until the end, or as far as it gets; the reason why it stopped is its `problem`.
+
+        Raises what store, target and consumers raise where nobody can say what became of a call, or nothing can be
+        done now; then `advance` may be called again.
+        """
+        rotation = replace(rotation, is_stuck=False, problem=None)
+        try:
+            while not rotation.is_over:
+                step = self._undoing.back if rotation.is_back else self._next[rotation.state]
+                rotation = step(rotation)
+        except Waits as reason:
+            return self._stopped(rotation, str(reason))
+        except Stuck as reason:
+            return self._stopped(rotation, str(reason), is_stuck=True)
+        except OpskitError as error:
+            self._stopped(rotation, str(error))
+            raise
+        return rotation
+
+    def undo(self, rotation: Rotation) -> Rotation:
+        """Bring back the old value, everywhere. Raises UsageError where it is too late for that."""
+        self._undoing.require_possible(rotation)
+        return self.advance(self._steps.turned(rotation, None))
+
+    def _stopped(self, rotation: Rotation, problem: str, *, is_stuck: bool = False) -> Rotation:
+        """Note why; a step may have come further than the record that it was given."""
+        found = self._journal.latest(rotation.name) or rotation
+        stopped = replace(found, problem=problem, is_stuck=is_stuck)
+        self._journal.keep(stopped)
+        return stopped
+
+    def _stranger(self) -> UsageError:
+        return UsageError(
+            f"{self._subject.reference} has a pending value that is of no rotation",
+            hint=f"if nobody needs it: opskit secrets delete '{self._subject.reference}?stage=pending'",
+        )
+
+    # The steps forward: each is repeated after a crash, and ends in the next state or says why not
+
+    def _stage(self, rotation: Rotation) -> Rotation:
+        return self._steps.stage(rotation)
+
+    def _apply(self, rotation: Rotation) -> Rotation:
+        new, old = self._steps.new(rotation), self._steps.old(rotation)
+        try:
+            self._make_accepted(rotation, new, old)
+        except TargetRefused as error:
+            return self._refused(rotation, new, old, error)
+        return self._steps.reached(rotation, State.APPLIED)
+
+    def _make_accepted(self, rotation: Rotation, new: Secret, old: Secret | None) -> None:
+        """Apply it unless it is accepted already; an outcome that is not known is asked for, once more tried."""
+        target = self._subject.target
+        for may_try_again in (True, False):
+            if target.verify(new):
+                return
+            try:
+                with self._steps.doing(rotation, State.APPLIED):
+                    target.apply(new, old)
+                return
+            except TargetRefused:
+                raise
+            except TargetError:
+                if may_try_again:
+                    continue
+                if target.verify(new):
+                    return
+                if old is not None and not target.verify(old):
+                    raise Stuck(
+                        "the target accepts neither the old value nor the new one; the store has both"
+                    ) from None
+                raise
+
+    def _refused(self, rotation: Rotation, new: Secret, old: Secret | None, error: TargetRefused) -> Rotation:
+        """The target will not take this value: perhaps another, where this one is known not to be live."""
+        if rotation.refusals + 1 >= CANDIDATES or (old is not None and not self._subject.target.verify(old)):
+            return self._steps.turned(rotation, f"the target refuses new values: {error}")
+        if old is not None:
+            self._subject.target.revoke(new, old, final=True)
+        self._values.forget(rotation.new_print)
+        again = replace(rotation, new_print=None, refusals=rotation.refusals + 1)
+        return self._steps.reached(again, State.PLANNED, "another value is tried")
+
+    def _test(self, rotation: Rotation) -> Rotation:
+        with self._steps.doing(rotation, State.TESTED):
+            is_accepted = self._proof.is_accepted(self._steps.new(rotation))
+        if not is_accepted:
+            return self._steps.turned(rotation, "the target took the new value, and refuses it")
+        return self._steps.reached(rotation, State.TESTED)
+
+    def _promote(self, rotation: Rotation) -> Rotation:
+        new = self._steps.new(rotation)
+        try:
+            with self._steps.doing(rotation, State.PROMOTED):
+                self._values.make_current(new)
+        except SecretStoreError as error:
+            if self._subject.target.keeps_old or rotation.old_print is None:
+                raise
+            # Consumers read a value that the target refuses now, and the store cannot give them the new one.
+            return self._steps.turned(rotation, f"the store did not make the new value current: {error}")
+        return self._steps.reached(rotation, State.PROMOTED)
+
+    def _deliver(self, rotation: Rotation) -> Rotation:
+        fault = self._steps.tell_consumers(rotation, self._steps.new(rotation))
+        if fault is not None:
+            return self._steps.turned(rotation, fault)
+        return self._steps.reached(rotation, State.MIGRATING)
+
+    def _migrate(self, rotation: Rotation) -> Rotation:
+        if self._subject.items is not None:
+            with self._steps.doing(rotation, "items"):
+                left = self._subject.items.move(rotation, self._steps.old(rotation), self._steps.new(rotation))
+            if left is not None:
+                raise Waits(left)
+        return self._steps.reached(rotation, State.GRACE)
+
+    def _disable(self, rotation: Rotation) -> Rotation:
+        new, old = self._steps.new(rotation), self._steps.old(rotation)
+        until = rotation.since(State.GRACE) + self._subject.policy.grace
+        self._proof.require_time(until, "the old value is switched off")
+        self._proof.require_unused(rotation, old, new)
+        if old is not None:
+            with self._steps.doing(rotation, State.OLD_DISABLED):
+                self._subject.target.revoke(old, new, final=False)
+                self._watch(old, new)
+        return self._steps.reached(rotation, State.OLD_DISABLED)
+
+    def _watch(self, old: Secret, new: Secret) -> None:
+        """With the old value off, all must still work; else it is switched on again."""
+        try:
+            if not self._proof.is_accepted(new):
+                raise Stuck("with the old value the new one went off as well: the old one is accepted again")
+            self._proof.require_consumers(new)
+        except (Stuck, Waits, OpskitError):
+            if self._subject.target.keeps_old:  # with one slot that would switch the new one off
+                self._subject.target.apply(old, new)
+            raise
+
+    def _delete(self, rotation: Rotation) -> Rotation:
+        new = self._steps.new(rotation)
+        old = self._values.find(rotation.old_print)
+        until = rotation.since(State.OLD_DISABLED) + self._subject.policy.observe
+        self._proof.require_time(until, "the old value is deleted")
+        self._proof.require_consumers(new)
+        if old is not None:
+            if (reason := self._subject.may_delete(old)) is not None:
+                raise Waits(f"the old value is still needed: {reason}")
+            with self._steps.doing(rotation, State.OLD_DELETED):
+                self._subject.target.revoke(old, new, final=True)
+                self._values.forget(rotation.old_print)
+        return self._steps.reached(rotation, State.OLD_DELETED)

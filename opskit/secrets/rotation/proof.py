@@ -1,0 +1,99 @@
+"""What proves that a value works, that consumers have it, and that the one before is not used any more.
+
+Nothing here changes anything but time: probes are few and far between, as many would look like an attack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from opskit.errors import OpskitError
+from opskit.secrets.reference import Secret
+from opskit.secrets.rotation.base import Witness
+from opskit.secrets.rotation.state import Rotation, State
+from opskit.secrets.rotation.subject import Consumer, Subject, Tools
+
+PROBES = 6
+"""Attempts at most with one value in one step, beside those that succeed."""
+_FIRST_PAUSE = 0.5
+"""Seconds before the second attempt; each further pause is twice as long."""
+
+
+class Waits(Exception):
+    """The rotation cannot go on now; nothing failed. The message says for what it waits."""
+
+
+class Proof:
+    """Asks the target and the consumers of one subject."""
+
+    def __init__(self, subject: Subject, tools: Tools) -> None:
+        self._subject, self._tools = subject, tools
+
+    def is_accepted(self, secret: Secret) -> bool:
+        """Whether the target comes to accept a value in the time it may take. Raises TargetError."""
+        return self._comes_true(lambda: self._subject.target.verify(secret), self._subject.policy.successes)
+
+    def fault_of(self, consumer: Consumer) -> str | None:
+        """Why a consumer does not work, after the time that it may take."""
+        faults: list[str | None] = []
+
+        def works() -> bool:
+            faults.append(consumer.fault())
+            return faults[-1] is None
+
+        return None if self._comes_true(works, 1) else faults[-1]
+
+    def require_consumers(self, new: Secret) -> None:
+        """Each holds the new value and works with it; raises Waits where one does not."""
+        for consumer in self._subject.consumers:
+            if not consumer.holds(new):
+                raise Waits(f"{consumer.name} holds another value than the new one")
+            if (fault := consumer.fault()) is not None:
+                raise Waits(f"{consumer.name} does not work: {fault}")
+
+    def require_unused(self, rotation: Rotation, old: Secret | None, new: Secret) -> None:
+        """Nothing shows that the old value is still needed; raises Waits where something does."""
+        self.require_consumers(new)
+        if self._subject.items is not None and (left := self._subject.items.left(rotation, old, new)):
+            raise Waits(f"{left:,} items are under the old value again")
+        target = self._subject.target
+        if old is not None and isinstance(target, Witness):
+            evidence = target.in_use(old, rotation.since(State.GRACE))
+            if evidence is not None:
+                raise Waits(f"the old value is still used: {evidence}")
+
+    def require_time(self, until: float, what: str) -> None:
+        """Raises Waits before `until` (epoch seconds)."""
+        left = until - self._tools.now()
+        if left > 0:
+            raise Waits(f"{what} in {_spoken(left)} at the earliest")
+
+    def _comes_true(self, asked: Callable[[], bool], successes: int) -> bool:
+        """Whether it is true that many times in a row. Raises what `asked` does the last time it was asked."""
+        started, pause, attempts, in_a_row = self._tools.now(), _FIRST_PAUSE, 0, 0
+        while True:
+            attempts += 1
+            try:
+                in_a_row = in_a_row + 1 if asked() else 0
+            except OpskitError:
+                in_a_row = 0
+                if not self._may_go_on(started, pause, attempts):
+                    raise
+            if in_a_row >= successes:
+                return True
+            if not self._may_go_on(started, pause, attempts - in_a_row):
+                return False
+            self._tools.sleep(pause)
+            pause *= 1 if in_a_row else 2
+
+    def _may_go_on(self, started: float, pause: float, failures: int) -> bool:
+        return failures < PROBES and self._tools.now() + pause - started <= self._subject.policy.propagation
+
+
+def _spoken(seconds: float) -> str:
+    """A time to wait, in its two greatest units."""
+    minutes = int(-(-seconds // 60))
+    days, hours, minutes = minutes // 1440, minutes % 1440 // 60, minutes % 60
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

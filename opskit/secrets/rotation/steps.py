@@ -1,0 +1,102 @@
+"""What the way forward and the way back of a rotation share: intents, results, the two values, the consumers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from opskit.errors import OpskitError, TargetError, UsageError
+from opskit.secrets.base import Stage
+from opskit.secrets.reference import Secret
+from opskit.secrets.rotation.journal import Journal
+from opskit.secrets.rotation.proof import Proof, Waits
+from opskit.secrets.rotation.state import Rotation, State
+from opskit.secrets.rotation.subject import Consumer, Subject, Tools
+from opskit.secrets.rotation.values import Values
+
+
+class Stuck(Exception):
+    """Every way that opskit has was tried; the message says how things stand. Nothing was deleted."""
+
+
+class Steps:
+    """Writes the journal around what is done."""
+
+    def __init__(self, subject: Subject, journal: Journal, values: Values, proof: Proof, tools: Tools) -> None:
+        self._subject, self._journal, self._values, self._proof, self._tools = subject, journal, values, proof, tools
+
+    @contextmanager
+    def doing(self, rotation: Rotation, step: str) -> Iterator[None]:
+        """Note the intent before the act, and a failure after it; what was reached is for `reached` to note."""
+        self._journal.note(rotation, step, "intent", self._tools.now())
+        with self._tools.around(rotation, step):
+            try:
+                yield
+            except (OpskitError, Stuck, Waits) as error:
+                self._journal.note(rotation, step, "failed", self._tools.now(), str(error))
+                raise
+
+    def reached(self, rotation: Rotation, state: State, note: str | None = None) -> Rotation:
+        """Note that a state is reached."""
+        now = self._tools.now()
+        moved = replace(rotation, state=state, problem=None, reached={**rotation.reached, state: now})
+        self._journal.reach(moved, state, now, note)
+        return moved
+
+    def turned(self, rotation: Rotation, cause: str | None) -> Rotation:
+        """Note that from now on the way is back; raises Stuck where nothing is there to go back to."""
+        if rotation.old_print is None and self._journal.was_intended(rotation, State.APPLIED):
+            raise Stuck(f"{cause}; there is no value before to go back to")
+        turned = replace(rotation, is_back=True, cause=cause)
+        self._journal.reach(turned, "undo", self._tools.now(), cause)
+        return turned
+
+    def new(self, rotation: Rotation) -> Secret:
+        """The new value; raises Stuck where the store has lost it."""
+        return self._kept(rotation.new_print, "new")
+
+    def old(self, rotation: Rotation) -> Secret | None:
+        """The value before, None where there was none; raises Stuck where the store has lost it."""
+        return None if rotation.old_print is None else self._kept(rotation.old_print, "old")
+
+    def stage(self, rotation: Rotation) -> Rotation:
+        """Make a new value and keep it in the store, pending; one that is there already is taken as it is."""
+        new = self._values.at(Stage.PENDING)
+        if new is None:
+            with self.doing(rotation, State.STAGED):
+                new = self._subject.target.create(self._values.find(rotation.old_print), rotation.started)
+                self._values.stage(new)
+        elif not self._journal.was_intended(rotation, State.STAGED):
+            raise UsageError(f"{self._subject.reference} has a pending value that is of no rotation")
+        return self.reached(replace(rotation, new_print=self._values.print_of(new)), State.STAGED)
+
+    def tell_consumers(self, rotation: Rotation, secret: Secret) -> str | None:
+        """Have each consumer take this value, unless it was told before; why one does not work with it, or None."""
+        for consumer in self._subject.consumers:
+            self._tell(rotation, consumer, secret)
+            if (fault := self._proof.fault_of(consumer)) is not None:
+                return f"{consumer.name} does not work with the value that it was given: {fault}"
+        return None
+
+    def _tell(self, rotation: Rotation, consumer: Consumer, secret: Secret) -> None:
+        kind = f"told {self._values.print_of(secret)}"
+        self._journal.list_parts(rotation, kind, [consumer.name], self._tools.now())
+        part = self._journal.part(rotation, kind, consumer.name)
+        if part is not None and part.state == "done":
+            return
+        with self.doing(rotation, f"consumer {consumer.name}"):
+            self._journal.mark(rotation, kind, [(consumer.name, "running", None, 1)], self._tools.now())
+            consumer.deliver(secret)
+            if not consumer.holds(secret):
+                raise TargetError(f"{consumer.name} does not hold what was just written to it")
+            self._journal.mark(rotation, kind, [(consumer.name, "done", None, 0)], self._tools.now())
+
+    def _kept(self, wanted: str | None, which: str) -> Secret:
+        found = self._values.find(wanted)
+        if found is None:
+            raise Stuck(
+                f"{self._subject.reference} has lost its {which} value: expected the one of fingerprint {wanted} "
+                "as pending, current or previous"
+            )
+        return found
