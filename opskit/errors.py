@@ -12,6 +12,7 @@ unreadable file) is a result, reported with exit code 3. The tree:
     ├── RepositoryNotFound          10   no repository at that place
     ├── SnapshotNotFound            10   no snapshot by that name
     ├── RepositoryLocked            11   another run holds the lock
+    ├── RotationLocked              11   another run rotates this secret, or a program that it started still runs
     ├── NoKey                       12   no private key at hand opens it, or no usable recipient
     ├── Forged                      13   a signature or hash is wrong, or history went backwards
     │   └── Damaged                 13   bytes differ from the name they are stored under
@@ -186,6 +187,12 @@ class SecretStoreError(OpskitError):
     """A secret store cannot be read or written, refuses, or lost what it was given."""
 
     exit_code = 31
+
+
+class RotationLocked(OpskitError):
+    """Another run rotates this secret, or a program that one started is still at work."""
+
+    exit_code = 11
 
 
 class TargetError(OpskitError):

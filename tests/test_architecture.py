@@ -133,6 +133,11 @@ ROOMS = (
         "the part of wiring that knows secrets; wiring and its other parts ask it",
     ),
     Room(
+        "rotations",
+        ("errors", "config.model", "config.rotating", "log", "repository.durable", "secrets", "secretstores"),
+        "the part of wiring that only those who rotate secrets load",
+    ),
+    Room(
         "remotes",
         ("errors", "config", "log", "secrets.reference", "stores"),
         "the part of wiring that only hosts with a destination elsewhere load; wiring hands it the rest",

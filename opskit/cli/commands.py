@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("audit", "Read and verify the record of what was done."),
     "keys": ("keys", "Show, print and change the keys of the backups, and who can read them."),
     "secrets": ("secrets", "Try references to secrets, read and change what they lead to, hand it to programs."),
+    "rotate": ("rotate", "Give secrets new values, step by step: plan, run, resume, undo; and see what is due."),
     "demo": ("demo", "Show backup, damage and restore on PATH or sample tokens."),
     "config": ("config", "Check, show and explain the config."),
 }

@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from opskit.config.entry import Entry, key
 from opskit.config.remote import AzureDestination, GcsDestination, Remote, SftpDestination, WebdavDestination
+from opskit.config.rotating import Rotation
 from opskit.config.terms import (
     ACCOUNT_NAME_PATTERN,
     ACCOUNT_PATTERN,
@@ -362,6 +363,7 @@ class Config(Entry):
     retention: Retention = key("which snapshots `opskit forget` keeps", default_factory=Retention)
     alarms: Alarms = key("what is odd about a backup", default_factory=Alarms)
     hooks: Hooks = key("commands around each `opskit backup`", default_factory=Hooks)
+    rotations: dict[Label, Rotation] = key("secrets that get new values, by name", default_factory=dict)
     drills: Drills = key("how `opskit drill` restores", default_factory=Drills)
     keys: Keys = key("OpenPGP keys, by full fingerprint")
     performance: Performance = key("how much of the machine a backup takes", default_factory=Performance)

@@ -36,7 +36,7 @@ def render(config: Config) -> str:
     lines = ["# opskit configuration. `opskit config generate` explains every key; `opskit config validate` checks it."]
     for name, key in config.known_keys().items():
         value = getattr(config, name)
-        if name in {"environment", "simulated", "drills", "performance"} and value == key.value():
+        if name in {"environment", "simulated", "rotations", "drills", "performance"} and value == key.value():
             continue
         lines += ["", f"# {key.description}", *_section(name, value)]
     return "\n".join(lines) + "\n"

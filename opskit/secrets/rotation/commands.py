@@ -66,8 +66,11 @@ class Programs:
         env: Mapping[str, Secret] | None = None,
         timeout: float = 600.0,
         tied: bool = True,
+        has_private_output: bool = False,
     ) -> Answer:
         """Run a program to its end; `env` are more variables for it alone, `timeout` is in seconds.
+
+        What it writes to stdout is shown where it writes nothing to stderr, unless that may be a secret.
 
         Raises TargetError where it cannot be started, or a word of its arguments would be taken for an option.
         """
@@ -80,7 +83,8 @@ class Programs:
             variables = {**self.environ, **{name: secret.reveal() for name, secret in (env or {}).items()}}
             status = _ended(words, (given, out, err), passed, variables, timeout)
             output = _all(out)
-            return Answer(argv[0], status, output, self._shown(_all(err, _TAIL) or output[-_TAIL:]))
+            said = _all(err, _TAIL) or (b"" if has_private_output else output[-_TAIL:])
+            return Answer(argv[0], status, output, self._shown(said))
 
     def lines(self, argv: Sequence[str], about: About, *, timeout: float = 600.0) -> Iterator[str]:
         """The lines of what a program writes, each once it is asked for; raises TargetError where it fails."""

@@ -97,13 +97,13 @@ class Machine:
         Raises what store, target and consumers raise where nobody can say what became of a call, or nothing can be
         done now; then `advance` may be called again.
         """
-        rotation = replace(rotation, is_stuck=False, problem=None)
+        rotation = replace(rotation, is_stuck=False, problem=None, waits_until=None)
         try:
             while not rotation.is_over:
                 step = self._undoing.back if rotation.is_back else self._next[rotation.state]
                 rotation = step(rotation)
         except Waits as reason:
-            return self._stopped(rotation, str(reason))
+            return self._stopped(rotation, str(reason), until=reason.until)
         except Stuck as reason:
             return self._stopped(rotation, str(reason), is_stuck=True)
         except OpskitError as error:
@@ -116,10 +116,12 @@ class Machine:
         self._undoing.require_possible(rotation)
         return self.advance(self._steps.turned(rotation, None))
 
-    def _stopped(self, rotation: Rotation, problem: str, *, is_stuck: bool = False) -> Rotation:
+    def _stopped(
+        self, rotation: Rotation, problem: str, *, is_stuck: bool = False, until: float | None = None
+    ) -> Rotation:
         """Note why; a step may have come further than the record that it was given."""
         found = self._journal.latest(rotation.name) or rotation
-        stopped = replace(found, problem=problem, is_stuck=is_stuck)
+        stopped = replace(found, problem=problem, is_stuck=is_stuck, waits_until=until)
         self._journal.keep(stopped)
         return stopped
 

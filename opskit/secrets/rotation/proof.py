@@ -20,7 +20,14 @@ _FIRST_PAUSE = 0.5
 
 
 class Waits(Exception):
-    """The rotation cannot go on now; nothing failed. The message says for what it waits."""
+    """The rotation cannot go on now; nothing failed. The message says for what it waits.
+
+    `until` (epoch seconds) is set where that is nothing but time.
+    """
+
+    def __init__(self, message: str, until: float | None = None) -> None:
+        super().__init__(message)
+        self.until = until
 
 
 class Proof:
@@ -66,7 +73,7 @@ class Proof:
         """Raises Waits before `until` (epoch seconds)."""
         left = until - self._tools.now()
         if left > 0:
-            raise Waits(f"{what} in {_spoken(left)} at the earliest")
+            raise Waits(f"{what} in {spoken(left)} at the earliest", until)
 
     def _comes_true(self, asked: Callable[[], bool], successes: int) -> bool:
         """Whether it is true that many times in a row. Raises what `asked` does the last time it was asked."""
@@ -90,7 +97,7 @@ class Proof:
         return failures < PROBES and self._tools.now() + pause - started <= self._subject.policy.propagation
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
     """A time to wait, in its two greatest units."""
     minutes = int(-(-seconds // 60))
     days, hours, minutes = minutes // 1440, minutes % 1440 // 60, minutes % 60

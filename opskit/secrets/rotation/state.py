@@ -64,6 +64,8 @@ class Rotation:
     new_print: str | None = None
     problem: str | None = None
     """Why it did not go on, the last time it was tried."""
+    waits_until: float | None = None
+    """When it may go on, where nothing but time is missing."""
     cause: str | None = None
     """Why it is being undone, or was; None where somebody asked for it."""
     reached: Mapping[str, float] = field(default_factory=dict)

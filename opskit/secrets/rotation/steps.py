@@ -40,7 +40,7 @@ class Steps:
     def reached(self, rotation: Rotation, state: State, note: str | None = None) -> Rotation:
         """Note that a state is reached."""
         now = self._tools.now()
-        moved = replace(rotation, state=state, problem=None, reached={**rotation.reached, state: now})
+        moved = replace(rotation, state=state, problem=None, waits_until=None, reached={**rotation.reached, state: now})
         self._journal.reach(moved, state, now, note)
         return moved
 

@@ -16,7 +16,10 @@ from opskit.secrets.rotation.state import Rotation
 class Consumer(Protocol):
     """What uses the secret and must be told of a new value: a file, another store, a service behind them."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
 
     def deliver(self, secret: Secret) -> None:
         """Write the value where it is read, and have it read; may be repeated. Raises OpskitError."""

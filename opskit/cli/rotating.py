@@ -1,0 +1,289 @@
+"""What `opskit rotate` does behind its commands: one machine after another, each step recorded, outcomes told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from opskit import rotations, wiring
+from opskit.cli.auditing import audited, judged
+from opskit.cli.context import Context
+from opskit.cli.render import counted, human_duration, printable, table
+from opskit.errors import OpskitError, UsageError
+from opskit.secrets.rotation.migration import ITEM, Progress
+from opskit.secrets.rotation.schedule import Standing, standing
+from opskit.secrets.rotation.state import Rotation, State
+
+if TYPE_CHECKING:
+    from opskit.config.rotating import Rotation as Entry
+    from opskit.secrets.rotation.journal import Journal
+    from opskit.secrets.rotation.machine import Machine
+
+_BAD = 3
+Act = Callable[["Machine", Rotation | None], Rotation]
+
+
+class Rotating:
+    """One command on the rotations of a config."""
+
+    def __init__(self, context: Context, *, hurry: bool = False) -> None:
+        self._context, self._config, self._hurry = context, context.load_config(), hurry
+        self._world = rotations.World(context.environ, lambda: wiring.now().timestamp())
+        self._progress = Progress(0, 0, 0)
+
+    def plan(self, names: Sequence[str] | None) -> int:
+        """Tell of each what would be done; 3 where one could not begin."""
+        code, told = 0, []
+        with closing(rotations.journal_of(self._config)) as journal:
+            for name in names or sorted(self._config.rotations):
+                entry, obstacle = rotations.entry_of(name, self._config), None
+                with audited(self._context, self._config, "rotate.plan", name, changes=False) as event:
+                    try:
+                        with rotations.machine(name, self._config, self._world, journal) as machine:
+                            machine.plan()
+                    except OpskitError as error:
+                        obstacle = error
+                    code = max(code, judged(event, _BAD if obstacle else 0))
+                told.append({"name": name, "steps": _plan(entry), "obstacle": obstacle and str(obstacle)})
+                self._tell_plan(name, entry, obstacle)
+        if self._context.json:
+            self._context.write_json(told)
+        return code
+
+    def run(self, names: Sequence[str] | None, *, recover: bool) -> int:
+        """Begin rotations of these, or of all that are due; those that wait for their time only are retired first."""
+        if names:
+            return self._each(names, "rotate.run", lambda machine, _: machine.advance(machine.begin(recover=recover)))
+        code = 0
+        with closing(rotations.journal_of(self._config)) as journal:
+            found = self._standings(journal, None)
+        now = self._world.now()
+        waiting = [each for each in found if each.next_action == "retire"]
+        ripe = [each.name for each in waiting if each.rotation and (each.rotation.waits_until or now) <= now]
+        if ripe:
+            code = self._each(ripe, "rotate.retire", _advanced)
+        fresh = [each.name for each in found if each.next_action == "run"]
+        return max(code, self.run(fresh, recover=False) if fresh else 0)
+
+    def resume(self, names: Sequence[str] | None) -> int:
+        """Go on with those under way."""
+        if not names:
+            with closing(rotations.journal_of(self._config)) as journal:
+                found = self._standings(journal, None)
+            names = [each.name for each in found if each.rotation is not None and not each.rotation.is_over]
+        if not names:
+            self._context.message("no rotation is under way")
+        return self._each(names, "rotate.resume", _advanced)
+
+    def undo(self, name: str) -> int:
+        """Take one back."""
+
+        def undone(machine: Machine, rotation: Rotation | None) -> Rotation:
+            if rotation is None:
+                raise UsageError(f"{name} was never rotated: nothing to undo")
+            return machine.advance(rotation) if rotation.is_back and not rotation.is_over else machine.undo(rotation)
+
+        return self._each([name], "rotate.undo", undone)
+
+    def status(self, names: Sequence[str] | None) -> int:
+        """List all, or these; 3 where one is overdue or has stopped."""
+        with closing(rotations.journal_of(self._config)) as journal:
+            found = self._standings(journal, names)
+        if self._context.json:
+            self._context.write_json([_as_json(each) for each in found])
+        else:
+            self._tell_standings(found)
+        return _BAD if any(each.is_bad for each in found) else 0
+
+    def items(self, name: str) -> int:
+        """List every item of the last rotation."""
+        rotations.entry_of(name, self._config)
+        with closing(rotations.journal_of(self._config)) as journal:
+            rotation = journal.latest(name)
+            parts = [] if rotation is None else journal.parts(rotation, ITEM)
+        if self._context.json:
+            self._context.write_json(
+                [
+                    {"item": each.id, "state": each.state, "attempts": each.attempts, "reason": each.note}
+                    for each in parts
+                ]
+            )
+        for each in parts if not self._context.json else ():
+            note = f"   {printable(each.note)}" if each.note else ""
+            self._context.write(
+                f"{each.state:<7}  {counted(each.attempts, 'try', 'tries'):>8}  {printable(each.id)}{note}"
+            )
+        return _BAD if any(each.state == "failed" for each in parts) else 0
+
+    # One machine after another
+
+    def _each(self, names: Sequence[str], op: str, act: Act) -> int:
+        """Do it for each; one that cannot be done does not keep the others from it, its error comes last."""
+        for name in names:
+            rotations.entry_of(name, self._config)
+        code, told, failure = 0, [], None
+        with closing(rotations.journal_of(self._config)) as journal:
+            for name in names:
+                try:
+                    rotation = self._one(name, journal, op, act)
+                except OpskitError as error:
+                    if failure is not None:
+                        self._context.warning(printable(str(error)))
+                    failure = failure or error
+                    continue
+                code = max(code, _code_of(rotation))
+                told.append({"name": name, **_rotation_as_json(rotation)})
+                self._tell_end(rotation, journal)
+        if failure is not None:
+            raise failure
+        if self._context.json:
+            self._context.write_json(told)
+        return code
+
+    def _one(self, name: str, journal: Journal, op: str, act: Act) -> Rotation:
+        telling = rotations.Telling(self._around, self._note_progress, self._hurry)
+        with audited(self._context, self._config, op, name, hurry=self._hurry) as event:
+            with rotations.machine(name, self._config, self._world, journal, telling) as machine:
+                rotation = act(machine, journal.latest(name))
+            judged(event, _code_of(rotation), rotation=rotation.id, state=rotation.shown, problem=rotation.problem)
+        return rotation
+
+    @contextmanager
+    def _around(self, rotation: Rotation, step: str) -> Iterator[None]:
+        """Record a step while it is made, and tell of it."""
+        self._context.message(f"{printable(rotation.name)}: {_SPOKEN.get(step, step)}")
+        about = {"rotation": rotation.id, "old": rotation.old_print, "new": rotation.new_print}
+        with audited(self._context, self._config, "rotate.step", f"{rotation.name} {step}", values=about):
+            yield
+
+    def _note_progress(self, progress: Progress) -> None:
+        tenth = max(progress.total // 10, 1)
+        if progress.done // tenth != self._progress.done // tenth or progress.failed != self._progress.failed:
+            failed = f", {progress.failed:,} failed" if progress.failed else ""
+            self._context.message(f"  {progress.done:,} of {counted(progress.total, 'item')} moved{failed}")
+        self._progress = progress
+
+    def _standings(self, journal: Journal, names: Sequence[str] | None) -> list[Standing]:
+        latest, completed, now = journal.all_latest(), journal.completed(), self._world.now()
+        wanted = {name: rotations.entry_of(name, self._config) for name in names or sorted(self._config.rotations)}
+        return [standing(name, entry.every.total_seconds(), now, latest, completed) for name, entry in wanted.items()]
+
+    # What is told
+
+    def _tell_plan(self, name: str, entry: Entry, obstacle: OpskitError | None) -> None:
+        if self._context.json:
+            return
+        self._context.write(f"{name}   {printable(str(entry.secret))}")
+        for step in _plan(entry):
+            self._context.write(f"  {printable(step)}")
+        if obstacle is None:
+            self._context.write("  the current value is accepted: it can begin")
+            return
+        self._context.warning(printable(f"{name} cannot begin: {obstacle}"))
+        if obstacle.hint:
+            self._context.hint(printable(obstacle.hint))
+
+    def _tell_end(self, rotation: Rotation, journal: Journal) -> None:
+        counts = journal.counts(rotation, ITEM)
+        moved = f", {counted(counts.get('done', 0), 'item')} moved" if counts else ""
+        self._context.message(f"{printable(rotation.name)}: {rotation.shown}{moved}")
+        if rotation.cause and rotation.is_back:
+            self._context.warning(printable(f"{rotation.name}: the old value is back: {rotation.cause}"))
+        if rotation.waits_until is not None:
+            self._context.message(f"  {rotation.problem}: opskit rotate retire {rotation.name}")
+        elif rotation.problem is not None:
+            self._context.warning(printable(f"{rotation.name}: {rotation.problem}"))
+            self._context.hint(f"when that is mended: opskit rotate resume {rotation.name}")
+
+    def _tell_standings(self, found: Sequence[Standing]) -> None:
+        if not found:
+            self._context.message("the config names no rotation")
+            return
+        now = self._world.now()
+        rows = [[each.name, _age(each), _due(each, now), _state(each)] for each in found]
+        for line in table(rows, ["secret", "age", "next due", "last rotation"]):
+            self._context.write(line)
+        for each in found:
+            if each.rotation is not None and each.rotation.problem:
+                self._context.warning(printable(f"{each.name}: {each.rotation.problem}"))
+            if each.next_action is not None:
+                self._context.hint(f"opskit rotate {each.next_action} {each.name}")
+
+
+_SPOKEN = {
+    State.PLANNED: "the current value is accepted",
+    State.STAGED: "make a new value and keep it, pending",
+    State.APPLIED: "make the target accept it",
+    State.TESTED: "log in with it",
+    State.PROMOTED: "make it the current one",
+    State.OLD_DISABLED: "switch the old value off",
+    State.OLD_DELETED: "delete the old value",
+    State.ROLLED_BACK: "go back to the old value",
+    "items": "move what is held under it",
+}
+
+
+def _advanced(machine: Machine, rotation: Rotation | None) -> Rotation:
+    if rotation is None or rotation.is_over:
+        state = "never begun" if rotation is None else f"over: {rotation.shown}"
+        raise UsageError(f"no rotation to go on with: it is {state}", hint="opskit rotate status")
+    return machine.advance(rotation)
+
+
+def _code_of(rotation: Rotation) -> int:
+    """0 where it is done, or nothing but time is missing."""
+    return 0 if rotation.state is State.OLD_DELETED or rotation.waits_until is not None else _BAD
+
+
+def _plan(entry: Entry) -> list[str]:
+    """What a rotation does, in sentences."""
+    lines = [f"make a new value, keep it as pending in {entry.secret}, read it back"]
+    lines.append(f"make the target ({entry.kind}) accept it, log in with it, make it current")
+    lines += [f"tell {name}: {_consumer(each)}" for name, each in entry.consumers.items()]
+    if entry.items is not None:
+        lines.append(f"move every item by {entry.items.move[0]}, {entry.items.parallel} at once; prove each")
+    lines.append(f"after {entry.grace}, where nothing uses it any more: switch the old value off")
+    lines.append(f"after {entry.observe} more: delete the old value")
+    return lines
+
+
+def _consumer(entry: object) -> str:
+    from opskit.config.rotating import Consumer
+
+    assert isinstance(entry, Consumer)
+    told = [f"write {path}" for path in entry.files] + [f"set {each}" for each in entry.secrets]
+    told += [f"reload by {entry.reload[0]}"] if entry.reload else []
+    return ", ".join(told + ([f"check by {entry.check[0]}"] if entry.check else [])) or "nothing to do"
+
+
+def _age(each: Standing) -> str:
+    return "not known" if each.age is None else human_duration(each.age)
+
+
+def _due(each: Standing, now: float) -> str:
+    if each.due is None:
+        return "now !"
+    return f"{human_duration(now - each.due)} overdue !" if each.is_overdue else f"in {human_duration(each.due - now)}"
+
+
+def _state(each: Standing) -> str:
+    if each.rotation is None:
+        return "never"
+    return str(each.rotation.shown) + (" !" if each.has_stopped else "")
+
+
+def _rotation_as_json(rotation: Rotation) -> dict[str, object]:
+    return {
+        "rotation": rotation.id, "secret": rotation.secret, "state": rotation.shown, "reached": rotation.reached,
+        "undone": rotation.is_back, "problem": rotation.problem or rotation.cause, "waits_until": rotation.waits_until,
+        "old": rotation.old_print, "new": rotation.new_print,
+    }  # fmt: skip
+
+
+def _as_json(each: Standing) -> dict[str, object]:
+    last = None if each.rotation is None else _rotation_as_json(each.rotation)
+    return {
+        "name": each.name, "age_seconds": each.age, "due": each.due, "overdue": each.is_overdue,
+        "next_action": each.next_action, "last": last,
+    }  # fmt: skip

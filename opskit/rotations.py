@@ -1,0 +1,248 @@
+"""The part of wiring that knows rotations: the config's entries become machines, each behind the lock of its name.
+
+Everything that a rotation needs to go on lies in the folder `rotations` of the state folder: the journal, the key of
+its fingerprints, a lock for each name. A program that outlives the run that started it keeps that lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opskit import log, secretstores
+from opskit.config.model import Config
+from opskit.config.rotating import Commands as CommandsConfig
+from opskit.config.rotating import Consumer as ConsumerConfig
+from opskit.config.rotating import Items as ItemsConfig
+from opskit.config.rotating import Rotation as RotationConfig
+from opskit.errors import OpskitError, RotationLocked, UsageError
+from opskit.repository.durable import create_durably, write_durably
+from opskit.secrets.base import SecretStore, Stage
+from opskit.secrets.reference import Reference, Secret
+from opskit.secrets.rotation.commands import About, Programs
+from opskit.secrets.rotation.consumers import CommandConsumer, FilePlace, Place, StorePlace
+from opskit.secrets.rotation.journal import Journal
+from opskit.secrets.rotation.machine import Machine
+from opskit.secrets.rotation.migration import Migration, Moves, Progress
+from opskit.secrets.rotation.state import Fingerprints, Rotation
+from opskit.secrets.rotation.subject import Policy, Subject, Tools
+
+if TYPE_CHECKING:
+    from opskit.secrets.rotation.base import RotationTarget
+    from opskit.secrets.rotation.targets.command import Commands
+
+FOLDER = "rotations"
+_NOT_SECRET = frozenset(("username", "access_key_id"))
+"""Parts of values that may be shown, and would make logs unreadable if they were not."""
+_KEY = 32
+"""Bytes of the key of the fingerprints."""
+_LONG_LINE = 16
+"""Characters from which a line of a secret of several lines is hidden by itself."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The environment of the programs that are called, and the time in epoch seconds."""
+
+    environ: Mapping[str, str]
+    now: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What a run tells while it goes on: each step, around its act, and how far the items are."""
+
+    around: Callable[[Rotation, str], AbstractContextManager[object]] = lambda _rotation, _step: nullcontext()
+    progress: Callable[[Progress], None] = lambda _: None
+    hurry: bool = False
+    """No time is waited for: neither grace nor observation."""
+
+
+def journal_of(config: Config) -> Journal:
+    """The journal of this host, to be closed by the caller."""
+    return Journal(config.state_dir / FOLDER / "journal.sqlite")
+
+
+def has_journal(config: Config) -> bool:
+    """Whether anything was ever rotated here."""
+    return (config.state_dir / FOLDER / "journal.sqlite").exists()
+
+
+@contextmanager
+def machine(
+    name: str, config: Config, world: World, journal: Journal, telling: Telling | None = None
+) -> Iterator[Machine]:
+    """The machine of one entry, alone with it. Raises UsageError for an unknown name, RotationLocked."""
+    entry, telling = entry_of(name, config), telling or Telling()
+    with _alone(config.state_dir / FOLDER / f"{name}.lock", name) as lock:
+        making = _Making(config, world, journal, _prints(config), telling, lock)
+        tools = Tools(world.now, time.sleep, lambda: os.urandom(8).hex(), telling.around)
+        yield Machine(making.subject(name, entry), journal, making.prints, tools)
+
+
+def entry_of(name: str, config: Config) -> RotationConfig:
+    """The entry of a name; raises UsageError where there is none."""
+    found = config.rotations.get(name)
+    if found is None:
+        known = ", ".join(sorted(config.rotations)) or "none"
+        raise UsageError(f"no rotation {name!r} in the config: expected one of {known}")
+    return found
+
+
+@dataclass(frozen=True)
+class _Making:
+    """What is needed to make the parts of a subject."""
+
+    config: Config
+    world: World
+    journal: Journal
+    prints: Fingerprints
+    telling: Telling
+    lock: int
+
+    def subject(self, name: str, entry: RotationConfig) -> Subject:
+        store = self._store(entry.secret)
+        grace, observe = (timedelta(0), timedelta(0)) if self.telling.hurry else (entry.grace, entry.observe)
+        return Subject(
+            name,
+            entry.secret,
+            store,
+            self._target(entry),
+            [self._consumer(each, found) for each, found in entry.consumers.items()],
+            None if entry.items is None else self._items(entry.items),
+            Policy(grace.total_seconds(), observe.total_seconds(), entry.propagation.total_seconds()),
+            self._may_delete(entry),
+        )
+
+    def _programs(self) -> Programs:
+        return Programs(self.world.environ, log.redact, self.lock)
+
+    def _target(self, entry: RotationConfig) -> RotationTarget:
+        from opskit.secrets.rotation.targets.command import CommandTarget
+
+        return CommandTarget(_commands(entry.command), self._programs())
+
+    def _consumer(self, name: str, entry: ConsumerConfig) -> CommandConsumer:
+        places: list[Place] = [FilePlace(Path(path), _replace, text) for path, text in entry.files.items()]
+        places += [StorePlace(each, self._store(each)) for each in entry.secrets]
+        timeout = entry.timeout.total_seconds()
+        return CommandConsumer(name, places, self._programs(), entry.reload, entry.check, timeout)
+
+    def _items(self, entry: ItemsConfig) -> Migration:
+        moves = Moves(
+            entry.list, entry.move, entry.verify, entry.address, entry.env, entry.parallel, entry.attempts,
+            entry.timeout.total_seconds(),
+        )  # fmt: skip
+        return Migration(moves, self._programs(), self.journal, self.prints, self.world.now, self.telling.progress)
+
+    def _may_delete(self, entry: RotationConfig) -> Callable[[Secret], str | None]:
+        def judge(old: Secret) -> str | None:
+            if entry.may_delete is None:
+                return None
+            answer = self._programs().run(entry.may_delete, About(secrets=(("old", old),)), stdin=old)
+            return None if answer.is_good else str(answer)
+
+        return judge
+
+    def _store(self, reference: Reference) -> SecretStore:
+        store = secretstores.store_of(reference, self.config, self.world.environ, self.world.now)
+        return _Guarded(store, lambda: secretstores.alone_with(self.config))
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """A store whose values are never shown, and that no other command of this host writes to meanwhile."""
+
+    inner: SecretStore
+    alone: Callable[[], AbstractContextManager[None]]
+
+    def get(self, reference: Reference, stage: Stage) -> Secret:
+        secret = self.inner.get(reference, stage)
+        _hide(secret)
+        return secret
+
+    def set(self, reference: Reference, stage: Stage, secret: Secret) -> None:
+        _hide(secret)
+        with self.alone():
+            self.inner.set(reference, stage, secret)
+
+    def promote(self, reference: Reference) -> None:
+        with self.alone():
+            self.inner.promote(reference)
+
+    def delete(self, reference: Reference, stage: Stage) -> None:
+        with self.alone():
+            self.inner.delete(reference, stage)
+
+
+def _hide(secret: Secret) -> None:
+    """Keep a value out of messages and logs: whole, its parts, and its lines."""
+    value = secret.reveal_bytes()
+    log.register_secret(value)
+    try:
+        parts = json.loads(value)
+    except ValueError:
+        parts = None
+    for name, each in parts.items() if isinstance(parts, dict) else ():
+        if isinstance(each, str) and name not in _NOT_SECRET:
+            log.register_secret(each)
+    for line in value.splitlines() if b"\n" in value else ():
+        if len(line) >= _LONG_LINE:
+            log.register_secret(line)
+
+
+def _commands(entry: CommandsConfig) -> Commands:
+    from opskit.secrets.rotation.targets.command import Commands
+
+    return Commands(
+        entry.apply, entry.check, entry.create, entry.disable, entry.delete, entry.keeps_old,
+        entry.timeout.total_seconds(),
+    )  # fmt: skip
+
+
+def _replace(path: Path, data: bytes) -> None:
+    write_durably(path, data, like_before=True)
+
+
+def _prints(config: Config) -> Fingerprints:
+    """With the key of this host, which is made once."""
+    path = config.state_dir / FOLDER / "fingerprints.key"
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        create_durably(path, os.urandom(_KEY))
+        key = path.read_bytes()
+    except OSError as error:
+        raise OpskitError(f"cannot read {path}: {(error.strerror or 'error').lower()}") from error
+    if len(key) != _KEY:
+        raise OpskitError(f"{path} is damaged: expected {_KEY} bytes, got {len(key)}")
+    return Fingerprints(key)
+
+
+@contextmanager
+def _alone(path: Path, name: str) -> Iterator[int]:
+    """The lock of a name, as a descriptor for programs to inherit; raises RotationLocked."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise OpskitError(f"cannot lock {path}: {(error.strerror or 'error').lower()}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RotationLocked(
+                f"{name} is being rotated: another run is at work, or a program that one started before it was killed",
+                hint=f"wait until it has ended; `fuser -v {path}` shows who it is",
+            ) from None
+        yield descriptor
+    finally:
+        os.close(descriptor)
