@@ -2,9 +2,9 @@
 
     python examples/token-rotation/story.py FOLDER [TOKENS]
 
-makes FOLDER with 500 tokens, a secret of January and a config, begins `opskit rotate run`, kills it with SIGKILL twice in
-the middle of the moves, goes on with `opskit rotate resume`, and then counts: every token under the new address, none
-moved twice, the old secret gone.
+makes FOLDER with 500 tokens, a secret of January and a config, begins `opskit rotate run`, kills it with SIGKILL twice
+in the middle of the moves, goes on with `opskit rotate resume`, and then counts: every token under the new address,
+none moved twice, the old secret gone.
 """
 
 import json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from opskit import rotations, wiring
@@ -66,7 +67,7 @@ class Rotating:
         fresh = [each.name for each in found if each.next_action == "run"]
         return max(code, self.run(fresh, recover=False) if fresh else 0)
 
-    def resume(self, names: Sequence[str] | None) -> int:
+    def resume(self, names: Sequence[str] | None, op: str = "rotate.resume") -> int:
         """Go on with those under way."""
         if not names:
             with closing(rotations.journal_of(self._config)) as journal:
@@ -74,7 +75,7 @@ class Rotating:
             names = [each.name for each in found if each.rotation is not None and not each.rotation.is_over]
         if not names:
             self._context.message("no rotation is under way")
-        return self._each(names, "rotate.resume", _advanced)
+        return self._each(names, op, _advanced)
 
     def undo(self, name: str) -> int:
         """Take one back."""
@@ -142,7 +143,7 @@ class Rotating:
         return code
 
     def _one(self, name: str, journal: Journal, op: str, act: Act) -> Rotation:
-        telling = rotations.Telling(self._around, self._note_progress, self._hurry)
+        telling = rotations.Telling(partial(self._around, journal), self._note_progress, self._hurry)
         with audited(self._context, self._config, op, name, hurry=self._hurry) as event:
             with rotations.machine(name, self._config, self._world, journal, telling) as machine:
                 rotation = act(machine, journal.latest(name))
@@ -150,12 +151,15 @@ class Rotating:
         return rotation
 
     @contextmanager
-    def _around(self, rotation: Rotation, step: str) -> Iterator[None]:
+    def _around(self, journal: Journal, rotation: Rotation, step: str) -> Iterator[None]:
         """Record a step while it is made, and tell of it."""
         self._context.message(f"{printable(rotation.name)}: {_SPOKEN.get(step, step)}")
         about = {"rotation": rotation.id, "old": rotation.old_print, "new": rotation.new_print}
-        with audited(self._context, self._config, "rotate.step", f"{rotation.name} {step}", values=about):
+        target = f"{rotation.name} {step}"
+        with audited(self._context, self._config, "rotate.step", target, values=about) as event:
             yield
+            if step == "items":
+                event.note(items=journal.counts(rotation, ITEM))
 
     def _note_progress(self, progress: Progress) -> None:
         tenth = max(progress.total // 10, 1)

@@ -1,0 +1,221 @@
+"""`opskit rotate`: plans, runs, what interrupts them, and what is told of it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import signal
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.hosts import Machine
+from tests.contracts.targets.command import PROGRAM
+
+OLD = "the-old-password-of-january"
+
+ENTRY = """
+rotations:
+  db:
+    secret: gpg://{state}/secrets.gpg#db
+    command:
+      apply: [{python}, -S, {program}, apply, {accepted}, {slots}, "{{old}}"]
+      check: [{python}, -S, {program}, check, {accepted}, {slots}]
+      disable: [{python}, -S, {program}, disable, {accepted}, {slots}]
+      delete: [{python}, -S, {program}, delete, {accepted}, {slots}]
+      keeps_old: {keeps_old}
+    consumers:
+      app:
+        files: {{{folder}/app.conf: "password = {{value}}"}}
+        check: [sh, -c, "grep -q '^password = ' {folder}/app.conf && test ! -e {folder}/broken"]
+"""
+
+
+@pytest.fixture(params=["two", "one"])
+def host(machine: Machine, request: pytest.FixtureRequest) -> Machine:
+    """A host with one rotation, whose target is a folder, and a consumer that reads a file."""
+    program, accepted = machine.folder / "target.py", machine.folder / "accepted"
+    program.write_text(PROGRAM)
+    accepted.mkdir()
+    (accepted / digest(OLD)).touch()
+    (machine.folder / "app.conf").write_text(f"password = {OLD}")
+    text = ENTRY.format(
+        state=machine.state, folder=machine.folder, python=sys.executable, program=program, accepted=accepted,
+        slots=request.param, keeps_old=str(request.param == "two").lower(),
+    )  # fmt: skip
+    machine.config.write_text(machine.config.read_text() + textwrap.dedent(text))
+    set_secret(machine, OLD)
+    return machine
+
+
+def set_secret(host: Machine, value: str) -> None:
+    process = host.start("secrets", "set", f"gpg://{host.state}/secrets.gpg#db", stdin=-1)
+    process.communicate(value.encode(), timeout=60)
+    assert process.returncode == 0
+
+
+def digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def accepted(host: Machine) -> set[str]:
+    return {each.name for each in (host.folder / "accepted").iterdir()}
+
+
+def current(host: Machine) -> str:
+    return host.run("secrets", "get", "-n", f"gpg://{host.state}/secrets.gpg#db").out
+
+
+def standing(host: Machine) -> dict[str, Any]:
+    (found,) = host.run("--json", "rotate", "status").json
+    assert isinstance(found, dict)
+    return found
+
+
+def trail(host: Machine) -> list[dict[str, Any]]:
+    found = host.run("--json", "audit", "tail", "-n", "1000").json
+    assert isinstance(found, list)
+    return found
+
+
+def test_a_rotation_from_plan_to_the_end(host: Machine) -> None:
+    """The new value reaches target, store and consumer; the old one waits its time, and goes when it is retired."""
+    planned = host.run("rotate", "plan")
+    assert planned.code == 0, planned.err
+    assert "it can begin" in planned.out and accepted(host) == {digest(OLD)}
+    assert host.run("rotate", "status").code == 3, "a secret that was never rotated is due"
+    ran = host.run("rotate", "run", "db")
+    assert ran.code == 0, ran.err
+    new = current(host)
+    assert new != OLD and digest(new) in accepted(host)
+    assert (host.folder / "app.conf").read_text() == f"password = {new}"
+    assert standing(host)["last"]["state"] == "GRACE" and standing(host)["next_action"] == "retire"
+    assert host.run("rotate", "status").code == 0
+    assert host.run("rotate", "retire").code == 0, "nothing but time is missing"
+    assert host.run("rotate", "retire", "db", "--now").code == 0
+    assert accepted(host) == {digest(new)}
+    assert host.run("secrets", "get", f"gpg://{host.state}/secrets.gpg#db?stage=previous").code == 30
+    assert standing(host)["last"]["state"] == "OLD_DELETED" and not standing(host)["overdue"]
+    assert host.run("rotate", "resume").code == 0, "nothing is under way"
+
+
+def test_undo_brings_everything_back(host: Machine) -> None:
+    """In the grace period undo gives target, store and consumer the old value, and leaves nothing of the new one."""
+    assert host.run("rotate", "run", "db").code == 0
+    answer = host.run("rotate", "undo", "db")
+    assert "ROLLED_BACK" in answer.err
+    assert current(host) == OLD and accepted(host) == {digest(OLD)}
+    assert (host.folder / "app.conf").read_text() == f"password = {OLD}"
+    again = host.run("rotate", "undo", "db")
+    assert again.code == 2 and "over" in again.err
+
+
+def test_a_consumer_that_does_not_work_sends_it_back(host: Machine) -> None:
+    """A check that fails with the new value, and with the old one, stops for an operator; mended, it ends."""
+    (host.folder / "broken").touch()
+    stuck = host.run("rotate", "run", "db")
+    assert stuck.code == 3 and "NEEDS_OPERATOR" in stuck.err
+    assert (host.folder / "app.conf").read_text() == f"password = {OLD}" and digest(OLD) in accepted(host)
+    assert host.run("rotate", "status").code == 3
+    (host.folder / "broken").unlink()
+    assert host.run("rotate", "resume", "db").code == 3, "rolled back is no success"
+    assert current(host) == OLD and accepted(host) == {digest(OLD)}
+
+
+def test_an_emergency_does_not_wait(host: Machine) -> None:
+    """With --emergency the old value is gone when the command ends."""
+    assert host.run("rotate", "run", "db", "--emergency").code == 0
+    assert accepted(host) == {digest(current(host))}
+
+
+def test_bad_requests(host: Machine) -> None:
+    """Unknown names, contradictory options and rotations that are not there are told apart, and change nothing."""
+    for arguments, code, words in (
+        (("run", "nope"), 2, "expected one of db"),
+        (("run",), 2, "expected names"),
+        (("run", "db", "--due"), 2, "expected names"),
+        (("resume", "db"), 2, "never begun"),
+        (("undo", "db"), 2, "never rotated"),
+        (("retire", "--now"), 2, "expected names"),
+        (("status", "--items"), 2, "expected one name"),
+    ):
+        answer = host.run("rotate", *arguments)
+        assert (answer.code, words in answer.err) == (code, True), (arguments, answer)
+    assert accepted(host) == {digest(OLD)} and current(host) == OLD
+
+
+def test_a_refused_current_value_is_found_before_anything_changes(host: Machine) -> None:
+    """When the store's value is not the one in use, nothing is begun."""
+    set_secret(host, "somebody-changed-it-by-hand")
+    answer = host.run("rotate", "run", "db")
+    assert answer.code == 31 and "refused by its target: nothing was changed" in answer.err
+    assert host.run("rotate", "plan", "db").code == 3
+    assert accepted(host) == {digest(OLD)}
+
+
+def test_only_what_is_due_is_run(host: Machine) -> None:
+    """`run --due` begins what is due, then leaves it alone until it is due again."""
+    assert host.run("rotate", "run", "--due").code == 0
+    first = current(host)
+    assert first != OLD
+    assert host.run("rotate", "run", "--due").code == 0
+    assert current(host) == first
+
+
+def test_two_at_once_exclude_one_another(host: Machine) -> None:
+    """While a run is at work, another is refused with exit 11."""
+    gate = host.folder / "gate"
+    host.edit_config("    consumers:\n", f'    may_delete: [sh, -c, "touch {gate}; sleep 60"]\n    consumers:\n')
+    process = host.start("rotate", "run", "db", "--emergency")
+    try:
+        wait_for(gate)
+        assert host.run("rotate", "resume", "db").code == 11
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    # The program that the killed run had started keeps the lock for as long as it runs.
+    assert host.run("rotate", "resume", "db").code == 11
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} did not come"
+        time.sleep(0.02)
+
+
+def test_the_audit_log_tells_the_story(host: Machine) -> None:
+    """Each step of a rotation is in the audit log, in order, with fingerprints; no value is, in any form."""
+    assert host.run("rotate", "run", "db", "--emergency").code == 0
+    new = current(host)
+    kept = "".join(each.read_text("utf-8", "replace") for each in (host.state / "audit").rglob("*") if each.is_file())
+    steps = [each["tgt"] for each in trail(host) if each["op"] == "rotate.step" and each["out"] == "ok"]
+    told = [each.removeprefix("db ") for each in steps]
+    wanted = ["PLANNED", "STAGED", "APPLIED", "TESTED", "PROMOTED", "consumer app", "OLD_DISABLED", "OLD_DELETED"]
+    assert told == wanted
+    assert host.run("audit", "verify").code == 0
+    for value in (OLD, new):
+        for form in forms(value):
+            assert form not in kept
+
+
+def forms(value: str) -> list[str]:
+    """A value as it might be written: as it is, in base64, in hexadecimal."""
+    raw = value.encode()
+    return [value, base64.b64encode(raw).decode().rstrip("="), raw.hex()]
+
+
+def test_no_value_is_left_in_any_file(host: Machine) -> None:
+    """After a rotation no file of the state folder, the journal among them, holds a value in any form."""
+    assert host.run("rotate", "run", "db", "--emergency").code == 0
+    new = current(host)
+    for path in host.state.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            for form in (*forms(OLD), *forms(new)):
+                assert form.encode() not in data, path
+    assert (host.state / "rotations" / "journal.sqlite").stat().st_mode & 0o777 == 0o600
