@@ -71,11 +71,6 @@ def journal_of(config: Config) -> Journal:
     return Journal(config.state_dir / FOLDER / "journal.sqlite")
 
 
-def has_journal(config: Config) -> bool:
-    """Whether anything was ever rotated here."""
-    return (config.state_dir / FOLDER / "journal.sqlite").exists()
-
-
 @contextmanager
 def machine(
     name: str, config: Config, world: World, journal: Journal, telling: Telling | None = None

@@ -25,6 +25,7 @@ from opskit.config.model import (
 )
 from opskit.config.references import references_in, risk_of
 from opskit.config.remote import AzureDestination, GcsDestination, SftpDestination, WebdavDestination
+from opskit.config.rotation_rules import rotation_contradictions
 from opskit.config.syntax import Location
 
 
@@ -38,6 +39,7 @@ def contradictions(config: Config) -> list[tuple[Location, str]]:
         *_half_settings(config),
         *_overlapping_paths(config),
         *_database_contradictions(config),
+        *rotation_contradictions(config),
     ]
 
 

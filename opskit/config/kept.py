@@ -29,7 +29,7 @@ _MAX_FILES = 16
 _NAME = re.compile(r"config-[0-9a-f]{32}\.json")
 _PROGRAM = (
     "build.py", "dangers.py", "entry.py", "judging.py", "kept.py", "load.py", "model.py", "remote.py", "rotating.py",
-    "schema.py", "syntax.py", "terms.py",
+    "rotation_rules.py", "schema.py", "syntax.py", "terms.py",
     "../secrets/reference.py",
 )  # fmt: skip
 """Whose text decides what a config means, relative to this folder: a checkout changes under one version number."""

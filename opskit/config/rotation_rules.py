@@ -1,0 +1,71 @@
+"""What single fields of `rotations` cannot show: entries that contradict themselves or one another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from opskit.config.model import Config
+from opskit.config.rotating import CommandRotation, Consumer, Items, Rotation
+from opskit.config.syntax import Location
+
+WRITABLE = ("gpg", "vault", "aws-sm", "dotenv", "keyring")
+"""Schemes of stores that take values."""
+_KNOWN = {"item", "old", "new", "old_address", "new_address"}
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+def rotation_contradictions(config: Config) -> Iterator[tuple[Location, str]]:
+    """(field, "what, expected X")."""
+    owners: dict[str, str] = {}
+    for name, entry in config.rotations.items():
+        place: Location = ("rotations", name)
+        secret = str(entry.secret)
+        if secret in owners:
+            yield (*place, "secret"), f"is rotated by '{owners[secret]}' already, expected one rotation for each secret"
+        owners.setdefault(secret, name)
+        yield from _of_secret(place, entry)
+        for consumer, found in entry.consumers.items():
+            yield from _of_consumer((*place, "consumers", consumer), found, secret)
+        if entry.items is not None:
+            yield from _of_items((*place, "items"), entry.items)
+        if isinstance(entry, CommandRotation):
+            yield from _of_commands((*place, "command"), entry)
+
+
+def _of_secret(place: Location, entry: Rotation) -> Iterator[tuple[Location, str]]:
+    if entry.secret.scheme not in WRITABLE:
+        expected = ", ".join(f"{each}:" for each in WRITABLE)
+        yield (*place, "secret"), f"is only read by opskit, expected a store that takes values: {expected}"
+    if entry.secret.option("stage") or entry.secret.option("version"):
+        yield (*place, "secret"), "names one value, expected a reference without ?stage= and ?version="
+
+
+def _of_consumer(place: Location, consumer: Consumer, secret: str) -> Iterator[tuple[Location, str]]:
+    for path in consumer.files:
+        if not path.startswith("/"):
+            yield (*place, "files", path), "is no absolute path, expected one that begins with '/'"
+    for number, reference in enumerate(consumer.secrets):
+        if str(reference) == secret:
+            yield (*place, "secrets", number), "is the secret itself, expected other places that get its value"
+        elif reference.scheme not in WRITABLE:
+            yield (*place, "secrets", number), "is only read by opskit, expected a store that takes values"
+
+
+def _of_items(place: Location, items: Items) -> Iterator[tuple[Location, str]]:
+    for name in ("move", "verify"):
+        argv: Sequence[str] = getattr(items, name)
+        if not any("{item}" in word for word in argv[1:]):
+            yield (*place, name), "does not name the item, expected an argument that holds {item}"
+    for name in ("list", "move", "verify"):
+        asked = {each for word in getattr(items, name) for each in _PLACEHOLDER.findall(word)}
+        if unknown := sorted(asked - _KNOWN):
+            yield (*place, name), f"asks for {{{unknown[0]}}}, expected one of {', '.join(sorted(_KNOWN))}"
+        if asked & {"old_address", "new_address"} and items.address is None:
+            yield (*place, name), "asks for an address, expected the key address beside it"
+
+
+def _of_commands(place: Location, entry: CommandRotation) -> Iterator[tuple[Location, str]]:
+    commands = entry.command
+    if commands.keeps_old and commands.disable is None and commands.delete is None:
+        yield (*place, "keeps_old"), "keeps the old value for ever, expected disable or delete beside it"
