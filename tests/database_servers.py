@@ -98,8 +98,8 @@ def postgresql_programs() -> Path | None:
 
 
 @contextmanager
-def postgresql() -> Iterator[Server]:
-    """A PostgreSQL server whose superuser `postgres` needs PASSWORD, on a socket."""
+def postgresql(**more: str) -> Iterator[Server]:
+    """A PostgreSQL server whose superuser `postgres` needs PASSWORD, on a socket; `more` are options of it."""
     _require("psql", "pg_dump", "pg_dumpall", "pg_isready", "setpriv")
     programs = postgresql_programs()
     if programs is None:
@@ -118,7 +118,7 @@ def postgresql() -> Iterator[Server]:
         subprocess.run([*_as_nobody(), *made], check=True, capture_output=True, cwd="/")
         (data / "pg_hba.conf").write_text(f"local all {UNPRIVILEGED} peer\nlocal all all scram-sha-256\n")
         options = {"listen_addresses": "", "unix_socket_directories": str(folder), "fsync": "off"}
-        options |= {"shared_buffers": "16MB", "max_connections": "20", "autovacuum": "off"}
+        options |= {"shared_buffers": "16MB", "max_connections": "20", "autovacuum": "off", **more}
         command = [
             str(programs / "postgres"),
             "-D",

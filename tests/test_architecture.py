@@ -170,6 +170,7 @@ OWNERS = {
     "pathspec": ("sources.files", "operations.selecting"),
     "pillow": ("paper.codes",),
     "psutil": ("cli",),
+    "psycopg": ("secrets.rotation.targets.postgresql",),
     "pydantic": ("config",),
     "pyfastcdc": ("repository.chunker",),
     "rich": ("cli",),
