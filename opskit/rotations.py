@@ -15,11 +15,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from opskit import log, secretstores
+from opskit import log, rotationtargets, secretstores
 from opskit.config.model import Config
-from opskit.config.rotating import Commands as CommandsConfig
 from opskit.config.rotating import Consumer as ConsumerConfig
 from opskit.config.rotating import Items as ItemsConfig
 from opskit.config.rotating import Rotation as RotationConfig
@@ -34,10 +32,6 @@ from opskit.secrets.rotation.machine import Machine
 from opskit.secrets.rotation.migration import Migration, Moves, Progress
 from opskit.secrets.rotation.state import Fingerprints, Rotation
 from opskit.secrets.rotation.subject import Policy, Subject, Tools
-
-if TYPE_CHECKING:
-    from opskit.secrets.rotation.base import RotationTarget
-    from opskit.secrets.rotation.targets.command import Commands
 
 FOLDER = "rotations"
 _NOT_SECRET = frozenset(("username", "access_key_id"))
@@ -110,20 +104,20 @@ class _Making:
             name,
             entry.secret,
             store,
-            self._target(entry),
+            rotationtargets.target_of(entry, rotationtargets.Means(self._programs(), self._resolve)),
             [self._consumer(each, found) for each, found in entry.consumers.items()],
             None if entry.items is None else self._items(entry.items),
             Policy(grace.total_seconds(), observe.total_seconds(), entry.propagation.total_seconds()),
             self._may_delete(entry),
         )
 
+    def _resolve(self, reference: Reference) -> Secret:
+        secret = secretstores.resolver(self.world.environ).resolve(reference)
+        _hide(secret)
+        return secret
+
     def _programs(self) -> Programs:
         return Programs(self.world.environ, log.redact, self.lock)
-
-    def _target(self, entry: RotationConfig) -> RotationTarget:
-        from opskit.secrets.rotation.targets.command import CommandTarget
-
-        return CommandTarget(_commands(entry.command), self._programs())
 
     def _consumer(self, name: str, entry: ConsumerConfig) -> CommandConsumer:
         places: list[Place] = [FilePlace(Path(path), _replace, text) for path, text in entry.files.items()]
@@ -192,15 +186,6 @@ def _hide(secret: Secret) -> None:
     for line in value.splitlines() if b"\n" in value else ():
         if len(line) >= _LONG_LINE:
             log.register_secret(line)
-
-
-def _commands(entry: CommandsConfig) -> Commands:
-    from opskit.secrets.rotation.targets.command import Commands
-
-    return Commands(
-        entry.apply, entry.check, entry.create, entry.disable, entry.delete, entry.keeps_old,
-        entry.timeout.total_seconds(),
-    )  # fmt: skip
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -134,8 +134,22 @@ ROOMS = (
     ),
     Room(
         "rotations",
-        ("errors", "config.model", "config.rotating", "log", "repository.durable", "secrets", "secretstores"),
+        (
+            "errors",
+            "config.model",
+            "config.rotating",
+            "log",
+            "repository.durable",
+            "rotationtargets",
+            "secrets",
+            "secretstores",
+        ),
         "the part of wiring that only those who rotate secrets load",
+    ),
+    Room(
+        "rotationtargets",
+        ("errors", "config.rotating", "secrets"),
+        "the part of wiring that knows what accepts secrets; the rest of rotation sees the seam",
     ),
     Room(
         "remotes",

@@ -5,15 +5,30 @@ Another kind of target is one class (with its `kind`, the key that announces it)
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from opskit.config.entry import Entry, key
-from opskit.config.terms import LABEL_PATTERN, VARIABLE_PATTERN, Between, Duration, Matches, Rule
+from opskit.config.terms import (
+    ACCOUNT_NAME_PATTERN,
+    DATABASE_PATTERN,
+    LABEL_PATTERN,
+    SERVER_PATTERN,
+    VARIABLE_PATTERN,
+    Between,
+    Duration,
+    Matches,
+    Rule,
+)
 from opskit.secrets.reference import Reference
 
 _Argv = Annotated[tuple[str, ...], Rule.PROGRAM]
 _Label = Annotated[str, Matches(LABEL_PATTERN)]
 _Text = Annotated[str, Rule.NOT_EMPTY]
+_Port = Annotated[int, Between(1, 65535)]
+_Database = Annotated[str, Matches(DATABASE_PATTERN)]
+_User = Annotated[str, Matches(ACCOUNT_NAME_PATTERN)]
+_Server = Annotated[str, Matches(SERVER_PATTERN)]
 _Variable = Annotated[str, Matches(VARIABLE_PATTERN)]
 
 
@@ -82,4 +97,42 @@ class CommandRotation(_Rotation):
     command: Commands = key("programs that make the target accept values, and try them")
 
 
-Rotation = CommandRotation
+class PostgresqlPlace(Entry):
+    """Where to connect."""
+
+    host: _Server = key("name or address of the server, or the folder of its socket")
+    port: _Port = key("port of the server", default=5432)
+    database: _Database = key("database that is connected to", default="postgres")
+    sslmode: Literal["disable", "require", "verify-ca", "verify-full"] = key(
+        "how a connection by network is protected", default="verify-full"
+    )
+    sslrootcert: Path | None = key("certificates that verify-ca and verify-full believe", default=None)
+
+
+class PostgresqlUsers(PostgresqlPlace):
+    """A server, and whose password changes there."""
+
+    users: Annotated[tuple[_User, ...], Rule.NOT_EMPTY] = key(
+        "one role, whose password is replaced; or two that take turns, so that nobody is refused meanwhile"
+    )
+    owner: _User | None = key("of two: the role that both become at login, which owns what they make", default=None)
+    admin: _User | None = key("role that alters them; default: they alter themselves, or each other", default=None)
+    admin_password: Reference | None = key(
+        "reference to the password of that role; default: none is asked", default=None
+    )
+    query: _Text | None = key("SQL that a user must be allowed to run; it is rolled back", default=None)
+    terminate: bool = key("end the sessions of the old one of two when it goes", default=False)
+    users_connect_to: PostgresqlPlace | None = key(
+        "where the users connect, a pooler for one; default: to the server", default=None
+    )
+
+
+class PostgresqlRotation(_Rotation):
+    """Passwords of a PostgreSQL server. The value: a password; of two users {"username": …, "password": …}."""
+
+    kind: ClassVar[str] = "postgresql"
+
+    postgresql: PostgresqlUsers = key("the server, and whose password changes")
+
+
+Rotation = CommandRotation | PostgresqlRotation

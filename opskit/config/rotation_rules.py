@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from opskit.config.model import Config
-from opskit.config.rotating import CommandRotation, Consumer, Items, Rotation
+from opskit.config.rotating import CommandRotation, Consumer, Items, PostgresqlRotation, Rotation
 from opskit.config.syntax import Location
 
 WRITABLE = ("gpg", "vault", "aws-sm", "dotenv", "keyring")
 """Schemes of stores that take values."""
 _KNOWN = {"item", "old", "new", "old_address", "new_address"}
+_TURNS = 2
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -29,8 +30,7 @@ def rotation_contradictions(config: Config) -> Iterator[tuple[Location, str]]:
             yield from _of_consumer((*place, "consumers", consumer), found, secret)
         if entry.items is not None:
             yield from _of_items((*place, "items"), entry.items)
-        if isinstance(entry, CommandRotation):
-            yield from _of_commands((*place, "command"), entry)
+        yield from _of_target(place, entry)
 
 
 def _of_secret(place: Location, entry: Rotation) -> Iterator[tuple[Location, str]]:
@@ -65,7 +65,18 @@ def _of_items(place: Location, items: Items) -> Iterator[tuple[Location, str]]:
             yield (*place, name), "asks for an address, expected the key address beside it"
 
 
-def _of_commands(place: Location, entry: CommandRotation) -> Iterator[tuple[Location, str]]:
-    commands = entry.command
-    if commands.keeps_old and commands.disable is None and commands.delete is None:
-        yield (*place, "keeps_old"), "keeps the old value for ever, expected disable or delete beside it"
+def _of_target(place: Location, entry: Rotation) -> Iterator[tuple[Location, str]]:
+    match entry:
+        case CommandRotation(command=there) if there.keeps_old and there.disable is None and there.delete is None:
+            yield (*place, "command", "keeps_old"), "keeps the old value for ever, expected disable or delete beside it"
+        case PostgresqlRotation(postgresql=there):
+            yield from _of_users((*place, "postgresql"), there.users, there.admin)
+            if there.admin_password is not None and there.admin is None:
+                yield (*place, "postgresql", "admin_password"), "stands alone, expected admin beside it"
+        case _:
+            return
+
+
+def _of_users(place: Location, users: Sequence[str], admin: str | None) -> Iterator[tuple[Location, str]]:
+    if len(users) > _TURNS or len({*users, admin}) <= len(users):
+        yield (*place, "users"), "expected one user or two, and an administrator who is none of them"
