@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from opskit.secrets.reference import Secret
-from opskit.secrets.rotation.base import document, password
+from opskit.secrets.rotation.base import document, parts_of, password
 from opskit.secrets.rotation.targets.postgresql import Admin, AlternatingUsers, Server, SingleUser
 from tests import database_servers
 
@@ -102,6 +102,11 @@ def shared() -> Running:
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     return stack.enter_context(started())
+
+
+def parts(value: Secret) -> tuple[str, ...]:
+    """The user and the password of a value of two users."""
+    return parts_of(value, "username", "password")
 
 
 def hand_over(path: Path) -> Path:
