@@ -1,4 +1,4 @@
-"""Real database servers for tests: one PostgreSQL and one MariaDB a session, on sockets in a folder of their own.
+"""Real database servers for tests: one PostgreSQL, MariaDB and MySQL a session, on sockets in a folder of their own.
 
 They run as an unprivileged user, as neither does as root, without durability, and end with the test process however
 that ends. Passwords are asked of everybody but the user `nobody` of PostgreSQL, whom the system vouches for.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import pymysql
 import pytest
 
 UNPRIVILEGED = "nobody"
@@ -142,8 +144,11 @@ def postgresql(**more: str) -> Iterator[Server]:
 
 
 @contextmanager
-def mariadb() -> Iterator[Server]:
-    """A MariaDB server whose user `backup` needs PASSWORD, on a socket; the tests' administrator is root without."""
+def mariadb(*more: str) -> Iterator[Server]:
+    """A MariaDB server whose user `backup` needs PASSWORD, on a socket; the tests' administrator is root without.
+
+    `more` are options of the server, by default that it listens nowhere else.
+    """
     _require("mariadbd", "mariadb-install-db", "mariadb", "mariadb-dump", "mariadb-admin", "setpriv")
     with _folder() as folder:
         data, socket = folder / "data", folder / "s"
@@ -155,7 +160,7 @@ def mariadb() -> Iterator[Server]:
             f"--datadir={data}",
             f"--socket={socket}",
             f"--pid-file={folder / 'pid'}",
-            "--skip-networking",
+            *(more or ("--skip-networking",)),
             *small,
         ]
         options += ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=8M", "--event-scheduler=OFF"]
@@ -174,6 +179,51 @@ def mariadb() -> Iterator[Server]:
         )
         try:
             yield Server(socket, "backup", process, sql)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _mysqld() -> str:
+    """MySQL's own: MariaDB has a program of that name too."""
+    found = shutil.which("mysqld")
+    said = subprocess.run([found, "--version"], capture_output=True, check=True, text=True).stdout if found else ""
+    version = re.search(r"Ver (\d+)\.(\d+)\.(\d+)", said)
+    if found is None or version is None or "MariaDB" in said or tuple(map(int, version.groups())) < (8, 0, 14):
+        pytest.skip("mysqld of MySQL 8.0.14 or newer not installed")
+    return found
+
+
+@contextmanager
+def mysql(*more: str) -> Iterator[Server]:
+    """A MySQL server on a socket; the tests' administrator is root without a password. `more` are its options.
+
+    Debian has none but in unstable: it is for whoever has one in PATH.
+    """
+    program = _mysqld()
+    with _folder() as folder:
+        socket = folder / "s"
+        common = [program, "--no-defaults", f"--datadir={folder / 'data'}", "--secure-file-priv=NULL"]
+        made = [*_as_nobody(), *common, "--initialize-insecure"]
+        subprocess.run(made, check=True, capture_output=True, cwd="/")
+
+        def sql(*statements: str, database: str = "mysql") -> list[str]:
+            access = {"unix_socket": str(socket), "user": "root", "database": database, "autocommit": True}
+            with pymysql.connect(**access) as connection, connection.cursor() as cursor:
+                for each in statements:
+                    cursor.execute(each)
+                return ["\t".join(map(str, row)) for row in cursor.fetchall()]
+
+        def is_ready() -> bool:
+            try:
+                return socket.exists() and bool(sql("SELECT 1"))
+            except pymysql.err.OperationalError:
+                return False
+
+        options = [f"--socket={socket}", "--mysqlx=0", "--skip-networking", *more]
+        process = _started([*common, *options], folder / "log", is_ready)
+        try:
+            yield Server(socket, "root", process, sql)
         finally:
             process.kill()
             process.wait()

@@ -186,6 +186,7 @@ OWNERS = {
     "psutil": ("cli",),
     "psycopg": ("secrets.rotation.targets.postgresql",),
     "pydantic": ("config",),
+    "pymysql": ("secrets.rotation.targets.mysql",),
     "pyfastcdc": ("repository.chunker",),
     "rich": ("cli",),
     "segno": ("paper.codes",),
