@@ -188,6 +188,7 @@ OWNERS = {
     "pydantic": ("config",),
     "pymysql": ("secrets.rotation.targets.mysql",),
     "pyfastcdc": ("repository.chunker",),
+    "redis": ("secrets.rotation.targets.redis_acl",),
     "rich": ("cli",),
     "segno": ("paper.codes",),
     "structlog": ("log",),
