@@ -9,12 +9,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opskit.config.rotating import CommandRotation, PostgresqlPlace, PostgresqlRotation, Rotation
+from opskit.config.rotating import (
+    CommandRotation,
+    MariadbRotation,
+    MariadbUsers,
+    MysqlRotation,
+    MysqlUser,
+    PostgresqlPlace,
+    PostgresqlRotation,
+    RedisRotation,
+    Rotation,
+    SqlPlace,
+)
 from opskit.secrets.reference import Reference, Secret
 from opskit.secrets.rotation.commands import Programs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opskit.secrets.rotation.base import RotationTarget
+    from opskit.secrets.rotation.targets.mysql.server import Access, Place
     from opskit.secrets.rotation.targets.postgresql import Server
 
 Resolve = Callable[[Reference], Secret]
@@ -72,11 +86,66 @@ def _postgresql(entry: Rotation, means: Means) -> RotationTarget:
 def _server(place: PostgresqlPlace) -> Server:
     from opskit.secrets.rotation.targets.postgresql import Server
 
-    certificates = None if place.sslrootcert is None else str(place.sslrootcert)
-    return Server(place.host, place.port, place.database, place.sslmode, certificates)
+    return Server(place.host, place.port, place.database, place.sslmode, _text(place.sslrootcert))
+
+
+def _mariadb(entry: Rotation, means: Means) -> RotationTarget:
+    from opskit.secrets.rotation.targets.mysql.alternating import AlternatingUsers, AlternatingUsersSettings
+
+    assert isinstance(entry, MariadbRotation)
+    given = entry.mariadb
+    users = (given.users[0], given.users[1])
+    return AlternatingUsers(AlternatingUsersSettings(_sql_access(given, means), users, _entrance(given)))
+
+
+def _mysql(entry: Rotation, means: Means) -> RotationTarget:
+    from opskit.secrets.rotation.targets.mysql.dual import DualPasswords, DualPasswordsSettings
+
+    assert isinstance(entry, MysqlRotation)
+    given = entry.mysql
+    return DualPasswords(DualPasswordsSettings(_sql_access(given, means), given.user, _entrance(given)))
+
+
+def _sql_access(given: MariadbUsers | MysqlUser, means: Means) -> Access:
+    from opskit.secrets.rotation.targets.mysql.server import Access
+
+    return Access(_sql_place(given), given.admin, means.later(given.admin_password))
+
+
+def _entrance(given: MariadbUsers | MysqlUser) -> Place | None:
+    return None if given.users_connect_to is None else _sql_place(given.users_connect_to)
+
+
+def _sql_place(given: SqlPlace) -> Place:
+    from opskit.secrets.rotation.targets.mysql.server import Place
+
+    return Place(given.host, given.port, _text(given.socket), given.tls, _text(given.ca_file))
+
+
+def _redis(entry: Rotation, means: Means) -> RotationTarget:
+    from opskit.secrets.rotation.targets.redis_acl import Node, RedisUser, RedisUserSettings
+
+    assert isinstance(entry, RedisRotation)
+    given = entry.redis
+    nodes = []
+    for each in given.nodes:
+        host, _, port = each.rpartition(":")
+        is_socket = each.startswith("/")
+        nodes.append(
+            Node(socket=each) if is_socket else Node(host or each, int(port), None, given.tls, _text(given.ca_file))
+        )
+    admin = means.later(given.admin_password)
+    return RedisUser(RedisUserSettings(tuple(nodes), given.user, given.admin, admin, given.may_forget))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 _MAKERS: Mapping[str, Callable[[Rotation, Means], RotationTarget]] = {
     "command": _command,
+    "mariadb": _mariadb,
+    "mysql": _mysql,
     "postgresql": _postgresql,
+    "redis": _redis,
 }

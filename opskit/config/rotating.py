@@ -135,4 +135,72 @@ class PostgresqlRotation(_Rotation):
     postgresql: PostgresqlUsers = key("the server, and whose password changes")
 
 
-Rotation = CommandRotation | PostgresqlRotation
+class SqlPlace(Entry):
+    """Where to connect: by network, or by a socket of this machine."""
+
+    host: _Server = key("name or address of the server", default="localhost")
+    port: _Port = key("port of the server", default=3306)
+    socket: Path | None = key("socket of the server, instead of a host", default=None)
+    tls: bool = key("by network: encrypt, and check the server's certificate", default=True)
+    ca_file: Path | None = key("authorities that may have signed it; default: those of this machine", default=None)
+
+
+class _SqlAccess(SqlPlace):
+    admin: _User = key("account that alters the others")
+    admin_password: Reference | None = key("reference to its password; default: none is asked", default=None)
+    users_connect_to: SqlPlace | None = key(
+        "where those whose password changes connect, a proxy for one; default: to the server", default=None
+    )
+
+
+class MariadbUsers(_SqlAccess):
+    """A server, and the two accounts that take turns."""
+
+    users: Annotated[tuple[_User, ...], Rule.NOT_EMPTY] = key("two accounts of equal rights, without their hosts")
+
+
+class MariadbRotation(_Rotation):
+    """Two accounts of a MariaDB server. The value: {"username": …, "password": …}."""
+
+    kind: ClassVar[str] = "mariadb"
+
+    mariadb: MariadbUsers = key("the server, and the two accounts")
+
+
+class MysqlUser(_SqlAccess):
+    """A server, and the account that has two passwords for a while."""
+
+    user: _User = key("account whose password changes, without its hosts")
+
+
+class MysqlRotation(_Rotation):
+    """An account of MySQL 8.0.14 or newer, which keeps an old password beside a new one. The value: the password."""
+
+    kind: ClassVar[str] = "mysql"
+
+    mysql: MysqlUser = key("the server, and the account")
+
+
+class RedisNodes(Entry):
+    """All nodes that know the user: replicas do not learn of it from others."""
+
+    nodes: Annotated[tuple[_Server, ...], Rule.NOT_EMPTY] = key("HOST:PORT, or the path of a socket, of every node")
+    user: _User = key("user whose password changes")
+    admin: _User = key("user who alters it", default="default")
+    admin_password: Reference | None = key(
+        "reference to the password of that user; default: none is asked", default=None
+    )
+    tls: bool = key("by network: encrypt, and check the node's certificate", default=True)
+    ca_file: Path | None = key("authorities that may have signed it; default: those of this machine", default=None)
+    may_forget: bool = key("also on nodes that keep nothing over a restart", default=False)
+
+
+class RedisRotation(_Rotation):
+    """A user of Redis or Valkey, on all nodes. The value: the password."""
+
+    kind: ClassVar[str] = "redis"
+
+    redis: RedisNodes = key("the nodes, and the user")
+
+
+Rotation = CommandRotation | PostgresqlRotation | MariadbRotation | MysqlRotation | RedisRotation

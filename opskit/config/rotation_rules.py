@@ -6,13 +6,22 @@ import re
 from collections.abc import Iterator, Sequence
 
 from opskit.config.model import Config
-from opskit.config.rotating import CommandRotation, Consumer, Items, PostgresqlRotation, Rotation
+from opskit.config.rotating import (
+    CommandRotation,
+    Consumer,
+    Items,
+    MariadbRotation,
+    PostgresqlRotation,
+    RedisRotation,
+    Rotation,
+)
 from opskit.config.syntax import Location
 
 WRITABLE = ("gpg", "vault", "aws-sm", "dotenv", "keyring")
 """Schemes of stores that take values."""
 _KNOWN = {"item", "old", "new", "old_address", "new_address"}
 _TURNS = 2
+_NODE = re.compile(r"/.+|[^/]+:[0-9]{1,5}")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -73,6 +82,13 @@ def _of_target(place: Location, entry: Rotation) -> Iterator[tuple[Location, str
             yield from _of_users((*place, "postgresql"), there.users, there.admin)
             if there.admin_password is not None and there.admin is None:
                 yield (*place, "postgresql", "admin_password"), "stands alone, expected admin beside it"
+        case MariadbRotation(mariadb=there):
+            if len({*there.users, there.admin}) != len(there.users) + 1 or len(there.users) != _TURNS:
+                yield (*place, "mariadb", "users"), "expected two accounts, and an admin who is neither"
+        case RedisRotation(redis=there):
+            for number, node in enumerate(there.nodes):
+                if not _NODE.fullmatch(node):
+                    yield (*place, "redis", "nodes", number), "is no node, expected HOST:PORT or the path of a socket"
         case _:
             return
 
