@@ -67,10 +67,11 @@ class RotationTarget(Protocol):
 class Witness(Protocol):
     """A target that can tell whether a value is still used."""
 
-    def in_use(self, secret: Secret, since: float) -> str | None:
+    def in_use(self, secret: Secret, kept: Secret, since: float) -> str | None:
         """What shows that it was used after `since` (epoch seconds), in words; None where nothing does.
 
-        Raises TargetError where that cannot be found out.
+        `kept` is accepted, and may be used to log in; `secret` may be refused already. Raises TargetError where that
+        cannot be found out.
         """
         ...
 

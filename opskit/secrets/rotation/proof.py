@@ -65,7 +65,7 @@ class Proof:
             raise Waits(f"{left:,} items are under the old value again")
         target = self._subject.target
         if old is not None and isinstance(target, Witness):
-            evidence = target.in_use(old, rotation.since(State.GRACE))
+            evidence = target.in_use(old, new, rotation.since(State.GRACE))
             if evidence is not None:
                 raise Waits(f"the old value is still used: {evidence}")
 

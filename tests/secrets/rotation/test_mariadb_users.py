@@ -187,17 +187,17 @@ def test_open_connections_are_witnesses(lab: tuple[AlternatingUsers, Secret], se
     """A connection shows while it is open, even of a locked account; the right to see none is no evidence."""
     target, first = lab
     user, its_password = parts_of(first, "username", "password")
-    assert target.in_use(first, 0) is None
+    assert target.in_use(first, first, 0) is None
     with server.connect(user, its_password):
         target.apply(_value(_settings(target).users[1]), first)
         target.revoke(first, _value(_settings(target).users[1]), final=False)
-        assert target.in_use(first, 0) == f"1 open connections of '{user}' to {server.socket}, from localhost"
+        assert target.in_use(first, first, 0) == f"1 open connections of '{user}' to {server.socket}, from localhost"
     end = time.monotonic() + 5
-    while target.in_use(first, 0) is not None:
+    while target.in_use(first, first, 0) is not None:
         assert time.monotonic() < end
     server.sql("CREATE USER blind@localhost IDENTIFIED BY ''")
     blind = AlternatingUsers(replace(_settings(target), access=Access(server.place, "blind")))
-    assert "'blind' cannot see connections" in str(_refusal(lambda: blind.in_use(first, 0)))
+    assert "'blind' cannot see connections" in str(_refusal(lambda: blind.in_use(first, first, 0)))
     server.sql("DROP USER blind@localhost")
 
 
@@ -216,7 +216,7 @@ def test_nothing_is_said_of_a_server_that_does_not_answer(
                 lambda away=away, value=value: away.verify(value),
                 lambda away=away, value=value: away.apply(value, first),
                 lambda away=away, value=value: away.revoke(value, first, final=True),
-                lambda away=away, value=value: away.in_use(value, 0),
+                lambda away=away, value=value: away.in_use(value, value, 0),
             ):
                 error = _refusal(act)  # type: ignore[arg-type]
                 assert type(error) is TargetError and f"127.0.0.1:{port}" in str(error)

@@ -148,7 +148,7 @@ def test_an_application_sees_no_refused_login(running: Running) -> None:
             assert target.verify(made)
             shared[0] = made
             wait_for(lambda made=made: logins[-1] is made)
-            wait_for(lambda old=old, started=started: target.in_use(old, started) is None)
+            wait_for(lambda old=old, made=made, since=started: target.in_use(old, made, since) is None)
             target.revoke(old, made, final=False)
             target.revoke(old, made, final=True)
             assert not target.verify(old)
@@ -195,7 +195,7 @@ def test_values_of_other_roles_are_refused(running: Running) -> None:
         lambda: target.verify(evil),
         lambda: target.revoke(evil, first, final=True),
         lambda: target.revoke(first, evil, final=True),
-        lambda: target.in_use(evil, 0),
+        lambda: target.in_use(evil, first, 0),
         lambda: target.verify(Secret("a plain password")),
     ):
         assert isinstance(failure(act), TargetRefused)
@@ -288,10 +288,10 @@ def test_sessions_are_seen_and_ended(running: Running) -> None:
     target = PostgresqlAlternating(replace(settings, terminate=True))
     made = target.create(old, 0)
     target.apply(made, old)
-    assert target.in_use(old, time.time()) is None
+    assert target.in_use(old, made, time.time()) is None
     with connected(running.where, user(old), word(old)) as session:
         target.revoke(old, made, final=False)
-        assert target.in_use(old, time.time()) == f"1 open session of {user(old)}"
+        assert target.in_use(old, made, time.time()) == f"1 open session of {user(old)}"
         session.execute("SELECT 1")
         PostgresqlAlternating(settings).revoke(old, made, final=True)
         session.execute("SELECT 1")
@@ -315,17 +315,17 @@ def test_sessions_that_cannot_be_ended_are_an_error_after_the_change(running: Ru
     assert not target.verify(old)
 
 
-def test_users_alone_tell_of_themselves(running: Running) -> None:
-    """Without an administrator the old user is asked, by itself; once it is disabled nobody can tell."""
+def test_users_alone_tell_of_one_another(running: Running) -> None:
+    """Without an administrator the user that is kept tells of the old one's sessions, disabled or not."""
     settings, old = running.alternating(options="CREATEROLE")
     target = PostgresqlAlternating(settings)
     made = target.create(old, 0)
     target.apply(made, old)
-    assert target.in_use(old, 0) is None
+    assert target.in_use(old, made, 0) is None
     with connected(running.where, user(old), word(old)):
-        assert target.in_use(old, 0) == f"1 open session of {user(old)}"
-    target.revoke(old, made, final=False)
-    failure(lambda: target.in_use(old, 0), word(old))
+        assert target.in_use(old, made, 0) == f"1 open session of {user(old)}"
+        target.revoke(old, made, final=False)
+        assert target.in_use(old, made, 0) == f"1 open session of {user(old)}"
 
 
 def everything(target: PostgresqlUser | PostgresqlAlternating, old: Secret) -> Iterator[Callable[[], object]]:
@@ -335,7 +335,7 @@ def everything(target: PostgresqlUser | PostgresqlAlternating, old: Secret) -> I
     yield lambda: target.apply(made, old)
     if isinstance(target, PostgresqlAlternating):
         yield lambda: target.revoke(old, made, final=True)
-        yield lambda: target.in_use(old, 0)
+        yield lambda: target.in_use(old, made, 0)
 
 
 def test_a_server_that_is_down_is_no_refusal(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ class AlternatingUsers:
             change = f"ALTER USER {', '.join([f'%s@%s{nobodys}'] * len(accounts))} ACCOUNT LOCK"
             session.run(change, [value for each in accounts for value in (user, each.host)], f"lock '{user}'")
 
-    def in_use(self, secret: Secret, since: float) -> str | None:
+    def in_use(self, secret: Secret, kept: Secret, since: float) -> str | None:
         """Connections that are open now on this server, whenever they were opened; it keeps no record of others."""
         user, _ = self._parts(secret)
         with administration(self._access) as session:

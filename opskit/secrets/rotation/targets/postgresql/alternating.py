@@ -80,11 +80,11 @@ class PostgresqlAlternating:
         if final and self._settings.terminate:
             self._end_sessions(user, kept)
 
-    def in_use(self, secret: Secret, since: float) -> str | None:
-        """The sessions that its user has open now, whenever they began. Without an administrator it asks itself."""
+    def in_use(self, secret: Secret, kept: Secret, since: float) -> str | None:
+        """The sessions that its user has open now, whenever they began."""
         del since
         login = self._login(secret)
-        with session(self._settings.server, self._actor(secret)) as entered:
+        with session(self._settings.server, self._actor(kept)) as entered:
             rows = entered.ask("see sessions", f"SELECT count(*) {_SESSIONS}", login.user, APPLICATION)
         count = rows[0][0]
         return f"{count} open {'session' if count == 1 else 'sessions'} of {login.user}" if count else None
