@@ -104,7 +104,7 @@ class _Making:
             name,
             entry.secret,
             store,
-            rotationtargets.target_of(entry, rotationtargets.Means(self._programs(), self._resolve)),
+            rotationtargets.target_of(entry, rotationtargets.Means(self._programs(), self._resolve, self.world.now)),
             [self._consumer(each, found) for each, found in entry.consumers.items()],
             None if entry.items is None else self._items(entry.items),
             Policy(grace.total_seconds(), observe.total_seconds(), entry.propagation.total_seconds()),

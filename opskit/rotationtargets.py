@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from opskit.config.rotating import (
     CommandRotation,
+    IamRotation,
     MariadbRotation,
     MariadbUsers,
     MysqlRotation,
@@ -20,6 +21,8 @@ from opskit.config.rotating import (
     RedisRotation,
     Rotation,
     SqlPlace,
+    SshRotation,
+    TlsRotation,
 )
 from opskit.secrets.reference import Reference, Secret
 from opskit.secrets.rotation.commands import Programs
@@ -40,6 +43,8 @@ class Means:
 
     programs: Programs
     resolve: Resolve
+    now: Callable[[], float]
+    """Epoch seconds."""
 
     def later(self, reference: Reference | None) -> Callable[[], Secret] | None:
         """Resolves a reference each time that it is called."""
@@ -138,14 +143,55 @@ def _redis(entry: Rotation, means: Means) -> RotationTarget:
     return RedisUser(RedisUserSettings(tuple(nodes), given.user, given.admin, admin, given.may_forget))
 
 
+def _aws_iam(entry: Rotation, means: Means) -> RotationTarget:
+    from opskit.secrets.rotation.targets.iam import IamSettings, iam_keys
+
+    assert isinstance(entry, IamRotation)
+    given = entry.aws_iam
+    return iam_keys(IamSettings(given.user, given.region, given.profile, means.later(given.admin), given.self_managed))
+
+
+def _ssh(entry: Rotation, means: Means) -> RotationTarget:
+    from opskit.secrets.rotation.targets.ssh import SshKeys, SshSettings
+
+    assert isinstance(entry, SshRotation)
+    given = entry.ssh
+    return SshKeys(
+        SshSettings(
+            given.authorized_keys, given.user, given.host, given.port, given.known_hosts, given.command,
+            given.statuses, given.comment, given.options,
+        ),
+        means.programs,
+    )  # fmt: skip
+
+
+def _tls(entry: Rotation, means: Means) -> RotationTarget:
+    from opskit.secrets.rotation.targets.tls import Endpoint, TlsKeys, TlsSettings
+
+    assert isinstance(entry, TlsRotation)
+    given = entry.tls
+    endpoints = []
+    for each in given.endpoints:
+        host, _, port = each.rpartition(":")
+        endpoints.append(Endpoint(host, int(port), given.server_name or given.names[0]))
+    settings = TlsSettings(
+        given.folder, given.names, given.ca, given.reload, tuple(endpoints), given.subject,
+        given.valid_for.total_seconds() / 86400, given.ca_timeout.total_seconds(),
+    )  # fmt: skip
+    return TlsKeys(settings, means.programs, means.now)
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
 _MAKERS: Mapping[str, Callable[[Rotation, Means], RotationTarget]] = {
+    "aws_iam": _aws_iam,
     "command": _command,
     "mariadb": _mariadb,
     "mysql": _mysql,
     "postgresql": _postgresql,
     "redis": _redis,
+    "ssh": _ssh,
+    "tls": _tls,
 }

@@ -209,10 +209,12 @@ class Rotating:
         for line in table(rows, ["secret", "age", "next due", "last rotation"]):
             self._context.write(line)
         for each in found:
-            if each.rotation is not None and each.rotation.problem:
+            if each.has_stopped and each.rotation is not None and each.rotation.problem:
                 self._context.warning(printable(f"{each.name}: {each.rotation.problem}"))
-            if each.next_action is not None:
-                self._context.hint(f"opskit rotate {each.next_action} {each.name}")
+        for action, all_of_them in (("resume", ""), ("run", "--due"), ("retire", "")):
+            names = [each.name for each in found if each.next_action == action and not _still_waits(each, now)]
+            if names:
+                self._context.hint(f"opskit rotate {action} {names[0] if len(names) == 1 else all_of_them}".rstrip())
 
 
 _SPOKEN = {
@@ -269,6 +271,10 @@ def _due(each: Standing, now: float) -> str:
     if each.due is None:
         return "now !"
     return f"{human_duration(now - each.due)} overdue !" if each.is_overdue else f"in {human_duration(each.due - now)}"
+
+
+def _still_waits(each: Standing, now: float) -> bool:
+    return each.rotation is not None and (each.rotation.waits_until or 0) > now
 
 
 def _state(each: Standing) -> str:

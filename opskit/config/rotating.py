@@ -12,6 +12,7 @@ from opskit.config.entry import Entry, key
 from opskit.config.terms import (
     ACCOUNT_NAME_PATTERN,
     DATABASE_PATTERN,
+    HOST_PATTERN,
     LABEL_PATTERN,
     SERVER_PATTERN,
     VARIABLE_PATTERN,
@@ -28,6 +29,8 @@ _Text = Annotated[str, Rule.NOT_EMPTY]
 _Port = Annotated[int, Between(1, 65535)]
 _Database = Annotated[str, Matches(DATABASE_PATTERN)]
 _User = Annotated[str, Matches(ACCOUNT_NAME_PATTERN)]
+_Host = Annotated[str, Matches(HOST_PATTERN)]
+_Status = Annotated[int, Between(0, 255)]
 _Server = Annotated[str, Matches(SERVER_PATTERN)]
 _Variable = Annotated[str, Matches(VARIABLE_PATTERN)]
 
@@ -203,4 +206,77 @@ class RedisRotation(_Rotation):
     redis: RedisNodes = key("the nodes, and the user")
 
 
-Rotation = CommandRotation | PostgresqlRotation | MariadbRotation | MysqlRotation | RedisRotation
+class IamUser(Entry):
+    """An IAM user of AWS, and who manages its access keys: by default the usual AWS chain."""
+
+    user: _User = key("name of the IAM user, without its path")
+    region: _Text | None = key(
+        "whose STS is asked whether a key is accepted; default: the usual AWS chain", default=None
+    )
+    profile: _Text | None = key("AWS profile that manages the keys; default: the usual AWS chain", default=None)
+    admin: Reference | None = key("reference to a key that manages them, instead of a profile", default=None)
+    self_managed: bool = key(
+        "the user's own key manages them; then nothing tells whether the old is used", default=False
+    )
+
+
+class IamRotation(_Rotation):
+    """Access keys of an IAM user. The value: {"access_key_id": …, "secret_access_key": …}."""
+
+    kind: ClassVar[str] = "aws_iam"
+
+    aws_iam: IamUser = key("the IAM user, and who manages its keys")
+
+
+class SshLogin(Entry):
+    """A file of authorized keys on this machine, and the login that a key of it must allow."""
+
+    authorized_keys: Path = key("the file, which must be there")
+    user: _User = key("account that is logged in to")
+    host: _Host = key("name by which the users of the key connect", default="localhost")
+    port: _Port = key("port of sshd", default=22)
+    known_hosts: Path | None = key("keys of hosts that are believed; default: the usual files", default=None)
+    command: _Argv = key("what must be possible there with the key", default=("true",))
+    statuses: tuple[_Status, ...] = key("exit statuses by which it shows that it works", default=(0,))
+    comment: _Text = key("what stands at the end of lines that are added", default="opskit")
+    options: str = key(
+        'of the first key, such as from="10.0.0.0/8"; later ones take over those before them', default=""
+    )
+
+
+class SshRotation(_Rotation):
+    """SSH keys of an account on this machine. The value: the private key, as OpenSSH writes it."""
+
+    kind: ClassVar[str] = "ssh"
+
+    ssh: SshLogin = key("the file of authorized keys, and the login")
+
+
+class TlsServer(Entry):
+    """Files of a server's key and certificate, the CA that signs it, and where the server shows it."""
+
+    folder: Path = key("the server reads current/privkey.pem and current/fullchain.pem in it")
+    names: Annotated[tuple[_Host, ...], Rule.NOT_EMPTY] = key("DNS names and addresses of the server")
+    ca: _Argv = key("argv that signs: the request on stdin, certificates on stdout, the server's first")
+    reload: _Argv = key("argv that has the server read its files again")
+    endpoints: Annotated[tuple[_Server, ...], Rule.NOT_EMPTY] = key(
+        "HOST:PORT of all that must show the new certificate"
+    )
+    server_name: _Host | None = key("name that is asked for there; default: the first of names", default=None)
+    subject: str = key("common name that is asked for; default: none", default="")
+    valid_for: Duration = key("how long a new certificate must be valid, at least", default=Duration.parse("1d"))
+    ca_timeout: Duration = key("how long the CA may take", default=Duration.parse("5m"))
+
+
+class TlsRotation(_Rotation):
+    """Private key and certificate of a TLS server. The value: both, as PEM."""
+
+    kind: ClassVar[str] = "tls"
+
+    tls: TlsServer = key("the server's files, its CA, and where it shows the certificate")
+
+
+Rotation = (
+    CommandRotation | PostgresqlRotation | MariadbRotation | MysqlRotation | RedisRotation
+    | IamRotation | SshRotation | TlsRotation
+)  # fmt: skip

@@ -14,6 +14,7 @@ from opskit.config.rotating import (
     PostgresqlRotation,
     RedisRotation,
     Rotation,
+    TlsRotation,
 )
 from opskit.config.syntax import Location
 
@@ -21,7 +22,7 @@ WRITABLE = ("gpg", "vault", "aws-sm", "dotenv", "keyring")
 """Schemes of stores that take values."""
 _KNOWN = {"item", "old", "new", "old_address", "new_address"}
 _TURNS = 2
-_NODE = re.compile(r"/.+|[^/]+:[0-9]{1,5}")
+_ENDPOINT = re.compile(r"[^/]+:[0-9]{1,5}")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -87,8 +88,12 @@ def _of_target(place: Location, entry: Rotation) -> Iterator[tuple[Location, str
                 yield (*place, "mariadb", "users"), "expected two accounts, and an admin who is neither"
         case RedisRotation(redis=there):
             for number, node in enumerate(there.nodes):
-                if not _NODE.fullmatch(node):
+                if not node.startswith("/") and not _ENDPOINT.fullmatch(node):
                     yield (*place, "redis", "nodes", number), "is no node, expected HOST:PORT or the path of a socket"
+        case TlsRotation(tls=there):
+            for number, endpoint in enumerate(there.endpoints):
+                if not _ENDPOINT.fullmatch(endpoint):
+                    yield (*place, "tls", "endpoints", number), "is no endpoint, expected HOST:PORT"
         case _:
             return
 
