@@ -175,7 +175,7 @@ OWNERS = {
     "azure": ("stores.url",),
     "google": ("stores.url.gcs",),
     "dotenv": ("secrets.stores.dotenv",),
-    "boto3": ("stores.s3", "secrets.stores.aws"),
+    "boto3": ("stores.s3", "secrets.stores.aws", "secrets.rotation.targets.iam"),
     "gnupg": ("gpg",),
     "keyring": ("secrets.stores.keyrings",),
     "hvac": ("secrets.stores.vault",),
