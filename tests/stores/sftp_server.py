@@ -81,7 +81,7 @@ class Server:
         return f"sftp://{getpass.getuser()}@127.0.0.1:{self.port}{self.folder}/{name}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port below those that Linux gives to whoever asks for any: nobody takes it before sshd does, or in a pause."""
     while True:
         port = SystemRandom().randrange(20_000, 32_768)  # not of the generator that hypothesis seeds alike everywhere
@@ -90,7 +90,8 @@ def _free_port() -> int:
             return port
 
 
-def _key(path: Path) -> Path:
+def new_key(path: Path) -> Path:
+    """A new key pair, the public half beside it."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
     return path
 
@@ -172,9 +173,9 @@ def sshd(more: str = "", folder: Path | None = None) -> Iterator[Sshd]:
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
     with TemporaryDirectory(prefix="opskit-sshd-") as temporary:
         home = Path(temporary)
-        _key(home / "host")
-        key = _key(home / "key")
-        port = _free_port()
+        new_key(home / "host")
+        key = new_key(home / "key")
+        port = free_port()
         files = folder or home / "files"
         files.mkdir(exist_ok=True)
         server = Server(files, port, key, home / "known_hosts")
@@ -203,8 +204,8 @@ def plain(*options: str) -> Iterator[Server]:
     """A server with neither links nor fsync (`--poorest`: nor posix-rename), that takes a password too."""
     with TemporaryDirectory(prefix="opskit-sftp-") as temporary:
         home = Path(temporary)
-        _key(home / "host")
-        key = _key(home / "key")
+        new_key(home / "host")
+        key = new_key(home / "key")
         (home / "files").mkdir()
         command = [sys.executable, "-W", "ignore", __file__, str(home), *options]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -66,7 +66,7 @@ def test_a_server_nobody_knows_is_refused(server: Server, tmp_path: Path) -> Non
 
 def test_a_server_with_another_key_is_refused(server: Server, tmp_path: Path) -> None:
     """Where known_hosts has another key for the server, that is said, and how somebody may stand in between."""
-    sftp_server._key(tmp_path / "other")
+    sftp_server.new_key(tmp_path / "other")
     algorithm, text = (tmp_path / "other.pub").read_text().split()[:2]
     hosts = tmp_path / "hosts"
     hosts.write_text(f"[127.0.0.1]:{server.port} {algorithm} {text}\n")
@@ -104,7 +104,7 @@ def test_known_hosts_of_the_user_count(server: Server, tmp_path: Path, monkeypat
 
 def test_a_key_that_the_account_does_not_know_is_refused(server: Server, tmp_path: Path) -> None:
     """The message names account and key; nothing is tried again."""
-    key = sftp_server._key(tmp_path / "stranger")
+    key = sftp_server.new_key(tmp_path / "stranger")
     store = SftpStore(server.connection(server.place(identity_file=key)))
     with pytest.raises(StoreRefused, match=f"does not let .* in: it refused the key {key}"):
         list(store.list())

@@ -285,7 +285,7 @@ def test_a_value_of_another_shape_is_not_shown(iam: Iam, value: str) -> None:
 
 
 def test_no_secret_leaves(iam: Iam, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither requests nor logs of a whole rotation hold the secret of a key, though everything is logged."""
+    """A user rotates its own key; neither requests nor logs hold the secret of one, though everything is logged."""
     user = iam.user(*SELF_SERVICE)
     caplog.set_level(logging.DEBUG)
     before = iam.key(user)
@@ -295,7 +295,11 @@ def test_no_secret_leaves(iam: Iam, caplog: pytest.LogCaptureFixture) -> None:
     keys.apply(made, before)
     assert keys.verify(made)
     keys.revoke(before, made, final=False)
+    assert not keys.verify(before)
+    keys.apply(before, made)
+    assert keys.verify(before)
     keys.revoke(before, made, final=True)
+    assert iam.keys(user) == {id_of(made): "Active"}
     requests = iam.requests.read_bytes()
     for each in (made, before):
         assert id_of(each).encode() in requests and secret_of(each).encode() not in requests
