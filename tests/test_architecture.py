@@ -174,7 +174,7 @@ OWNERS = {
     "webdav4": ("stores.url",),
     "azure": ("stores.url",),
     "google": ("stores.url.gcs",),
-    "cryptography": ("secrets.rotation.targets.ssh",),
+    "cryptography": ("secrets.rotation.targets.ssh", "secrets.rotation.targets.tls"),
     "dotenv": ("secrets.stores.dotenv",),
     "boto3": ("stores.s3", "secrets.stores.aws", "secrets.rotation.targets.iam"),
     "gnupg": ("gpg",),
