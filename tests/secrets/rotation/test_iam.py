@@ -260,10 +260,10 @@ def test_use_is_told_by_aws(iam: Iam) -> None:
     key = iam.key(user)
     watched = target(iam, user)
     assert isinstance(watched, Witness)
-    assert watched.in_use(key, now) is None
+    assert watched.in_use(key, key, now) is None
     iam.age(key, LONG_AGO, now - 60)
-    assert watched.in_use(key, now) is None
-    told = watched.in_use(key, now - 120)
+    assert watched.in_use(key, key, now) is None
+    told = watched.in_use(key, key, now - 120)
     assert told is not None and id_of(key) in told and "s3 in eu-west-1" in told
     assert not isinstance(iam_keys(IamSettings(user, is_self_managed=True)), Witness)
 

@@ -235,7 +235,7 @@ class IamKeys:
 class WatchedIamKeys(IamKeys):
     """The same, with somebody to ask AWS whether a key is still used who does not use it for that."""
 
-    def in_use(self, secret: Secret, since: float) -> str | None:
+    def in_use(self, secret: Secret, kept: Secret, since: float) -> str | None:
         """By AWS's record of the last use, which may be late by minutes to hours."""
         used, what = self._last_used(_id_of(secret), None)
         if used is None or used <= since:
