@@ -43,6 +43,7 @@ def resolver(environ: Mapping[str, str]) -> Resolver:
             "env": EnvironmentScheme(environ),
             "file": FileScheme(),
             "cred": CredentialScheme(environ),
+            "cmd": _Later(lambda: _command(environ)),
             "gpg": _Later(lambda: StoreScheme(_gpg_files(_sealed_by_nobody))),
             "vault": _Later(lambda: StoreScheme(_vault(environ))),
             **stores,
@@ -93,6 +94,12 @@ class _Later:
 
 def _reading(make: Callable[[], SecretStore]) -> Scheme:
     return StoreScheme(make())
+
+
+def _command(environ: Mapping[str, str]) -> Scheme:
+    from opskit.secrets.stores.command import CommandScheme
+
+    return CommandScheme(environ)
 
 
 def _program(name: str, environ: Mapping[str, str]) -> Scheme:

@@ -35,6 +35,7 @@ BUILT_IN_SCHEMES: tuple[str, ...] = (
     "op",
     "bw",
     "lpass",
+    "cmd",
 )
 
 _SHAPE = re.compile(r"(?:ref\+)?([a-z][a-z0-9+.-]*):(//)?([^#?]*)(?:#([^?]*))?(?:\?(.*))?", re.DOTALL)
