@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import signal
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -219,3 +221,42 @@ def test_no_value_is_left_in_any_file(host: Machine) -> None:
             for form in (*forms(OLD), *forms(new)):
                 assert form.encode() not in data, path
     assert (host.state / "rotations" / "journal.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+class Watch(threading.Thread):
+    """Reads the arguments and environments of all processes, over and over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[bytes] = set()
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            for name in ("cmdline", "environ"):
+                for path in Path("/proc").glob(f"[0-9]*/{name}"):
+                    with contextlib.suppress(OSError):
+                        self.seen.add(path.read_bytes())
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+def test_no_value_is_seen_from_outside(host: Machine, tmp_path: Path) -> None:
+    """No process has a value in its arguments or environment; no stream, no temporary folder gets one, with --debug."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with Watch() as watch:
+        process = host.start("--debug", "rotate", "run", "db", "--emergency", environ={"TMPDIR": str(temporary)})
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert any(b"target.py" in each for each in watch.seen), "the programs were not seen"
+    left = b"".join(each.read_bytes() for each in temporary.rglob("*") if each.is_file())
+    for value in (OLD, current(host)):
+        for form in forms(value):
+            assert form.encode() not in b"".join(watch.seen) + out + err + left
