@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from opskit import rotations, wiring
 from opskit.cli.auditing import audited, judged
 from opskit.cli.context import Context
+from opskit.cli.key_ages import key_standings
 from opskit.cli.render import counted, human_duration, printable, table
 from opskit.errors import OpskitError, UsageError
 from opskit.secrets.rotation.migration import ITEM, Progress
@@ -60,11 +61,11 @@ class Rotating:
         with closing(rotations.journal_of(self._config)) as journal:
             found = self._standings(journal, None)
         now = self._world.now()
-        waiting = [each for each in found if each.next_action == "retire"]
+        waiting = [each for each in found if each.next_action == "rotate retire"]
         ripe = [each.name for each in waiting if each.rotation and (each.rotation.waits_until or now) <= now]
         if ripe:
             code = self._each(ripe, "rotate.retire", _advanced)
-        fresh = [each.name for each in found if each.next_action == "run"]
+        fresh = [each.name for each in found if each.next_action == "rotate run"]
         return max(code, self.run(fresh, recover=False) if fresh else 0)
 
     def resume(self, names: Sequence[str] | None, op: str = "rotate.resume") -> int:
@@ -91,6 +92,8 @@ class Rotating:
         """List all, or these; 3 where one is overdue or has stopped."""
         with closing(rotations.journal_of(self._config)) as journal:
             found = self._standings(journal, names)
+        if not names:
+            found += key_standings(self._config, self._world.now())
         if self._context.json:
             self._context.write_json([_as_json(each) for each in found])
         else:
@@ -211,10 +214,13 @@ class Rotating:
         for each in found:
             if each.has_stopped and each.rotation is not None and each.rotation.problem:
                 self._context.warning(printable(f"{each.name}: {each.rotation.problem}"))
-        for action, all_of_them in (("resume", ""), ("run", "--due"), ("retire", "")):
+        for action, all_of_them in (("rotate resume", ""), ("rotate run", " --due"), ("rotate retire", "")):
             names = [each.name for each in found if each.next_action == action and not _still_waits(each, now)]
             if names:
-                self._context.hint(f"opskit rotate {action} {names[0] if len(names) == 1 else all_of_them}".rstrip())
+                self._context.hint(f"opskit {action}{all_of_them if len(names) > 1 else f' {names[0]}'}")
+        for each in found:
+            if each.is_overdue and each.next_action and each.next_action.startswith("keys"):
+                self._context.hint(f"opskit {each.next_action}")
 
 
 _SPOKEN = {

@@ -326,6 +326,9 @@ class Keys(Entry):
         default=None,
     )
     host: Fingerprint | None = key("this host's own key, which signs what it makes", default=None)
+    rotate_every: Duration | None = key(
+        "recipients and host are due this long after they were made; `opskit rotate status` tells", default=None
+    )
 
 
 def _default_workers() -> int:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from opskit.cli.key_ages import key_standings
+from opskit.config.load import load
 from tests.cli.hosts import Machine
 from tests.contracts.targets.command import PROGRAM
 
@@ -95,7 +97,7 @@ def test_a_rotation_from_plan_to_the_end(host: Machine) -> None:
     new = current(host)
     assert new != OLD and digest(new) in accepted(host)
     assert (host.folder / "app.conf").read_text() == f"password = {new}"
-    assert standing(host)["last"]["state"] == "GRACE" and standing(host)["next_action"] == "retire"
+    assert standing(host)["last"]["state"] == "GRACE" and standing(host)["next_action"] == "rotate retire"
     assert host.run("rotate", "status").code == 0
     assert host.run("rotate", "retire").code == 0, "nothing but time is missing"
     assert host.run("rotate", "retire", "db", "--now").code == 0
@@ -260,3 +262,15 @@ def test_no_value_is_seen_from_outside(host: Machine, tmp_path: Path) -> None:
     for value in (OLD, current(host)):
         for form in forms(value):
             assert form.encode() not in b"".join(watch.seen) + out + err + left
+
+
+def test_the_keys_of_the_backups_have_an_age_too(machine: Machine) -> None:
+    """With keys.rotate_every recipients and host are listed; one that is too old is exit 3 and names its command."""
+    machine.edit_config("keys:\n", "keys:\n  rotate_every: 30d\n")
+    answer = machine.run("rotate", "status")
+    assert answer.code == 0 and answer.out.count("recipient ") == 1 and answer.out.count("host key ") == 1
+    later = time.time() + 31 * 86400
+    found = key_standings(load(machine.config), later)
+    assert [each.is_overdue for each in found] == [True, True]
+    assert [each.next_action.split()[1] for each in found if each.next_action] == ["rotate", "rotate-host"]
+    assert key_standings(load(machine.config), later - 2 * 86400)[0].next_action is None

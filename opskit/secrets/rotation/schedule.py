@@ -24,6 +24,8 @@ class Standing:
     due: float | None
     """When the next value is due; None where that was never known, and is now."""
     is_overdue: bool
+    command: str = "rotate run"
+    """What gives it a new value; a key of the backups has commands of its own."""
 
     @property
     def is_bad(self) -> bool:
@@ -37,10 +39,10 @@ class Standing:
 
     @property
     def next_action(self) -> str | None:
-        """The command that goes on from here: run, resume or retire; None where nothing is to be done."""
+        """The command that goes on from here, as `rotate resume`; None where nothing is to be done."""
         if self.rotation is not None and not self.rotation.is_over:
-            return "retire" if self.rotation.waits_until is not None else "resume"
-        return "run" if self.is_overdue else None
+            return "rotate retire" if self.rotation.waits_until is not None else "rotate resume"
+        return self.command if self.is_overdue else None
 
 
 def standing(
