@@ -15,8 +15,8 @@ from opskit.secrets.rotation.subject import Consumer, Subject, Tools
 
 PROBES = 6
 """Attempts at most with one value in one step, beside those that succeed."""
-_FIRST_PAUSE = 0.5
-"""Seconds before the second attempt; each further pause is twice as long."""
+_SHORTEST_PAUSE = 0.5
+"""Seconds between two attempts, at least."""
 
 
 class Waits(Exception):
@@ -76,25 +76,32 @@ class Proof:
             raise Waits(f"{what} in {spoken(left)} at the earliest", until)
 
     def _comes_true(self, asked: Callable[[], bool], successes: int) -> bool:
-        """Whether it is true that many times in a row. Raises what `asked` does the last time it was asked."""
-        started, pause, attempts, in_a_row = self._tools.now(), _FIRST_PAUSE, 0, 0
+        """Whether it is true that many times in a row. Raises what `asked` does the last time it was asked.
+
+        Attempts are close to each other at first, and the last one is made at the end of the time that is allowed.
+        """
+        allowed, started, failures, in_a_row = self._subject.policy.propagation, self._tools.now(), 0, 0
         while True:
-            attempts += 1
             try:
                 in_a_row = in_a_row + 1 if asked() else 0
             except OpskitError:
                 in_a_row = 0
-                if not self._may_go_on(started, pause, attempts):
+                if not self._may_fail_again(started, failures):
                     raise
             if in_a_row >= successes:
                 return True
-            if not self._may_go_on(started, pause, attempts - in_a_row):
+            if in_a_row:  # takes no time that was meant for waiting: what is true is asked to its end
+                self._tools.sleep(_SHORTEST_PAUSE)
+                continue
+            if not self._may_fail_again(started, failures):
                 return False
-            self._tools.sleep(pause)
-            pause *= 1 if in_a_row else 2
+            failures += 1
+            passed = self._tools.now() - started
+            due = allowed * (failures / (PROBES - 1)) ** 3
+            self._tools.sleep(max(0.0, min(max(due - passed, _SHORTEST_PAUSE), allowed - passed)))
 
-    def _may_go_on(self, started: float, pause: float, failures: int) -> bool:
-        return failures < PROBES and self._tools.now() + pause - started <= self._subject.policy.propagation
+    def _may_fail_again(self, started: float, failures: int) -> bool:
+        return failures + 1 < PROBES and self._tools.now() - started < self._subject.policy.propagation
 
 
 def spoken(seconds: float) -> str:
