@@ -197,7 +197,8 @@ class Machine:
         return self._steps.reached(rotation, State.PROMOTED)
 
     def _deliver(self, rotation: Rotation) -> Rotation:
-        fault = self._steps.tell_consumers(rotation, self._steps.new(rotation))
+        is_urgent = not self._subject.target.keeps_old  # they hold a value that is refused by now
+        fault = self._steps.tell_consumers(rotation, self._steps.new(rotation), all_first=is_urgent)
         if fault is not None:
             return self._steps.turned(rotation, fault)
         return self._steps.reached(rotation, State.MIGRATING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -71,19 +71,36 @@ class Steps:
             raise UsageError(f"{self._subject.reference} has a pending value that is of no rotation")
         return self.reached(replace(rotation, new_print=self._values.print_of(new)), State.STAGED)
 
-    def tell_consumers(self, rotation: Rotation, secret: Secret) -> str | None:
-        """Have each consumer take this value, unless it was told before; why one does not work with it, or None."""
-        for consumer in self._subject.consumers:
-            self._tell(rotation, consumer, secret)
-            if (fault := self._proof.fault_of(consumer)) is not None:
-                return f"{consumer.name} does not work with the value that it was given: {fault}"
+    def tell_consumers(self, rotation: Rotation, secret: Secret, *, all_first: bool) -> str | None:
+        """Have each consumer take this value, unless it has it; why one does not work with it, or None.
+
+        They are told and judged one after another, so that a value that does no good reaches one of them only. With
+        `all_first` all are told before any is judged: they hold a value that is refused, or soon will be.
+        """
+        consumers = self._subject.consumers
+        for some in [consumers] if all_first else [[each] for each in consumers]:
+            self._tell_all(rotation, some, secret)
+            for consumer in some:
+                if (fault := self._proof.fault_of(consumer)) is not None:
+                    return f"{consumer.name} does not work with the value that it was given: {fault}"
         return None
+
+    def _tell_all(self, rotation: Rotation, consumers: Sequence[Consumer], secret: Secret) -> None:
+        """Raises what the first one raises that cannot be told, once the others are."""
+        failures = list[OpskitError]()
+        for consumer in consumers:
+            try:
+                self._tell(rotation, consumer, secret)
+            except OpskitError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _tell(self, rotation: Rotation, consumer: Consumer, secret: Secret) -> None:
         kind = f"told {self._values.print_of(secret)}"
         self._journal.list_parts(rotation, kind, [consumer.name], self._tools.now())
         part = self._journal.part(rotation, kind, consumer.name)
-        if part is not None and part.state == "done":
+        if part is not None and part.state == "done" and consumer.holds(secret):
             return
         with self.doing(rotation, f"consumer {consumer.name}"):
             self._journal.mark(rotation, kind, [(consumer.name, "running", None, 1)], self._tools.now())

@@ -64,7 +64,7 @@ class Undoing:
         if not self._values.is_at(Stage.CURRENT, rotation.old_print):
             self._values.make_current(old)
         if State.PROMOTED in rotation.reached:
-            fault = self._steps.tell_consumers(rotation, old)
+            fault = self._steps.tell_consumers(rotation, old, all_first=True)
             if fault is not None:
                 raise Stuck(fault)
         if new is not None:
