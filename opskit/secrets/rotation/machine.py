@@ -68,7 +68,7 @@ class Machine:
                 hint=f"opskit rotate resume {self._subject.name}, or undo",
             )
         if self._values.at(Stage.PENDING) is not None:
-            raise self._stranger()
+            raise self._steps.stranger()
         current = self._values.at(Stage.CURRENT)
         if current is None or self._subject.target.verify(current):
             return current
@@ -125,12 +125,6 @@ class Machine:
         self._journal.keep(stopped)
         return stopped
 
-    def _stranger(self) -> UsageError:
-        return UsageError(
-            f"{self._subject.reference} has a pending value that is of no rotation",
-            hint=f"if nobody needs it: opskit secrets delete '{self._subject.reference}?stage=pending'",
-        )
-
     # The steps forward: each is repeated after a crash, and ends in the next state or says why not
 
     def _stage(self, rotation: Rotation) -> Rotation:
@@ -173,8 +167,7 @@ class Machine:
             return self._steps.turned(rotation, f"the target refuses new values: {error}")
         if old is not None:
             self._subject.target.revoke(new, old, final=True)
-        self._values.forget(rotation.new_print)
-        again = replace(rotation, new_print=None, refusals=rotation.refusals + 1)
+        again = replace(rotation, new_print=None, refused_print=rotation.new_print, refusals=rotation.refusals + 1)
         return self._steps.reached(again, State.PLANNED, "another value is tried")
 
     def _test(self, rotation: Rotation) -> Rotation:

@@ -62,6 +62,9 @@ class Rotation:
     """It needs an operator."""
     old_print: str | None = None
     new_print: str | None = None
+    """Of the new value, from when it was made: before it is kept."""
+    refused_print: str | None = None
+    """Of a new value that the target refused, and the store may still have."""
     problem: str | None = None
     """Why it did not go on, the last time it was tried."""
     waits_until: float | None = None

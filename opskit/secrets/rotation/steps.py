@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from opskit.errors import OpskitError, TargetError, UsageError
-from opskit.secrets.base import Stage
+from opskit.secrets.base import Stage, in_stage
 from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.journal import Journal
 from opskit.secrets.rotation.proof import Proof, Waits
@@ -61,15 +61,26 @@ class Steps:
         return None if rotation.old_print is None else self._kept(rotation.old_print, "old")
 
     def stage(self, rotation: Rotation) -> Rotation:
-        """Make a new value and keep it in the store, pending; one that is there already is taken as it is."""
-        new = self._values.at(Stage.PENDING)
-        if new is None:
+        """Make a new value and keep it in the store, pending; one of this rotation that is there is taken as it is."""
+        self._values.forget(rotation.refused_print)
+        found = self._values.at(Stage.PENDING)
+        if found is None:
             with self.doing(rotation, State.STAGED):
-                new = self._subject.target.create(self._values.find(rotation.old_print), rotation.started)
+                new = self._subject.target.create(self.old(rotation), rotation.started)
+                # Noted first, so that whoever goes on from here can tell it from a value of somebody else.
+                rotation = replace(rotation, new_print=self._values.print_of(new))
+                self._journal.keep(rotation)
                 self._values.stage(new)
-        elif not self._journal.was_intended(rotation, State.STAGED):
-            raise UsageError(f"{self._subject.reference} has a pending value that is of no rotation")
-        return self.reached(replace(rotation, new_print=self._values.print_of(new)), State.STAGED)
+        elif self._values.print_of(found) != rotation.new_print:
+            raise self.stranger()
+        return self.reached(replace(rotation, refused_print=None), State.STAGED)
+
+    def stranger(self) -> UsageError:
+        """That a pending value is in the way."""
+        return UsageError(
+            f"{self._subject.reference} has a pending value that is of no rotation",
+            hint=f"if nobody needs it: opskit secrets delete '{in_stage(self._subject.reference, Stage.PENDING)}'",
+        )
 
     def tell_consumers(self, rotation: Rotation, secret: Secret, *, all_first: bool) -> str | None:
         """Have each consumer take this value, unless it has it; why one does not work with it, or None.

@@ -39,21 +39,21 @@ class Undoing:
 
     def back(self, rotation: Rotation) -> Rotation:
         """All of it. Raises Stuck, and what store, target and consumers raise."""
-        rotation = self._with_what_was_made(rotation)
         new, old = self._values.find(rotation.new_print), self._values.find(rotation.old_print)
         if old is None and rotation.old_print is not None:
             raise Stuck(f"{self._subject.reference} has lost its old value: there is nothing to go back to")
         with self._steps.doing(rotation, State.ROLLED_BACK):
             if old is not None:
-                self._return_to(rotation, old, new)
+                self._return_to(rotation, old, new or self._made(rotation, old))
             self._values.forget(rotation.new_print)
+            self._values.forget(rotation.refused_print)
         return self._steps.reached(rotation, State.ROLLED_BACK, rotation.cause)
 
-    def _with_what_was_made(self, rotation: Rotation) -> Rotation:
-        """A target that makes its values may have made one that nobody noted: it is completed, to be revoked."""
-        if rotation.new_print is not None or not self._journal.was_intended(rotation, State.STAGED):
-            return rotation
-        return self._steps.stage(rotation)
+    def _made(self, rotation: Rotation, old: Secret) -> Secret | None:
+        """A target that makes its values may have made one that the store never got: another replaces it, to be revoked."""
+        if rotation.state is not State.PLANNED or not self._journal.was_intended(rotation, State.STAGED):
+            return None
+        return self._subject.target.create(old, rotation.started)
 
     def _return_to(self, rotation: Rotation, old: Secret, new: Secret | None) -> None:
         target = self._subject.target
