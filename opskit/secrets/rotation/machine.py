@@ -149,6 +149,8 @@ class Machine:
                     target.apply(new, old)
                 return
             except TargetRefused:
+                if target.verify(new):  # an earlier attempt came through after it was given up
+                    return
                 raise
             except TargetError:
                 if may_try_again:
@@ -162,9 +164,9 @@ class Machine:
                 raise
 
     def _refused(self, rotation: Rotation, new: Secret, old: Secret | None, error: TargetRefused) -> Rotation:
-        """The target will not take this value: perhaps another, where this one is known not to be live."""
+        """The target will not take this value: perhaps another."""
         if rotation.refusals + 1 >= CANDIDATES or (old is not None and not self._subject.target.verify(old)):
-            return self._steps.turned(rotation, f"the target refuses new values: {error}")
+            return self._steps.turned(rotation, f"the target refuses new values: {error}", is_refused=True)
         if old is not None:
             self._subject.target.revoke(new, old, final=True)
         again = replace(rotation, new_print=None, refused_print=rotation.new_print, refusals=rotation.refusals + 1)

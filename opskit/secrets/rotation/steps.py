@@ -44,9 +44,12 @@ class Steps:
         self._journal.reach(moved, state, now, note)
         return moved
 
-    def turned(self, rotation: Rotation, cause: str | None) -> Rotation:
-        """Note that from now on the way is back; raises Stuck where nothing is there to go back to."""
-        if rotation.old_print is None and self._journal.was_intended(rotation, State.APPLIED):
+    def turned(self, rotation: Rotation, cause: str | None, *, is_refused: bool = False) -> Rotation:
+        """Note that from now on the way is back; raises Stuck where nothing is there to go back to.
+
+        Where the target refused the new value there always is a way: nobody has it.
+        """
+        if rotation.old_print is None and not is_refused and self._journal.was_intended(rotation, State.APPLIED):
             raise Stuck(f"{cause}; there is no value before to go back to")
         turned = replace(rotation, is_back=True, cause=cause)
         self._journal.reach(turned, "undo", self._tools.now(), cause)
