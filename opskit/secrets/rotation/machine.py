@@ -181,6 +181,10 @@ class Machine:
 
     def _promote(self, rotation: Rotation) -> Rotation:
         new = self._steps.new(rotation)
+        if rotation.old_print is not None and not self._values.is_current(rotation.old_print, rotation.new_print):
+            raise Stuck(
+                f"another value became current in {self._subject.reference} meanwhile: this one would replace it"
+            )
         try:
             with self._steps.doing(rotation, State.PROMOTED):
                 self._values.make_current(new)
@@ -199,23 +203,61 @@ class Machine:
         return self._steps.reached(rotation, State.MIGRATING)
 
     def _migrate(self, rotation: Rotation) -> Rotation:
-        if self._subject.items is not None:
-            with self._steps.doing(rotation, "items"):
-                left = self._subject.items.move(rotation, self._steps.old(rotation), self._steps.new(rotation))
-            if left is not None:
-                raise Waits(left)
+        self._move(rotation)
         return self._steps.reached(rotation, State.GRACE)
+
+    def _move(self, rotation: Rotation) -> None:
+        if self._subject.items is None:
+            return
+        with self._steps.doing(rotation, "items"):
+            left = self._subject.items.move(rotation, self._steps.old(rotation), self._steps.new(rotation))
+        if left is not None:
+            raise Waits(left)
 
     def _disable(self, rotation: Rotation) -> Rotation:
         new, old = self._steps.new(rotation), self._steps.old(rotation)
         until = rotation.since(State.GRACE) + self._subject.policy.grace
-        self._proof.require_time(until, "the old value is switched off")
-        self._proof.require_unused(rotation, old, new)
+        try:
+            if self._proof.items_left(rotation, old, new):
+                return self._move_late(rotation, old, new)
+            self._proof.require_time(until, "the old value is switched off")
+            self._require_unused(rotation, old, new)
+        except (Waits, OpskitError):
+            self._switch_on(rotation, old, new)
+            raise
         if old is not None:
             with self._steps.doing(rotation, State.OLD_DISABLED):
                 self._subject.target.revoke(old, new, final=False)
                 self._watch(old, new)
         return self._steps.reached(rotation, State.OLD_DISABLED)
+
+    def _move_late(self, rotation: Rotation, old: Secret | None, new: Secret) -> Rotation:
+        """What came under the old value after the moves follows them; whoever sent it may send more: it is waited."""
+        self._switch_on(rotation, old, new)
+        self._move(rotation)
+        if left := self._proof.items_left(rotation, old, new):
+            raise Waits(f"{left:,} items are under the old value again")
+        return self._steps.reached(rotation, State.GRACE, "items that came late have moved")
+
+    def _require_unused(self, rotation: Rotation, old: Secret | None, new: Secret) -> None:
+        """Nothing shows that the old value is still needed; raises Waits where something does."""
+        self._require_current(rotation)
+        self._proof.require_consumers(new)
+        if (use := self._proof.use_of(old, new, rotation.since(State.GRACE))) is not None:
+            # It has to be unused for as long again: what was seen once would else be seen for ever.
+            self._steps.reached(rotation, State.GRACE, f"the old value is still used: {use}")
+            raise Waits(f"the old value is still used: {use}")
+
+    def _require_current(self, rotation: Rotation) -> None:
+        if not self._values.is_at(Stage.CURRENT, rotation.new_print):
+            raise Waits(f"in {self._subject.reference} another value is current than the new one, which consumers need")
+
+    def _switch_on(self, rotation: Rotation, old: Secret | None, new: Secret) -> None:
+        """A run that was killed may have left the old value off: who needs it must not wait for an operator."""
+        if old is None or not self._subject.target.keeps_old:
+            return
+        if self._journal.was_intended(rotation, State.OLD_DISABLED) and not self._subject.target.verify(old):
+            self._subject.target.apply(old, new)
 
     def _watch(self, old: Secret, new: Secret) -> None:
         """With the old value off, all must still work; else it is switched on again."""
@@ -229,12 +271,18 @@ class Machine:
             raise
 
     def _delete(self, rotation: Rotation) -> Rotation:
-        new = self._steps.new(rotation)
-        old = self._values.find(rotation.old_print)
+        new, old = self._steps.new(rotation), self._values.find(rotation.old_print)
+        is_begun = self._journal.was_intended(rotation, State.OLD_DELETED)
         until = rotation.since(State.OLD_DISABLED) + self._subject.policy.observe
         self._proof.require_time(until, "the old value is deleted")
+        self._require_current(rotation)
         self._proof.require_consumers(new)
+        if old is None and not is_begun:
+            old = self._steps.old(rotation)  # lost by the store, or there was none
         if old is not None:
+            if not is_begun and self._proof.items_left(rotation, old, new):
+                self._switch_on(rotation, old, new)
+                return self._steps.reached(rotation, State.GRACE, "items are under the old value again")
             if (reason := self._subject.may_delete(old)) is not None:
                 raise Waits(f"the old value is still needed: {reason}")
             with self._steps.doing(rotation, State.OLD_DELETED):

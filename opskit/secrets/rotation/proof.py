@@ -10,7 +10,7 @@ from collections.abc import Callable
 from opskit.errors import OpskitError
 from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.base import Witness
-from opskit.secrets.rotation.state import Rotation, State
+from opskit.secrets.rotation.state import Rotation
 from opskit.secrets.rotation.subject import Consumer, Subject, Tools
 
 PROBES = 6
@@ -58,16 +58,14 @@ class Proof:
             if (fault := consumer.fault()) is not None:
                 raise Waits(f"{consumer.name} does not work: {fault}")
 
-    def require_unused(self, rotation: Rotation, old: Secret | None, new: Secret) -> None:
-        """Nothing shows that the old value is still needed; raises Waits where something does."""
-        self.require_consumers(new)
-        if self._subject.items is not None and (left := self._subject.items.left(rotation, old, new)):
-            raise Waits(f"{left:,} items are under the old value again")
+    def items_left(self, rotation: Rotation, old: Secret | None, new: Secret) -> int:
+        """How many items are under the old value."""
+        return 0 if self._subject.items is None else self._subject.items.left(rotation, old, new)
+
+    def use_of(self, old: Secret | None, new: Secret, since: float) -> str | None:
+        """What shows that the old value was used after `since` (epoch seconds), or None."""
         target = self._subject.target
-        if old is not None and isinstance(target, Witness):
-            evidence = target.in_use(old, new, rotation.since(State.GRACE))
-            if evidence is not None:
-                raise Waits(f"the old value is still used: {evidence}")
+        return target.in_use(old, new, since) if old is not None and isinstance(target, Witness) else None
 
     def require_time(self, until: float, what: str) -> None:
         """Raises Waits before `until` (epoch seconds)."""

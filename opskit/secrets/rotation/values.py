@@ -32,6 +32,10 @@ class Values:
         found = self.at(stage)
         return found is not None and self._prints.of(found) == wanted
 
+    def is_current(self, *wanted: str | None) -> bool:
+        """Whether the current value is one of those."""
+        return any(self.is_at(Stage.CURRENT, each) for each in wanted if each is not None)
+
     def find(self, wanted: str | None) -> Secret | None:
         """The value of that fingerprint, in whatever stage."""
         if wanted is None:
