@@ -50,7 +50,7 @@ class Undoing:
         return self._steps.reached(rotation, State.ROLLED_BACK, rotation.cause)
 
     def _made(self, rotation: Rotation, old: Secret) -> Secret | None:
-        """A target that makes its values may have made one that the store never got: another replaces it, to be revoked."""
+        """What a target has made that the store never got: another value replaces it, to be revoked."""
         if rotation.state is not State.PLANNED or not self._journal.was_intended(rotation, State.STAGED):
             return None
         return self._subject.target.create(old, rotation.started)
