@@ -185,11 +185,11 @@ class Migration:
             if was_interrupted:
                 state, note = self._proved(part.id, about, "it was interrupted")
             while state == "todo" and tries < self._moves.attempts:
-                tries += 1
                 answer = self._programs.run(
                     self._moves.move, about.of(part.id), stdin=about.old, env=about.env(self._moves.env),
                     timeout=self._moves.timeout,
                 )  # fmt: skip
+                tries += 1  # not before: what could not be started has moved nothing
                 said = "its command ended well, but it has not moved" if answer.is_good else str(answer)
                 state, note = self._proved(part.id, about, said)
             return part.id, "failed" if state == "todo" else state, note, tries
