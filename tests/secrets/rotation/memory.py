@@ -1,4 +1,4 @@
-"""A rotation target in memory, with one slot or two: what the machine's scenarios run against."""
+"""Rotation targets in memory, with one slot or two, and one that makes its values: the machine's scenarios use them."""
 
 from __future__ import annotations
 
@@ -35,3 +35,22 @@ class MemoryTarget:
             self.accepted.discard(secret.reveal_bytes())
         if final:
             self.known.discard(secret.reveal_bytes())
+
+
+class MakingTarget(MemoryTarget):
+    """Makes its values itself, as clouds do: a value is accepted from the moment in which it is made."""
+
+    def __init__(self, first: bytes | None, *, keeps_old: bool) -> None:
+        super().__init__(first, keeps_old=keeps_old)
+        self.made: list[bytes] = []
+
+    def create(self, current: Secret | None, since: float) -> Secret:
+        for leftover in self.made:  # all of them: a world's rotations begin where nothing is left
+            if current is None or leftover != current.reveal_bytes():
+                self.accepted.discard(leftover)
+                self.known.discard(leftover)
+        made = super().create(current, since)
+        self.made.append(made.reveal_bytes())
+        self.accepted.add(made.reveal_bytes())
+        self.known.add(made.reveal_bytes())
+        return made

@@ -1,14 +1,15 @@
-"""A world in memory for the rotation machine: store, target, consumer, each call of which can be made to go wrong.
+"""A world in memory for the rotation machine: store, target, consumers, each call of which can be made to go wrong.
 
-Calls are numbered. At one of them a `Fault` strikes: the process dies before or after the act, the act times out
+Calls are numbered. At some of them a `Fault` strikes: the process dies before or after the act, the act times out
 (done or not), it is refused, it lies (says that it did what it did not do). The journal is the real one, on the disk;
 its writes are calls too. After every call the world checks what must hold at every moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from opskit.secrets.base import Stage
 from opskit.secrets.reference import Reference, Secret
 from opskit.secrets.rotation.journal import Journal
 from opskit.secrets.rotation.machine import Machine
-from opskit.secrets.rotation.state import Fingerprints, Rotation
-from opskit.secrets.rotation.subject import Policy, Subject, Tools
-from tests.secrets.rotation.memory import MemoryTarget
+from opskit.secrets.rotation.state import Fingerprints, Rotation, State
+from opskit.secrets.rotation.subject import Items, Policy, Subject, Tools
+from tests.secrets.rotation.memory import MakingTarget, MemoryTarget
 
 OLD = b"the old value"
+APP = ("app",)
+Made = Callable[..., "World"]
+"""The fixture `made`: makes a world of a kind, two-slots by default."""
+KINDS = ("two-slots", "one-slot", "making")
 REFERENCE = Reference("gpg", "/secrets.gpg", "db")
 
 
@@ -39,32 +44,43 @@ class Fault:
 
 
 class World:
-    """Everything outside the machine. `first=None`: the store is empty."""
+    """Everything outside the machine. `first=None`: the store is empty. `kind`: two-slots, one-slot, making."""
 
-    def __init__(self, folder: Path, *, keeps_old: bool, first: bytes | None = OLD) -> None:
-        self.folder, self.keeps_old = folder, keeps_old
-        self.target = MemoryTarget(first, keeps_old=keeps_old)
+    def __init__(self, folder: Path, kind: str, *, first: bytes | None = OLD, consumers: tuple[str, ...] = APP) -> None:
+        self.folder, self.keeps_old = folder, kind != "one-slot"
+        make = MakingTarget if kind == "making" else MemoryTarget
+        self.target = make(first, keeps_old=self.keeps_old)
         self.stages: dict[Stage, bytes] = {} if first is None else {Stage.CURRENT: first}
-        self.consumer_has: bytes | None = first
+        self.has: dict[str, bytes | None] = dict.fromkeys(consumers, first)
+        self.items: Items | None = None
+        self.policy = Policy()
         self.calls: list[str] = []
         self.fault: Fault | None = None
         self.is_dead = False
+        self.may_lock_out = False
+        """Whether consumers may be locked out for a while, as the scenario is about that."""
+        self.clock = 1_000_000.0
+        # What may be out of order for longer than one call
         self.broken: Callable[[str], bool] = lambda _call: False
         """Calls that always fail, by name: a server that is down."""
-        self.consumer_fault: Callable[[], str | None] = lambda: None
-        self.clock = 1_000_000.0
+        self.refuses: Callable[[bytes], bool] = lambda _value: False
+        """Values that the target does not take."""
+        self.hides: Callable[[bytes], bool] = lambda _value: False
+        """Values that the target accepts, but not yet or not everywhere."""
+        self.consumer_fault: Callable[[str], str | None] = lambda _name: None
+        self.evidence: Callable[[float], str | None] | None = None
+        """What a Witness tells of the old value; None for a target that is none."""
+        self.may_delete: Callable[[Secret], str | None] = lambda _old: None
 
-    def machine(self, **policy: float) -> Machine:
+    def machine(self) -> Machine:
         """A new process: nothing is remembered but what is on the disk."""
         self.is_dead = False
+        target = _Target(self) if self.evidence is None else _WitnessTarget(self)
+        consumers = [_Consumer(self, name) for name in self.has]
         subject = Subject(
-            "db",
-            REFERENCE,
-            _Store(self),
-            _Target(self),
-            [_Consumer(self)],
-            policy=Policy(**policy),  # type: ignore[arg-type]
-        )
+            "db", REFERENCE, _Store(self), target, consumers, self.items, self.policy,
+            lambda old: self.may_delete(old),
+        )  # fmt: skip
         ids = iter(range(1000))
         tools = Tools(lambda: self.clock, self._sleep, lambda: f"rotation-{self.clock:.0f}-{next(ids)}")
         return Machine(subject, self.journal(), Fingerprints(b"k" * 32), tools)
@@ -121,10 +137,12 @@ class World:
         """I1: of all that the target accepts, some value is in the store. I2: with two slots the consumer works."""
         accepted = self.target.accepted
         assert not accepted or accepted & set(self.stages.values()), "what the target accepts is lost"
-        if self.keeps_old and self.consumer_has is not None:
-            assert self.consumer_has in accepted, "the consumer is locked out"
+        for name, value in self.has.items():
+            if self.keeps_old and value is not None and not self.may_lock_out:
+                assert value in accepted, f"{name} is locked out"
 
     def _sleep(self, seconds: float) -> None:
+        assert seconds > 0
         self.clock += seconds
 
     def _counted(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
@@ -179,35 +197,101 @@ class _Target:
         return self.world.call("target.create", lambda: self.inner.create(current, since))
 
     def apply(self, secret: Secret, current: Secret | None) -> None:
-        self.world.call("target.apply", lambda: self.inner.apply(secret, current), lambda: None)
+        self.world.call("target.apply", lambda: self._apply(secret, current), lambda: None)
 
     def verify(self, secret: Secret) -> bool:
-        return self.world.call("target.verify", lambda: self.inner.verify(secret))
+        return self.world.call("target.verify", lambda: self._verify(secret))
 
     def revoke(self, secret: Secret, kept: Secret, *, final: bool) -> None:
         self.world.call("target.revoke", lambda: self.inner.revoke(secret, kept, final=final))
+
+    def _apply(self, secret: Secret, current: Secret | None) -> None:
+        if self.world.refuses(secret.reveal_bytes()):
+            raise TargetRefused("the target said no")
+        self.inner.apply(secret, current)
+
+    def _verify(self, secret: Secret) -> bool:
+        return self.inner.verify(secret) and not self.world.hides(secret.reveal_bytes())
+
+
+class _WitnessTarget(_Target):
+    def in_use(self, secret: Secret, since: float) -> str | None:
+        assert secret.reveal_bytes() == OLD
+        assert self.world.evidence is not None
+        return self.world.evidence(since)
 
 
 @dataclass
 class _Consumer:
     world: World
-    name: str = field(default="app")
+    name: str
 
     def deliver(self, secret: Secret) -> None:
-        self.world.call("consumer.deliver", lambda: setattr(self.world, "consumer_has", secret.reveal_bytes()))
+        self._call("deliver", lambda: self.world.has.__setitem__(self.name, secret.reveal_bytes()))
 
     def holds(self, secret: Secret) -> bool:
-        return self.world.call("consumer.holds", lambda: self.world.consumer_has == secret.reveal_bytes())
+        return self._call("holds", lambda: self.world.has[self.name] == secret.reveal_bytes())
 
     def fault(self) -> str | None:
-        return self.world.call("consumer.fault", lambda: self.world.consumer_fault() or self._fault())
+        return self._call("fault", lambda: self.world.consumer_fault(self.name) or self._fault())
 
     def _fault(self) -> str | None:
-        return None if self.world.consumer_has in self.world.target.accepted else "login refused"
+        return None if self.world.has[self.name] in self.world.target.accepted else "login refused"
+
+    def _call(self, name: str, act: Callable[[], Any]) -> Any:
+        return self.world.call(f"{self.name}.{name}", act)
 
 
-def calls_of(make: Callable[[], World], run: Callable[[World], object]) -> Iterator[int]:
-    """The numbers of the calls that a run makes where nothing goes wrong."""
-    world = make()
-    run(world)
-    yield from range(len(world.calls))
+def run(world: World) -> Rotation:
+    """Begin a rotation, and go on as far as it gets."""
+    machine = world.machine()
+    return machine.advance(machine.begin())
+
+
+def latest(world: World) -> Rotation:
+    """The rotation that the journal has."""
+    latest = world.latest()
+    assert latest is not None
+    return latest
+
+
+def resume(world: World) -> Rotation:
+    """What `opskit rotate resume` does, in a new process."""
+    return world.machine().advance(latest(world))
+
+
+def undo(world: World) -> Rotation:
+    """What `opskit rotate undo` does, in a new process."""
+    return world.machine().undo(latest(world))
+
+
+def killed_at(world: World, reached: State) -> None:
+    """Run, and die when a state was noted as reached."""
+    machine = world.machine()
+    rotation = machine.begin()
+
+    def dies(_call: str) -> bool:
+        if latest(world).state is reached:
+            world.is_dead = True
+            raise Killed
+        return False
+
+    world.broken = dies
+    with contextlib.suppress(Killed):
+        machine.advance(rotation)
+    world.broken = lambda _call: False
+    assert latest(world).state is reached
+
+
+def require_old_everywhere(world: World) -> None:
+    """All is as it was before the rotation."""
+    assert set(world.has.values()) == {OLD} == world.target.accepted == world.target.known
+    assert world.stages[Stage.CURRENT] == OLD
+    assert set(world.stages.values()) == {OLD}
+
+
+def require_new_everywhere(world: World) -> None:
+    """The new value is everywhere, and no other one."""
+    (value,) = set(world.has.values())
+    assert value != OLD
+    assert world.target.accepted == {value} == world.target.known == set(world.stages.values())

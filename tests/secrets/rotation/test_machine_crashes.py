@@ -1,8 +1,11 @@
-"""Every call of a rotation goes wrong once, in every way; afterwards `advance` or `undo` ends where consumers work."""
+"""Every call of a rotation goes wrong, in every way, also twice; `advance` or `undo` ends where consumers work."""
 
 from __future__ import annotations
 
 import contextlib
+import random
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,83 +13,127 @@ import pytest
 from opskit.errors import OpskitError, UsageError
 from opskit.secrets.base import Stage
 from opskit.secrets.rotation.state import Rotation, State
-from tests.secrets.rotation.simulation import OLD, Fault, Killed, World
+from tests.secrets.rotation.simulation import KINDS, OLD, Fault, Killed, World, run
+from tests.telling import Tell
 
 WAYS = ("kill-before", "kill-after", "timeout-before", "timeout-after", "refuse", "lie")
 ATTEMPTS = 4
+HISTORIES = 250
+"""Of two faults, of each kind of target and each way to go on."""
+CONSUMERS = ("app", "web")
 
 
-def _run(world: World) -> Rotation:
-    machine = world.machine()
-    return machine.advance(machine.begin())
+def _world(folder: Path, kind: str) -> World:
+    folder.mkdir()
+    return World(folder, kind, consumers=CONSUMERS)
 
 
-def _resumed(world: World, *, undo: bool) -> Rotation:
-    """What an operator does after a mishap: the same command again, until it ends."""
+def _go_on(world: World, *, undo: bool) -> Rotation | None:
+    """What an operator does after a mishap, once: the rotation, where that ended it."""
+    machine, latest = world.machine(), world.latest()
+    if latest is None:
+        return run(world)
+    if latest.is_over:
+        return latest
+    try:
+        return machine.undo(latest) if undo and not latest.is_back else machine.advance(latest)
+    except UsageError:  # too late to undo: on
+        return machine.advance(latest)
+
+
+def _ended(world: World, *, undo: bool) -> Rotation:
     for _ in range(ATTEMPTS):
-        machine, latest = world.machine(), world.latest()
-        try:
-            if latest is None or latest.is_over:
-                return latest or machine.advance(machine.begin())
-            latest = machine.undo(latest) if undo and not latest.is_back else machine.advance(latest)
-        except UsageError:
-            undo = False  # too late to undo: on
-            continue
-        except OpskitError:
-            continue
-        if latest.is_over:
-            return latest
-    raise AssertionError(f"no end after {ATTEMPTS} attempts: {latest}")
+        with contextlib.suppress(OpskitError):
+            latest = _go_on(world, undo=undo)
+            if latest is not None and latest.is_over:
+                return latest
+    raise AssertionError(f"no end after {ATTEMPTS} attempts: {world.latest()}")
 
 
 def _judge(world: World, rotation: Rotation) -> None:
     """The end is one of two, and it is whole."""
     accepted, stages = world.target.accepted, world.stages
-    assert world.consumer_has in accepted, "the consumer is locked out"
-    assert stages.get(Stage.CURRENT) == world.consumer_has
-    assert accepted == {world.consumer_has}, "a value that nobody has is accepted"
-    assert world.target.known == {world.consumer_has}, "a value that nobody has was left behind"
+    (value,) = set(world.has.values())
+    assert value in accepted, "the consumers are locked out"
+    assert stages.get(Stage.CURRENT) == value
+    assert accepted == {value}, "a value that nobody has is accepted"
+    assert world.target.known == {value}, "a value that nobody has was left behind"
     assert Stage.PENDING not in stages
     if rotation.state is State.ROLLED_BACK:
-        assert world.consumer_has == OLD
+        assert value == OLD
     else:
         assert rotation.state is State.OLD_DELETED
-        assert world.consumer_has != OLD
+        assert value != OLD
         assert OLD not in stages.values()
 
 
-def _count(folder: Path, *, keeps_old: bool) -> int:
-    world = World(folder, keeps_old=keeps_old)
-    _run(world)
+def _struck(world: World, faults: Iterator[Fault], *, undo: bool) -> None:
+    """Run into the first fault, and into each other one on the way on; then end it, and judge."""
+    first = next(faults)
+    world.fault = first
+    told = [f"{first.how} at call {first.at}"]
+    try:
+        with contextlib.suppress(Killed, OpskitError):
+            run(world)
+        for fault in faults:
+            world.fault = Fault(len(world.calls) + fault.at, fault.how)
+            told.append(f"{fault.how} at call {world.fault.at}")
+            with contextlib.suppress(Killed, OpskitError):
+                _go_on(world, undo=undo)
+        world.fault = None
+        _judge(world, _ended(world, undo=undo))
+    except AssertionError as error:
+        error.add_note(f"{'; '.join(told)}, of {[*enumerate(world.calls)]}")
+        raise
+
+
+def _points(folder: Path, kind: str) -> int:
+    world = _world(folder, kind)
+    run(world)
     return len(world.calls)
 
 
 @pytest.mark.parametrize("undo", [False, True], ids=["resume", "undo"])
-@pytest.mark.parametrize("keeps_old", [True, False], ids=["two-slots", "one-slot"])
-@pytest.mark.parametrize("how", WAYS)
-def test_every_call_goes_wrong_once(tmp_path: Path, how: str, keeps_old: bool, undo: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_call_goes_wrong_once(tmp_short: Path, tell: Tell, kind: str, undo: bool) -> None:
     """Whatever goes wrong wherever: afterwards one end is reached, consumers work, nothing is left behind."""
-    (tmp_path / "whole").mkdir()
-    points = _count(tmp_path / "whole", keeps_old=keeps_old)
-    for at in range(points):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        world = World(folder, keeps_old=keeps_old)
-        world.fault = Fault(at, how)
-        with contextlib.suppress(Killed, OpskitError):
-            _run(world)
-        world.fault = None
-        try:
-            _judge(world, _resumed(world, undo=undo))
-        except AssertionError as error:
-            error.add_note(f"{how} at call {at} of {points}: {world.calls[at]}; then {world.calls[at + 1 :]}")
-            raise
-    print(f"{how}: {points} points")  # noqa: T201  # shown with -rP
+    points = _points(tmp_short / "whole", kind)
+    for at, how in product(range(points), WAYS):
+        _struck(_world(tmp_short / f"{at} {how}", kind), iter([Fault(at, how)]), undo=undo)
+    tell(f"{points} calls of a rotation went wrong in {len(WAYS)} ways: {points * len(WAYS)} histories")
 
 
-def test_nothing_goes_wrong(tmp_path: Path) -> None:
+def _histories(tmp_short: Path, kind: str, undo: bool, count: int) -> None:
+    points = _points(tmp_short / "whole", kind)
+    chance = random.Random(f"{kind} {undo}")
+    for number in range(count):
+        first, second = (Fault(chance.randrange(points), chance.choice(WAYS)) for _ in range(2))
+        second.at = int(chance.triangular(0, points, 0))  # what is left to do is short as often as it is long
+        _struck(_world(tmp_short / str(number), kind), iter([first, second]), undo=undo)
+
+
+@pytest.mark.parametrize("undo", [False, True], ids=["resume", "undo"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_calls_go_wrong(tmp_short: Path, tell: Tell, kind: str, undo: bool) -> None:
+    """A second mishap, while the first one is being mended, does no harm either."""
+    _histories(tmp_short, kind, undo, HISTORIES)
+    tell(f"histories of two faults: {HISTORIES}")
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("undo", [False, True], ids=["resume", "undo"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_calls_go_wrong_often(tmp_short: Path, tell: Tell, kind: str, undo: bool) -> None:
+    """The same with many more histories."""
+    _histories(tmp_short, kind, undo, 30 * HISTORIES)
+    tell(f"histories of two faults: {30 * HISTORIES}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_goes_wrong(tmp_short: Path, kind: str) -> None:
     """A rotation that nothing disturbs ends with the old value gone everywhere."""
-    world = World(tmp_path, keeps_old=True)
-    rotation = _run(world)
+    world = _world(tmp_short / "world", kind)
+    rotation = run(world)
     assert rotation.state is State.OLD_DELETED
     _judge(world, rotation)

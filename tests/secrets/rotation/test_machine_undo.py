@@ -1,0 +1,96 @@
+"""The way back, from each state, and where there is none any more."""
+
+from __future__ import annotations
+
+import pytest
+
+from opskit.errors import SecretStoreError, TargetError, UsageError
+from opskit.secrets.base import Stage
+from opskit.secrets.rotation.state import State
+from tests.secrets.rotation.simulation import (
+    KINDS,
+    OLD,
+    Made,
+    killed_at,
+    require_new_everywhere,
+    require_old_everywhere,
+    resume,
+    run,
+    undo,
+)  # fmt: skip
+
+BACK = [
+    State.PLANNED, State.STAGED, State.APPLIED, State.TESTED, State.PROMOTED, State.MIGRATING, State.GRACE,
+    State.OLD_DISABLED,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("state", BACK)
+@pytest.mark.parametrize("kind", KINDS)
+def test_undo_at_each_state(made: Made, kind: str, state: State) -> None:
+    """From wherever a rotation stands, undo makes everything as it was."""
+    world = made(kind, consumers=("app", "web"))
+    killed_at(world, state)
+    rotation = undo(world)
+    assert (rotation.state, rotation.cause, rotation.is_back) == (State.ROLLED_BACK, None, True)
+    require_old_everywhere(world)
+    with pytest.raises(UsageError, match="the rotation of db is over: ROLLED_BACK"):
+        undo(world)
+    assert run(world).state is State.OLD_DELETED
+
+
+def test_undo_of_an_end(made: Made) -> None:
+    """What is over is not undone, and what was rotated is not begun again by resume."""
+    world = made()
+    run(world)
+    with pytest.raises(UsageError, match="the rotation of db is over: OLD_DELETED"):
+        undo(world)
+    assert resume(world).state is State.OLD_DELETED
+    require_new_everywhere(world)
+
+
+def test_undo_once_deletion_began(made: Made) -> None:
+    """A value that may be half deleted is not gone back to."""
+    world = made()
+    killed_at(world, State.OLD_DISABLED)
+    world.broken = lambda call: call == "target.revoke"
+    with pytest.raises(TargetError):
+        resume(world)
+    world.broken = lambda _call: False
+    with pytest.raises(UsageError, match="is being deleted already"):
+        undo(world)
+    assert resume(world).state is State.OLD_DELETED
+
+
+def test_undo_where_the_target_refuses_the_old_value(made: Made) -> None:
+    """A target that does not take the old value back needs an operator; consumers keep the new one until then."""
+    world = made("one-slot")
+    killed_at(world, State.GRACE)
+    world.hides = lambda value: value == OLD
+    rotation = undo(world)
+    assert rotation.shown is State.NEEDS_OPERATOR
+    assert rotation.problem == "the target does not accept the old value any more; the store has both values"
+    assert world.stages[Stage.CURRENT] == world.has["app"] != OLD
+    world.hides = lambda _value: False
+    assert resume(world).state is State.ROLLED_BACK
+    require_old_everywhere(world)
+
+
+def test_a_store_that_cannot_promote_with_one_slot(made: Made) -> None:
+    """Where consumers read a value that is refused, and the store cannot take the new one, the old one is put back."""
+    world = made("one-slot")
+    world.broken = lambda call: call == "store.promote"
+    rotation = run(world)
+    assert rotation.state is State.ROLLED_BACK
+    assert "the store did not make the new value current" in str(rotation.cause)
+    require_old_everywhere(world)
+
+
+def test_a_store_that_cannot_promote_with_two_slots(made: Made) -> None:
+    """Both values are accepted: nothing is urgent, and `resume` goes on once the store does."""
+    world = made()
+    world.broken = lambda call: call == "store.promote"
+    with pytest.raises(SecretStoreError):
+        run(world)
+    world.broken = lambda _call: False
+    assert resume(world).state is State.OLD_DELETED

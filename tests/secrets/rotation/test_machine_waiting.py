@@ -1,0 +1,224 @@
+"""What holds the end of the old value: time, use, backups, consumers, stores that were set back, items."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from opskit.errors import UsageError
+from opskit.secrets.base import Stage
+from opskit.secrets.reference import Secret
+from opskit.secrets.rotation.state import Rotation, State
+from opskit.secrets.rotation.subject import Policy
+from tests.secrets.rotation.simulation import (
+    OLD,
+    Killed,
+    Made,
+    killed_at,
+    require_new_everywhere,
+    resume,
+    run,
+    undo,
+)  # fmt: skip
+
+HOUR = 3600.0
+
+
+def test_grace_and_observation_are_waited_for(made: Made) -> None:
+    """The old value is off at the end of the grace period, gone after the observation, and not a second before."""
+    world = made()
+    world.policy = Policy(grace=HOUR, observe=2 * HOUR)
+    begun = world.clock
+    rotation = run(world)
+    assert (rotation.state, rotation.waits_until) == (State.GRACE, begun + HOUR)
+    assert rotation.problem == "the old value is switched off in 1 h 0 min at the earliest"
+    world.clock = begun + HOUR - 1
+    assert resume(world).state is State.GRACE
+    assert OLD in world.target.accepted
+    world.clock = begun + HOUR
+    rotation = resume(world)
+    assert (rotation.state, rotation.waits_until) == (State.OLD_DISABLED, begun + 3 * HOUR)
+    assert OLD not in world.target.accepted
+    assert OLD in world.target.known
+    assert OLD in world.stages.values()
+    world.clock = begun + 3 * HOUR
+    rotation = resume(world)
+    assert (rotation.state, rotation.waits_until, rotation.problem) == (State.OLD_DELETED, None, None)
+    require_new_everywhere(world)
+
+
+def test_what_still_uses_the_old_value_holds_its_end(made: Made) -> None:
+    """Where the target saw the old value used it stays accepted; a use that is past does not hold it for ever."""
+    world = made()
+    used = [world.clock + 1]
+    world.evidence = lambda since: f"a login at {used[-1]:.0f}" if used[-1] > since else None
+    world.policy = Policy(grace=HOUR)
+    run(world)
+    world.clock += HOUR
+    rotation = resume(world)
+    assert (rotation.state, rotation.problem) == (State.GRACE, "the old value is still used: a login at 1000001")
+    assert OLD in world.target.accepted
+    world.clock += HOUR / 2
+    assert "at the earliest" in str(resume(world).problem)  # as long again, from when it was seen
+    used.append(world.clock)
+    world.clock += HOUR / 2
+    assert "a login at" in str(resume(world).problem)
+    world.clock += HOUR
+    assert resume(world).state is State.OLD_DELETED
+
+
+def test_a_backup_that_needs_the_old_value_holds_its_deletion(made: Made) -> None:
+    """The old value is asked for before it is deleted, and stays in store and target while something needs it."""
+    world, needed = made(), ["snapshot 12 is encrypted with it"]
+    asked: list[bytes] = []
+    world.may_delete = lambda old: (asked.append(old.reveal_bytes()), needed[0] if needed else None)[1]
+    rotation = run(world)
+    assert rotation.state is State.OLD_DISABLED
+    assert rotation.problem == "the old value is still needed: snapshot 12 is encrypted with it"
+    assert OLD in world.target.known
+    assert OLD in world.stages.values()
+    needed.clear()
+    assert resume(world).state is State.OLD_DELETED
+    assert asked == [OLD, OLD]
+
+
+@pytest.mark.parametrize("state", [State.GRACE, State.OLD_DISABLED])
+def test_a_consumer_that_went_back_holds_the_retirement(made: Made, state: State) -> None:
+    """A consumer that holds another value than the new one when the old one would go: nothing goes."""
+    world = made()
+    world.may_lock_out = state is State.OLD_DISABLED
+    killed_at(world, state)
+    world.has["app"] = OLD
+    rotation = resume(world)
+    assert (rotation.state, rotation.problem) == (state, "app holds another value than the new one")
+    assert OLD in world.target.known
+    world.has["app"] = world.stages[Stage.CURRENT]
+    assert resume(world).state is State.OLD_DELETED
+
+
+@pytest.mark.parametrize("state", [State.GRACE, State.OLD_DISABLED])
+def test_a_store_that_was_set_back_holds_the_retirement(made: Made, state: State) -> None:
+    """Where the store says that another value is current, which consumers will read, the old one stays."""
+    world = made()
+    killed_at(world, state)
+    stages = world.stages
+    stages[Stage.CURRENT], stages[Stage.PREVIOUS] = stages[Stage.PREVIOUS], stages[Stage.CURRENT]
+    rotation = resume(world)
+    assert (rotation.state, rotation.shown) == (state, state)
+    assert "another value is current" in str(rotation.problem)
+    assert OLD in world.target.known
+    assert OLD in stages.values()
+    stages[Stage.CURRENT], stages[Stage.PREVIOUS] = stages[Stage.PREVIOUS], stages[Stage.CURRENT]
+    assert resume(world).state is State.OLD_DELETED
+
+
+def test_with_the_old_value_off_a_consumer_fails(made: Made) -> None:
+    """Who turns out to need the old value gets it back at once, also where the run was killed in between."""
+    world = made()
+    world.consumer_fault = lambda _name: None if OLD in world.target.accepted else "needs the old one"
+    rotation = run(world)
+    assert rotation.state is State.GRACE
+    assert rotation.problem == "app does not work: needs the old one"
+    assert OLD in world.target.accepted
+    world.consumer_fault = lambda _name: None
+    assert resume(world).state is State.OLD_DELETED
+
+
+def test_a_run_killed_with_the_old_value_off(made: Made) -> None:
+    """A run that died between switching off and watching: the next one finds who needs it, and switches it on."""
+    world = made()
+    world.consumer_fault = lambda _name: None if OLD in world.target.accepted else "needs the old one"
+    killed_at(world, State.GRACE)
+
+    def dies(_call: str) -> bool:
+        if OLD not in world.target.accepted:
+            world.is_dead = True
+            raise Killed
+        return False
+
+    world.broken = dies
+    with contextlib.suppress(Killed):
+        resume(world)
+    world.broken = lambda _call: False
+    assert OLD not in world.target.accepted
+    rotation = resume(world)
+    assert (rotation.state, rotation.problem) == (State.GRACE, "app does not work: needs the old one")
+    assert OLD in world.target.accepted
+
+
+@dataclass
+class _Items:
+    """What moves one at a time, and what of it is under the old value still."""
+
+    under_old: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    stubborn: Sequence[str] = ()
+
+    def move(self, rotation: Rotation, old: Secret | None, new: Secret) -> str | None:
+        del rotation
+        assert old is None or old.reveal_bytes() == OLD
+        assert new.reveal_bytes() != OLD
+        going = [each for each in self.under_old if each not in self.stubborn]
+        self.moved += going
+        self.under_old = [each for each in self.under_old if each not in going]
+        return f"{len(self.under_old)} items failed" if self.under_old else None
+
+    def left(self, rotation: Rotation, old: Secret | None, new: Secret) -> int:
+        del rotation, old, new
+        return len(self.under_old)
+
+    def has_moved(self, rotation: Rotation) -> bool:
+        del rotation
+        return bool(self.moved)
+
+
+def test_items_that_do_not_move_hold_the_retirement(made: Made) -> None:
+    """While an item is under the old value the rotation stays where it is; undo is refused, as others have moved."""
+    world = made()
+    world.items = items = _Items(["a", "b"], stubborn=["b"])
+    rotation = run(world)
+    assert (rotation.state, rotation.problem, rotation.waits_until) == (State.MIGRATING, "1 items failed", None)
+    assert OLD in world.target.accepted
+    with pytest.raises(UsageError, match="items of db are under the new value already"):
+        undo(world)
+    items.stubborn = ()
+    assert resume(world).state is State.OLD_DELETED
+    assert items.moved == ["a", "b"]
+
+
+@pytest.mark.parametrize("state", [State.GRACE, State.OLD_DISABLED])
+def test_items_that_arrive_late(made: Made, state: State) -> None:
+    """What comes under the old value after the moves is moved too, and the wait begins again; nothing is deleted."""
+    world = made()
+    world.policy = Policy(grace=HOUR, observe=HOUR if state is State.OLD_DISABLED else 0)
+    world.items = items = _Items(["a"])
+    run(world)
+    if state is State.OLD_DISABLED:
+        world.clock += HOUR
+        assert resume(world).state is State.OLD_DISABLED
+    items.under_old.append("late")
+    world.clock += HOUR
+    rotation = resume(world)
+    assert items.moved == ["a", "late"]
+    assert (rotation.state, rotation.waits_until) == (State.GRACE, world.clock + HOUR)
+    assert OLD in world.target.accepted
+    for _ in range(2):
+        world.clock += HOUR
+        rotation = resume(world)
+    assert rotation.state is State.OLD_DELETED
+
+
+def test_late_items_that_do_not_move(made: Made) -> None:
+    """A late item that stays under the old value keeps that one accepted, and there is an end of trying."""
+    world = made()
+    world.items = items = _Items(["a"])
+    killed_at(world, State.GRACE)
+    items.under_old, items.stubborn = ["late"], ["late"]
+    rotation = resume(world)
+    assert rotation.problem == "1 items failed"
+    assert OLD in world.target.accepted
+    items.under_old.clear()
+    assert resume(world).state is State.OLD_DELETED
