@@ -25,6 +25,7 @@ from tests.secrets.rotation.simulation import (
     require_old_everywhere,
     resume,
     run,
+    undo,
 )  # fmt: skip
 
 
