@@ -83,8 +83,8 @@ class Programs:
             variables = {**self.environ, **{name: secret.reveal() for name, secret in (env or {}).items()}}
             status = _ended(words, (given, out, err), passed, variables, timeout)
             output = _all(out)
-            said = _all(err, _TAIL) or (b"" if has_private_output else output[-_TAIL:])
-            return Answer(argv[0], status, output, self._shown(said))
+            said = _all(err, _TAIL + 1) or (b"" if has_private_output else output)
+            return Answer(argv[0], status, output, self._shown(_ending(said)))
 
     def lines(self, argv: Sequence[str], about: About, *, timeout: float = 600.0) -> Iterator[str]:
         """The lines of what a program writes, each once it is asked for; raises TargetError where it fails."""
@@ -177,6 +177,11 @@ def _all(descriptor: int, most: int | None = None) -> bytes:
     size = os.fstat(descriptor).st_size
     start = 0 if most is None else max(0, size - most)
     return os.pread(descriptor, size - start, start)
+
+
+def _ending(words: bytes) -> bytes:
+    """The last lines: of one that had to be cut nothing, as half a secret is not known as one."""
+    return words if len(words) <= _TAIL else words[-_TAIL:].partition(b"\n")[2]
 
 
 def _plain(line: str) -> str:
