@@ -159,11 +159,10 @@ class Migration:
                     self._end(rotation, running)
 
     def _begin(self, rotation: Rotation, state: Literal["todo", "running"], busy: set[str]) -> list[Part]:
-        """The next ones, noted as running."""
+        """The next ones, noted as running and tried: an attempt that is never heard of again counts."""
         next_ones = self._journal.parts(rotation, ITEM, state, limit=self._moves.parallel + len(busy))
         found = [each for each in next_ones if each.id not in busy][: self._moves.parallel - len(busy)]
-        if state == "todo":
-            self._journal.mark(rotation, ITEM, [(each.id, "running", None, 0) for each in found], self._now())
+        self._journal.mark(rotation, ITEM, [(each.id, "running", None, 1) for each in found], self._now())
         return found
 
     def _end(self, rotation: Rotation, running: dict[Future[Mark], str]) -> None:
@@ -192,9 +191,9 @@ class Migration:
                 tries += 1  # not before: what could not be started has moved nothing
                 said = "its command ended well, but it has not moved" if answer.is_good else str(answer)
                 state, note = self._proved(part.id, about, said)
-            return part.id, "failed" if state == "todo" else state, note, tries
+            return part.id, "failed" if state == "todo" else state, note, tries - 1  # the first was counted
         except OpskitError as error:
-            return part.id, "failed", str(error), tries
+            return part.id, "failed", str(error), tries - 1
 
     def _proved(self, item: str, about: _Pair, said: str) -> tuple[PartState, str | None]:
         """What the verify command proves: it has moved; it has to be moved, as it has not; or nobody knows."""
