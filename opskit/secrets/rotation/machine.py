@@ -97,7 +97,7 @@ class Machine:
         Raises what store, target and consumers raise where nobody can say what became of a call, or nothing can be
         done now; then `advance` may be called again.
         """
-        rotation = replace(rotation, is_stuck=False, problem=None, waits_until=None)
+        rotation = replace(rotation, is_stuck=False)
         try:
             while not rotation.is_over:
                 step = self._undoing.back if rotation.is_back else self._next[rotation.state]

@@ -51,7 +51,7 @@ class Steps:
         """
         if rotation.old_print is None and not is_refused and self._journal.was_intended(rotation, State.APPLIED):
             raise Stuck(f"{cause}; there is no value before to go back to")
-        turned = replace(rotation, is_back=True, cause=cause)
+        turned = replace(rotation, is_back=True, cause=cause, problem=None, waits_until=None)
         self._journal.reach(turned, "undo", self._tools.now(), cause)
         return turned
 
