@@ -135,7 +135,7 @@ class Machine:
         try:
             self._make_accepted(rotation, new, old)
         except TargetRefused as error:
-            return self._refused(rotation, new, old, error)
+            return self._refused(rotation, old, error)
         return self._steps.reached(rotation, State.APPLIED)
 
     def _make_accepted(self, rotation: Rotation, new: Secret, old: Secret | None) -> None:
@@ -163,12 +163,10 @@ class Machine:
                     ) from None
                 raise
 
-    def _refused(self, rotation: Rotation, new: Secret, old: Secret | None, error: TargetRefused) -> Rotation:
-        """The target will not take this value: perhaps another."""
+    def _refused(self, rotation: Rotation, old: Secret | None, error: TargetRefused) -> Rotation:
+        """The target will not take this value, and is as it was: perhaps it takes another, which `create` makes."""
         if rotation.refusals + 1 >= CANDIDATES or (old is not None and not self._subject.target.verify(old)):
             return self._steps.turned(rotation, f"the target refuses new values: {error}", is_refused=True)
-        if old is not None:
-            self._subject.target.revoke(new, old, final=True)
         again = replace(rotation, new_print=None, refused_print=rotation.new_print, refusals=rotation.refusals + 1)
         return self._steps.reached(again, State.PLANNED, "another value is tried")
 
@@ -189,7 +187,7 @@ class Machine:
             with self._steps.doing(rotation, State.PROMOTED):
                 self._values.make_current(new)
         except SecretStoreError as error:
-            if self._subject.target.keeps_old or rotation.old_print is None:
+            if self._subject.target.keeps_old:
                 raise
             # Consumers read a value that the target refuses now, and the store cannot give them the new one.
             return self._steps.turned(rotation, f"the store did not make the new value current: {error}")
