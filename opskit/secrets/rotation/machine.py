@@ -279,7 +279,6 @@ class Machine:
             old = self._steps.old(rotation)  # lost by the store, or there was none
         if old is not None:
             if not is_begun and self._proof.items_left(rotation, old, new):
-                self._switch_on(rotation, old, new)
                 return self._steps.reached(rotation, State.GRACE, "items are under the old value again")
             if (reason := self._subject.may_delete(old)) is not None:
                 raise Waits(f"the old value is still needed: {reason}")

@@ -64,7 +64,7 @@ class Rotation:
     new_print: str | None = None
     """Of the new value, from when it was made: before it is kept."""
     refused_print: str | None = None
-    """Of a new value that the target refused, and the store may still have."""
+    """Of the last new value that the target refused; the store may still have it."""
     problem: str | None = None
     """Why it did not go on, the last time it was tried."""
     waits_until: float | None = None

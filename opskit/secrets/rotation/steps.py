@@ -76,7 +76,7 @@ class Steps:
                 self._values.stage(new)
         elif self._values.print_of(found) != rotation.new_print:
             raise self.stranger()
-        return self.reached(replace(rotation, refused_print=None), State.STAGED)
+        return self.reached(rotation, State.STAGED)
 
     def stranger(self) -> UsageError:
         """That a pending value is in the way."""
