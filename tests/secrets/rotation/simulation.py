@@ -134,12 +134,12 @@ class World:
         raise Killed
 
     def check(self) -> None:
-        """I1: of all that the target accepts, some value is in the store. I2: with two slots the consumer works."""
+        """I1: of all that the target accepts, some value is in the store. I2: with two slots what is read works."""
         accepted = self.target.accepted
         assert not accepted or accepted & set(self.stages.values()), "what the target accepts is lost"
-        for name, value in self.has.items():
-            if self.keeps_old and value is not None and not self.may_lock_out:
-                assert value in accepted, f"{name} is locked out"
+        if self.keeps_old and not self.may_lock_out:
+            for name, value in {"the store": self.stages.get(Stage.CURRENT), **self.has}.items():
+                assert value is None or value in accepted, f"{name} has a value that is refused"
 
     def _sleep(self, seconds: float) -> None:
         assert seconds > 0

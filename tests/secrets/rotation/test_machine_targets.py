@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from opskit.errors import OpskitError, UsageError
+from opskit.errors import OpskitError, TargetError, TargetRefused, UsageError
 from opskit.secrets.base import Stage
+from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.proof import PROBES
 from opskit.secrets.rotation.state import State
 from opskit.secrets.rotation.subject import Policy
@@ -26,7 +27,7 @@ from tests.secrets.rotation.simulation import (
     resume,
     run,
     undo,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,6 +146,44 @@ def test_an_apply_of_unknown_outcome_is_probed(made: Made, outcome: str) -> None
     world.fault = Fault(plain.calls.index("target.apply"), outcome)
     assert run(world).state is State.OLD_DELETED
     assert world.calls.count("target.apply") == (2 if outcome == "timeout-before" else 1)
+
+
+@pytest.mark.parametrize("answer", ["refused", "no answer"])
+def test_an_apply_that_comes_through_late(made: Made, answer: str) -> None:
+    """A target that takes the value after we gave that up, and then takes no other: the value is found to be live."""
+    world = made("one-slot")
+    inner, tries = world.target.apply, list[bytes]()
+
+    def apply(secret: Secret, current: Secret | None) -> None:
+        tries.append(secret.reveal_bytes())
+        if len(tries) == 1:
+            inner(secret, current)
+        if len(tries) == 2 and answer == "refused":
+            raise TargetRefused("changed too recently")
+        raise TargetError("no answer in time")
+
+    world.target.apply = apply  # type: ignore[method-assign]
+    world.hides = lambda value: value != OLD and len(tries) < 2
+    assert run(world).state is State.OLD_DELETED
+    require_new_everywhere(world)
+    assert len(tries) == 2
+
+
+def test_a_refusal_that_costs_the_old_value(made: Made) -> None:
+    """Where the target does not even accept the old value any more, that comes first; no other new one is tried."""
+    world, refused = made("one-slot"), list[bytes]()
+
+    def refuses(value: bytes) -> bool:
+        if value != OLD:
+            refused.append(value)
+            world.target.accepted.clear()
+            world.target.known.clear()
+        return value != OLD
+
+    world.refuses = refuses
+    assert run(world).state is State.ROLLED_BACK
+    assert len(refused) == 1
+    require_old_everywhere(world)
 
 
 def test_a_value_that_is_accepted_already_is_not_applied(made: Made) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from opskit.errors import SecretStoreError, TargetError, UsageError
 from opskit.secrets.base import Stage
 from opskit.secrets.rotation.state import State
+from opskit.secrets.rotation.subject import Policy
 from tests.secrets.rotation.simulation import (
     KINDS,
     OLD,
+    Fault,
+    Killed,
     Made,
     killed_at,
+    latest,
     require_new_everywhere,
     require_old_everywhere,
     resume,
     run,
     undo,
-)  # fmt: skip
+)
 
 BACK = [
     State.PLANNED, State.STAGED, State.APPLIED, State.TESTED, State.PROMOTED, State.MIGRATING, State.GRACE,
@@ -37,6 +43,26 @@ def test_undo_at_each_state(made: Made, kind: str, state: State) -> None:
     with pytest.raises(UsageError, match="the rotation of db is over: ROLLED_BACK"):
         undo(world)
     assert run(world).state is State.OLD_DELETED
+
+
+def test_undo_of_a_first_value(made: Made) -> None:
+    """Before the target heard of it a first value is simply forgotten."""
+    world = made(first=None)
+    killed_at(world, State.STAGED)
+    assert undo(world).state is State.ROLLED_BACK
+    assert not world.stages
+
+
+def test_an_undo_that_was_killed(made: Made) -> None:
+    """What was waited for is forgotten when an undo begins: it is resumed, and waits for no time."""
+    world = made()
+    world.policy = Policy(grace=60.0)
+    assert run(world).waits_until is not None
+    world.fault = Fault(len(world.calls) + 5, "kill-before")
+    with contextlib.suppress(Killed):
+        undo(world)
+    assert (latest(world).is_back, latest(world).waits_until, latest(world).problem) == (True, None, None)
+    assert resume(world).state is State.ROLLED_BACK
 
 
 def test_undo_of_an_end(made: Made) -> None:

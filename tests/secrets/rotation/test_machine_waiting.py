@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
-from opskit.errors import UsageError
+from opskit.errors import SecretStoreError, TargetError, UsageError
 from opskit.secrets.base import Stage
 from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.state import Rotation, State
@@ -22,7 +22,7 @@ from tests.secrets.rotation.simulation import (
     resume,
     run,
     undo,
-)  # fmt: skip
+)
 
 HOUR = 3600.0
 
@@ -103,6 +103,7 @@ def test_a_consumer_that_went_back_holds_the_retirement(made: Made, state: State
 def test_a_store_that_was_set_back_holds_the_retirement(made: Made, state: State) -> None:
     """Where the store says that another value is current, which consumers will read, the old one stays."""
     world = made()
+    world.may_lock_out = state is State.OLD_DISABLED
     killed_at(world, state)
     stages = world.stages
     stages[Stage.CURRENT], stages[Stage.PREVIOUS] = stages[Stage.PREVIOUS], stages[Stage.CURRENT]
@@ -123,11 +124,48 @@ def test_with_the_old_value_off_a_consumer_fails(made: Made) -> None:
     assert rotation.state is State.GRACE
     assert rotation.problem == "app does not work: needs the old one"
     assert OLD in world.target.accepted
+    applied = world.calls.count("target.apply")
+    world.consumer_fault = lambda _name: "disk full"
+    assert resume(world).problem == "app does not work: disk full"
+    assert world.calls.count("target.apply") == applied  # it is on already
     world.consumer_fault = lambda _name: None
     assert resume(world).state is State.OLD_DELETED
 
 
-def test_a_run_killed_with_the_old_value_off(made: Made) -> None:
+def test_with_the_old_value_off_the_new_one_is_refused(made: Made) -> None:
+    """A target that takes the new value for the old one: the old one is switched on at once, an operator is needed."""
+    world = made()
+    world.hides = lambda value: value != OLD and OLD not in world.target.accepted
+    rotation = run(world)
+    assert rotation.shown is State.NEEDS_OPERATOR
+    assert rotation.problem == "with the old value the new one went off as well: the old one is accepted again"
+    assert OLD in world.target.accepted
+
+
+def test_with_one_slot_the_new_value_is_never_switched_off(made: Made) -> None:
+    """Where applying the old value would replace the new one that is left to people."""
+    world = made("one-slot")
+    world.broken = lambda call: call == "target.revoke"
+    with pytest.raises(TargetError):
+        run(world)
+    world.consumer_fault = lambda _name: "disk full"
+    world.broken = lambda _call: False
+    assert resume(world).problem == "app does not work: disk full"
+    assert world.target.accepted == {world.stages[Stage.CURRENT]} != {OLD}
+
+
+def test_an_old_value_that_somebody_switched_off(made: Made) -> None:
+    """What was switched off by other hands, as it was stolen perhaps, is not switched on again by ours."""
+    world = made()
+    killed_at(world, State.GRACE)
+    world.target.accepted.discard(OLD)
+    world.consumer_fault = lambda _name: "disk full"
+    assert resume(world).problem == "app does not work: disk full"
+    assert OLD not in world.target.accepted
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_run_killed_with_the_old_value_off(made: Made, is_late: bool) -> None:
     """A run that died between switching off and watching: the next one finds who needs it, and switches it on."""
     world = made()
     world.consumer_fault = lambda _name: None if OLD in world.target.accepted else "needs the old one"
@@ -144,6 +182,9 @@ def test_a_run_killed_with_the_old_value_off(made: Made) -> None:
         resume(world)
     world.broken = lambda _call: False
     assert OLD not in world.target.accepted
+    if is_late:
+        world.items = items = _Items(["late"])
+        items.needs = lambda: OLD in world.target.accepted
     rotation = resume(world)
     assert (rotation.state, rotation.problem) == (State.GRACE, "app does not work: needs the old one")
     assert OLD in world.target.accepted
@@ -156,9 +197,13 @@ class _Items:
     under_old: list[str] = field(default_factory=list)
     moved: list[str] = field(default_factory=list)
     stubborn: Sequence[str] = ()
+    needs: Callable[[], bool] = lambda: True
+    came_back: int = 0
+    """Items that have moved, are under the old value again, and are not moved twice."""
 
     def move(self, rotation: Rotation, old: Secret | None, new: Secret) -> str | None:
         del rotation
+        assert self.needs()
         assert old is None or old.reveal_bytes() == OLD
         assert new.reveal_bytes() != OLD
         going = [each for each in self.under_old if each not in self.stubborn]
@@ -168,7 +213,7 @@ class _Items:
 
     def left(self, rotation: Rotation, old: Secret | None, new: Secret) -> int:
         del rotation, old, new
-        return len(self.under_old)
+        return len(self.under_old) + self.came_back
 
     def has_moved(self, rotation: Rotation) -> bool:
         del rotation
@@ -209,6 +254,31 @@ def test_items_that_arrive_late(made: Made, state: State) -> None:
         world.clock += HOUR
         rotation = resume(world)
     assert rotation.state is State.OLD_DELETED
+
+
+def test_a_list_that_needs_the_old_value(made: Made) -> None:
+    """Once the old value is deleted nobody is asked what is under it: that program could not even log in."""
+    world = made()
+    world.items = items = _Items(["a"])
+    world.broken = lambda call: call == "store.delete"
+    with pytest.raises(SecretStoreError):
+        run(world)
+    assert OLD not in world.target.known
+    world.broken = lambda _call: False
+    items.came_back = 1  # whatever it would say
+    assert resume(world).state is State.OLD_DELETED
+
+
+def test_items_that_came_back(made: Made) -> None:
+    """What moved and is under the old value again keeps that one accepted until somebody has seen to it."""
+    world = made()
+    world.items = items = _Items(["a"])
+    killed_at(world, State.GRACE)
+    items.came_back = 1
+    rotation = resume(world)
+    assert (rotation.state, rotation.problem) == (State.GRACE, "1 items are under the old value again")
+    items.came_back = 0
+    assert resume(world).state is State.OLD_DELETED
 
 
 def test_late_items_that_do_not_move(made: Made) -> None:

@@ -137,6 +137,30 @@ def test_an_item_whose_run_was_killed(made: Made, has_moved: bool) -> None:
     assert ground.states()["a"] == ("done", 0 if has_moved else 1)
 
 
+@pytest.mark.parametrize("text", ["exit 2", None])
+def test_a_killed_run_of_which_nobody_knows(made: Made, text: str | None) -> None:
+    """An item that was being moved when the run died counts as moved until a verify command says that it did not."""
+    ground = made()
+    ground.add("a")
+    ground.verify = ground.program("verify", text) if text else "/nowhere/verify"
+
+    class Died(Exception):
+        pass
+
+    def dies(_: Progress) -> None:
+        ground.journal.mark(ROTATION, ITEM, [("a", "running", None, 0)], 0.0)  # as it was while its move ran
+        raise Died
+
+    ground.progress = dies
+    with pytest.raises(Died):
+        ground.run()
+    ground.progress = lambda _: None
+    for _ in range(2):
+        assert "1 items failed" in str(ground.run())
+        assert ground.migration().has_moved(ROTATION)
+        assert ground.count("begun", "a") == 1
+
+
 def test_an_item_that_came_back(made: Made) -> None:
     """An item that moved, and is listed under the old value again, is told and never moved a second time."""
     ground = made()
