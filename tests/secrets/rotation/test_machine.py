@@ -10,6 +10,7 @@ from opskit.errors import SecretStoreError, TargetError, TargetRefused, UsageErr
 from opskit.secrets.base import Stage
 from opskit.secrets.rotation.state import State
 from tests.secrets.rotation.simulation import (
+    KINDS,
     OLD,
     Fault,
     Made,
@@ -70,6 +71,16 @@ def test_a_current_value_that_is_refused(made: Made, kind: str) -> None:
     assert machine.advance(machine.begin(recover=True)).state is State.OLD_DELETED
     assert world.has["app"] in world.target.accepted
     assert world.stages[Stage.CURRENT] == world.has["app"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_rotation_after_another(made: Made, kind: str) -> None:
+    """Each one begins with what the one before has left, and leaves nothing of that."""
+    world = made(kind)
+    for _ in range(3):
+        assert run(world).state is State.OLD_DELETED
+        require_new_everywhere(world)
+        world.clock += 60
 
 
 def test_recover_keeps_a_value_that_is_accepted(made: Made) -> None:

@@ -45,6 +45,36 @@ def test_undo_at_each_state(made: Made, kind: str, state: State) -> None:
     assert run(world).state is State.OLD_DELETED
 
 
+def test_undo_where_the_store_lost_the_old_value(made: Made) -> None:
+    """There is nothing to go back to: the new value stays everywhere, and an operator is needed."""
+    world = made()
+    killed_at(world, State.GRACE)
+    del world.stages[Stage.PREVIOUS]
+    rotation = undo(world)
+    assert rotation.shown is State.NEEDS_OPERATOR
+    assert "has lost its old value: there is nothing to go back to" in str(rotation.problem)
+    assert world.stages[Stage.CURRENT] == world.has["app"] != OLD
+
+
+def test_an_undo_whose_end_was_not_noted(made: Made) -> None:
+    """Where all is back but the record of that, no further value is made."""
+    world = made()
+    killed_at(world, State.TESTED)
+
+    def dies(_call: str) -> bool:
+        if world.target.known == {OLD} == set(world.stages.values()):
+            world.is_dead = True
+            raise Killed
+        return False
+
+    world.broken = dies
+    with contextlib.suppress(Killed):
+        undo(world)
+    world.broken = lambda _call: False
+    assert resume(world).state is State.ROLLED_BACK
+    assert world.calls.count("target.create") == 1
+
+
 def test_undo_of_a_first_value(made: Made) -> None:
     """Before the target heard of it a first value is simply forgotten."""
     world = made(first=None)
