@@ -139,7 +139,7 @@ class World:
         assert not accepted or accepted & set(self.stages.values()), "what the target accepts is lost"
         if self.keeps_old and not self.may_lock_out:
             for name, value in {"the store": self.stages.get(Stage.CURRENT), **self.has}.items():
-                assert value is None or value in accepted, f"{name} has a value that is refused"
+                assert not value or value in accepted, f"{name} has a value that is refused"
 
     def _sleep(self, seconds: float) -> None:
         assert seconds > 0
@@ -215,8 +215,8 @@ class _Target:
 
 
 class _WitnessTarget(_Target):
-    def in_use(self, secret: Secret, since: float) -> str | None:
-        assert secret.reveal_bytes() == OLD
+    def in_use(self, secret: Secret, kept: Secret, since: float) -> str | None:
+        assert secret.reveal_bytes() == OLD != kept.reveal_bytes()
         assert self.world.evidence is not None
         return self.world.evidence(since)
 

@@ -32,6 +32,14 @@ def test_the_first_value_ever(made: Made) -> None:
     require_new_everywhere(world)
 
 
+def test_an_empty_value_is_none(made: Made) -> None:
+    """A place that was made and never filled is neither a value to go back to nor one of somebody else."""
+    world = made(first=None)
+    world.stages.update({Stage.CURRENT: b"", Stage.PENDING: b""})
+    assert run(world).state is State.OLD_DELETED
+    assert latest(world).old_print is None
+
+
 def test_the_first_value_is_refused(made: Made) -> None:
     """Where there is no value to go back to a refusal ends in nothing: no value is kept, and one can begin anew."""
     world = made(first=None)

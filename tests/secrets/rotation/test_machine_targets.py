@@ -240,8 +240,33 @@ def test_successes_in_a_row(made: Made, propagation: float) -> None:
         return answers[-1]
 
     world.hides = hides
+    begun = world.clock
     assert run(world).state is State.OLD_DELETED
+    assert world.clock - begun >= 2.0  # half a second between two logins, twice for each time that it is proved
     assert answers == ([False] * 3 if propagation == 0 else [False, False, True, False, False, False])
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_probes_without_an_answer(made: Made, is_over: bool) -> None:
+    """A target that does not answer is asked again, as often as one that says no; in the end nobody knows."""
+    world, asked = made(), [0]
+
+    def silent(call: str) -> bool:
+        if call != "target.verify" or "target.apply" not in world.calls:
+            return False
+        asked[0] += 1
+        return asked[0] < 3 or not is_over
+
+    world.broken = silent
+    if is_over:
+        assert run(world).state is State.OLD_DELETED
+        return
+    with pytest.raises(TargetError):
+        run(world)
+    assert asked[0] == PROBES
+    assert latest(world).state is State.APPLIED
+    world.broken = lambda _call: False
+    assert resume(world).state is State.OLD_DELETED
 
 
 def test_a_value_that_flickers_is_not_proved(made: Made) -> None:

@@ -75,6 +75,23 @@ def test_an_undo_whose_end_was_not_noted(made: Made) -> None:
     assert world.calls.count("target.create") == 1
 
 
+def test_undo_before_anything_was_made(made: Made) -> None:
+    """Where no new value was asked for, none is made in order to be thrown away."""
+    world = made()
+    killed_at(world, State.PLANNED)
+    assert undo(world).state is State.ROLLED_BACK
+    assert "target.create" not in world.calls
+
+
+def test_undo_leaves_what_is_not_its_own(made: Made) -> None:
+    """A value that was the previous one before the rotation stays that."""
+    world = made()
+    world.stages[Stage.PREVIOUS] = b"set by hand last year"
+    killed_at(world, State.TESTED)
+    assert undo(world).state is State.ROLLED_BACK
+    assert world.stages == {Stage.CURRENT: OLD, Stage.PREVIOUS: b"set by hand last year"}
+
+
 def test_undo_of_a_first_value(made: Made) -> None:
     """Before the target heard of it a first value is simply forgotten."""
     world = made(first=None)
@@ -140,6 +157,21 @@ def test_a_store_that_cannot_promote_with_one_slot(made: Made) -> None:
     assert rotation.state is State.ROLLED_BACK
     assert "the store did not make the new value current" in str(rotation.cause)
     require_old_everywhere(world)
+
+
+def test_a_store_whose_answer_was_lost(made: Made) -> None:
+    """A promotion that was done, and seemed to fail, is looked at before anything is taken back."""
+    world = made("one-slot")
+    killed_at(world, State.TESTED)
+
+    def promoted(call: str) -> bool:
+        if call == "store.promote":
+            world.stages[Stage.PREVIOUS] = world.stages.pop(Stage.CURRENT)
+            world.stages[Stage.CURRENT] = world.stages.pop(Stage.PENDING)
+        return call == "store.promote"
+
+    world.broken = promoted
+    assert resume(world).state is State.OLD_DELETED
 
 
 def test_a_store_that_cannot_promote_with_two_slots(made: Made) -> None:
