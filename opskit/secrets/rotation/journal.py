@@ -115,6 +115,15 @@ class Journal:
         )
         return bool(found)
 
+    def may_hold(self, rotation: Rotation, step: str, undone_by: str) -> bool:
+        """Whether a step was begun, and the one that undoes it was not done since."""
+        found = self._asked(
+            "SELECT step FROM step WHERE rotation=? AND ((step=? AND phase='intent') OR (step=? AND phase='done')) "
+            "ORDER BY number DESC LIMIT 1",
+            rotation.id, step, undone_by,
+        )  # fmt: skip
+        return bool(found) and found[0][0] == step
+
     def list_parts(self, rotation: Rotation, kind: str, ids: Iterable[str], at: float) -> int:
         """Add parts that are not known yet, to be done; tells how many were new."""
         with self._writing() as run:

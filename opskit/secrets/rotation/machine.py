@@ -33,6 +33,9 @@ from opskit.secrets.rotation.values import Values
 CANDIDATES = 3
 """New values that are tried before a target that refuses them is believed."""
 
+SWITCH_ON = "switch the old value on again"
+"""A step beside the states."""
+
 
 class Machine:
     """Moves the rotations of one subject."""
@@ -226,7 +229,7 @@ class Machine:
         if old is not None:
             with self._steps.doing(rotation, State.OLD_DISABLED):
                 self._subject.target.revoke(old, new, final=False)
-                self._watch(old, new)
+                self._watch(rotation, old, new)
         return self._steps.reached(rotation, State.OLD_DISABLED)
 
     def _move_late(self, rotation: Rotation, old: Secret | None, new: Secret) -> Rotation:
@@ -251,21 +254,25 @@ class Machine:
             raise Waits(f"in {self._subject.reference} another value is current than the new one, which consumers need")
 
     def _switch_on(self, rotation: Rotation, old: Secret | None, new: Secret) -> None:
-        """A run that was killed may have left the old value off: who needs it must not wait for an operator."""
-        if old is None or not self._subject.target.keeps_old:
-            return
-        if self._journal.was_intended(rotation, State.OLD_DISABLED) and not self._subject.target.verify(old):
-            self._subject.target.apply(old, new)
+        """Where the old value may be off, by this run or one that was killed: who needs it must not wait for people.
 
-    def _watch(self, old: Secret, new: Secret) -> None:
+        It is not tried first: a target would remember that as a use, which would hold its end.
+        """
+        if old is None or not self._subject.target.keeps_old:  # with one slot that would switch the new one off
+            return
+        if self._journal.may_hold(rotation, State.OLD_DISABLED, SWITCH_ON):
+            with self._steps.doing(rotation, SWITCH_ON):
+                self._subject.target.apply(old, new)
+            self._journal.note(rotation, SWITCH_ON, "done", self._tools.now())
+
+    def _watch(self, rotation: Rotation, old: Secret, new: Secret) -> None:
         """With the old value off, all must still work; else it is switched on again."""
         try:
             if not self._proof.is_accepted(new):
                 raise Stuck("with the old value the new one went off as well: the old one is accepted again")
             self._proof.require_consumers(new)
         except (Stuck, Waits, OpskitError):
-            if self._subject.target.keeps_old:  # with one slot that would switch the new one off
-                self._subject.target.apply(old, new)
+            self._switch_on(rotation, old, new)
             raise
 
     def _delete(self, rotation: Rotation) -> Rotation:

@@ -117,8 +117,15 @@ def test_a_store_that_was_set_back_holds_the_retirement(made: Made, state: State
 
 
 def test_with_the_old_value_off_a_consumer_fails(made: Made) -> None:
-    """Who turns out to need the old value gets it back at once, also where the run was killed in between."""
-    world = made()
+    """Who turns out to need the old value gets it back at once; nobody logs in by it to see whether it is on."""
+    world, probed = made(), list[bytes]()
+
+    def hides(value: bytes) -> bool:
+        if "store.promote" in world.calls:
+            probed.append(value)
+        return False
+
+    world.hides = hides
     world.consumer_fault = lambda _name: None if OLD in world.target.accepted else "needs the old one"
     rotation = run(world)
     assert rotation.state is State.GRACE
@@ -128,6 +135,8 @@ def test_with_the_old_value_off_a_consumer_fails(made: Made) -> None:
     world.consumer_fault = lambda _name: "disk full"
     assert resume(world).problem == "app does not work: disk full"
     assert world.calls.count("target.apply") == applied  # it is on already
+    assert probed
+    assert OLD not in probed
     world.consumer_fault = lambda _name: None
     assert resume(world).state is State.OLD_DELETED
 
