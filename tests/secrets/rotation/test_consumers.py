@@ -31,6 +31,7 @@ URL = "postgresql://{username:url}:{password:url}@db1/app"
         ("{value}", Secret(b"\0\xff\n"), b"\0\xff\n"),
         ("{value}", PARTS, PARTS.reveal_bytes()),
         ("PASSWORD={value}\n", PLAIN, b"PASSWORD=p/w:d@#?\n"),
+        ("x={value}", PARTS, b"x=" + PARTS.reveal_bytes()),
         ("{value:url}", PLAIN, b"p%2Fw%3Ad%40%23%3F"),
         (URL, PARTS, b"postgresql://app%20b:p%2Fw%3Ad%40%23%3F@db1/app"),
         ('{"user": "{username}", "x": {}}', PARTS, b'{"user": "app b", "x": {}}'),
@@ -143,6 +144,18 @@ def test_deliver_writes_then_reloads(consumer: Callable[..., CommandConsumer], t
     assert (tmp_path / "env").stat().st_ino == before
     assert app.holds(PLAIN)
     assert not app.holds(Secret("other"))
+
+
+def test_what_a_reload_starts_holds_no_lock(tmp_path: Path) -> None:
+    """A service that a reload starts may stay; a check is over when it ends."""
+    tie = os.open(tmp_path, os.O_RDONLY)
+    try:
+        look = ("sh", "-c", f"[ ! -e /proc/$$/fd/{tie} ]")
+        app = CommandConsumer("app", [], Programs({"PATH": "/usr/bin:/bin"}, tie=tie), look, look)
+        app.deliver(PLAIN)
+        assert "status 1" in str(app.fault())
+    finally:
+        os.close(tie)
 
 
 def test_a_reload_that_fails(consumer: Callable[..., CommandConsumer]) -> None:
