@@ -101,6 +101,39 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert len(list(journal.steps(ROTATION))) == written + 1
 
 
+def test_a_write_that_is_broken_off(tmp_path: Path) -> None:
+    """What was interrupted in the middle of a write has written nothing, and the next write goes on."""
+
+    def items() -> Iterator[str]:
+        yield "a"
+        raise KeyboardInterrupt
+
+    with _journal(tmp_path) as journal:
+        with pytest.raises(KeyboardInterrupt):
+            journal.list_parts(ROTATION, "item", items(), 1.0)
+        assert journal.list_parts(ROTATION, "item", ["b"], 1.0) == 1
+        assert [each.id for each in journal.parts(ROTATION, "item")] == ["b"]
+
+
+def test_a_link_in_place_of_the_journal(tmp_path: Path) -> None:
+    """Nobody makes us write into another file."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "journal.sqlite").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OpskitError, match="cannot use the journal"), _journal(tmp_path):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_may_hold(tmp_path: Path) -> None:
+    """A step holds from when it was begun until the one that undoes it is done; begun once more it holds again."""
+    with _journal(tmp_path) as journal:
+        told: list[bool] = []
+        for step, phase in (("off", "intent"), ("on", "intent"), ("on", "done"), ("off", "failed"), ("off", "intent")):
+            told.append(journal.may_hold(ROTATION, "off", "on"))
+            journal.note(ROTATION, step, phase, 1.0)  # type: ignore[arg-type]
+        assert [*told, journal.may_hold(ROTATION, "off", "on")] == [False, True, True, False, False, True]
+
+
 def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
     """Damage is told by the name of the file."""
     (tmp_path / "deep").mkdir()
