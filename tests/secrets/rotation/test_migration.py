@@ -38,6 +38,7 @@ def test_all_move(made: Made) -> None:
     ground.add(*(f"item {number}" for number in range(20)))
     assert ground.run() is None
     ground.require_all_moved_once()
+    assert ground.migration().has_moved(ROTATION)
     assert ground.run() is None
     assert {ground.count("begun", each) for each in ground.states()} == {1}
     assert {ground.count("asked", each) for each in ground.states()} == {1}
@@ -177,7 +178,9 @@ def test_what_is_left(made: Made) -> None:
     """What is listed counts as left unless it is known to have moved: a list that tells too much does no harm."""
     ground = made()
     ground.add("a", "b")
+    (ground.base / "new" / "a").touch()  # it seems to have moved, but not by us
     assert ground.migration().left(ROTATION, OLD, NEW) == 2
+    (ground.base / "new" / "a").unlink()
     assert ground.run() is None
     ground.list = ground.program("list", "printf 'a\\nb\\n'")
     assert ground.migration().left(ROTATION, OLD, NEW) == 0
