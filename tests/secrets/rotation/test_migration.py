@@ -138,6 +138,20 @@ def test_an_item_whose_run_was_killed(made: Made, has_moved: bool) -> None:
     assert ground.states()["a"] == ("done", 0 if has_moved else 1)
 
 
+def test_many_items_whose_run_was_killed(made: Made) -> None:
+    """Interrupted items that are taken up side by side are each taken up once."""
+    ground = made(parallel=3)
+    ground.add(*"abcdefgh", how="lie")
+    assert "8 items failed" in str(ground.run())
+    ground.move = ground.program(
+        "move", 'echo begun >> "$BASE/begun/${1#item=}"; sleep 0.0$(od -An -N1 -tu1 /dev/urandom | tr -d " ")'
+        '; mv "$BASE/old/${1#item=}" "$BASE/new/${1#item=}"; echo x >> "$BASE/moved/${1#item=}"',
+    )  # fmt: skip
+    assert ground.run() is None
+    ground.require_all_moved_once()
+    assert {ground.count("begun", each) for each in ground.states()} == {3}  # two of them were lies
+
+
 @pytest.mark.parametrize("text", ["exit 2", None])
 def test_a_killed_run_of_which_nobody_knows(made: Made, text: str | None) -> None:
     """An item that was being moved when the run died counts as moved until a verify command says that it did not."""
