@@ -21,7 +21,7 @@ from opskit.config.model import Config, Destination, Source
 from opskit.config.syntax import compose, read
 from opskit.errors import ConfigError
 
-_PLAIN = re.compile(r"[/A-Za-z][/A-Za-z0-9_.-]*|[1-9][0-9]*[mhdw]")
+_PLAIN = re.compile(r"[/A-Za-z][/A-Za-z0-9_.-]*|[1-9][0-9]*[smhdw]")
 _WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 WIDTH = 100  # longer entries are written on several lines
 

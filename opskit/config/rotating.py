@@ -72,7 +72,7 @@ class _Rotation(Entry):
     every: Duration = key("a new value is due this long after the one before", default=Duration.parse("30d"))
     grace: Duration = key("how long the old value stays accepted once all have moved", default=Duration.parse("24h"))
     observe: Duration = key("how long the old value stays switched off before it goes", default=Duration.parse("24h"))
-    propagation: Duration = key("how long the target may take to accept a new value", default=Duration.parse("1m"))
+    propagation: Duration = key("how long the target may take to accept a new value", default=Duration.parse("30s"))
     consumers: dict[_Label, Consumer] = key("who uses the secret, by name", default_factory=dict)
     items: Items | None = key("what is held under the secret and moves with it", default=None)
     may_delete: _Argv | None = key("argv that is asked before the old value goes; exit 0: it may", default=None)

@@ -58,7 +58,7 @@ MEANINGS = {
     GCS_BUCKET_PATTERN: "the name of a bucket: 3 to 222 of a-z, 0-9, '-', '_' and '.'",
     WEBDAV_PATTERN: "an address such as https://dav.example.org/backups, without a user name",
 }
-DURATION_PATTERN = r"^[1-9][0-9]{0,5}[mhdw]$"
+DURATION_PATTERN = r"^[1-9][0-9]{0,5}[smhdw]$"
 DURATION_EXAMPLE = "a duration such as 90m, 26h, 30d or 2w"
 
 
@@ -67,7 +67,7 @@ def without_account(text: str) -> str:
     return re.sub(r"://.*@", "://…@", text, flags=re.DOTALL)
 
 
-_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
 
 
 class Duration(timedelta):

@@ -26,6 +26,7 @@ ENTRY = """
 rotations:
   db:
     secret: gpg://{state}/secrets.gpg#db
+    propagation: 1s
     command:
       apply: [{python}, -S, {program}, apply, {accepted}, {slots}, "{{old}}"]
       check: [{python}, -S, {program}, check, {accepted}, {slots}]

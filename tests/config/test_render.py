@@ -49,7 +49,7 @@ words |= st.sampled_from(
 )
 names = words.filter(lambda text: "/" not in text and text not in {".", ".."})
 parts = names.filter(lambda text: not set(text) <= {"."}) | st.just("café")
-durations = st.builds(lambda n, unit: Duration.parse(f"{n}{unit}"), st.integers(1, 999_999), st.sampled_from("mhdw"))
+durations = st.builds(lambda n, unit: Duration.parse(f"{n}{unit}"), st.integers(1, 999_999), st.sampled_from("smhdw"))
 fingerprints = st.from_regex(r"[0-9A-F]{40}", fullmatch=True)
 argv = st.lists(words, min_size=1, max_size=4).map(tuple)
 verifications = st.builds(Verify, each=st.none() | argv.map(lambda a: (*a, "{file}")), all=st.none() | argv)
