@@ -21,9 +21,7 @@ def write_durably(path: Path, data: bytes, *, like_before: bool = False) -> None
     with _translated(path):
         if like_before:
             path = Path(os.path.realpath(path))
-        temporary = _write_beside(path, data)
-        if like_before:
-            _take_after(temporary, path)
+        temporary = _write_beside(path, data, path if like_before else None)
         os.replace(temporary, path)
         sync_folder(path.parent)
 
@@ -60,12 +58,14 @@ def require_writable(path: Path) -> None:
         os.unlink(_write_beside(Path(os.path.realpath(path)), b""))
 
 
-def _write_beside(path: Path, data: bytes) -> Path:
+def _write_beside(path: Path, data: bytes, model: Path | None = None) -> Path:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A name of its own, mode 0600: two processes that write one file must not write into one another.
     descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if model is not None:
+                _take_after(file.fileno(), model)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -75,12 +75,13 @@ def _write_beside(path: Path, data: bytes) -> Path:
     return Path(temporary)
 
 
-def _take_after(file: Path, model: Path) -> None:
+def _take_after(file: int, model: Path) -> None:
+    """Owner and mode of a file, by descriptor: by name, who may rename in that folder had root give away another."""
     with contextlib.suppress(FileNotFoundError):
         found = model.stat()
         with contextlib.suppress(PermissionError):  # only root gives files away
-            os.chown(file, found.st_uid, found.st_gid)
-        file.chmod(found.st_mode & 0o777)
+            os.fchown(file, found.st_uid, found.st_gid)
+        os.fchmod(file, found.st_mode & 0o777)
 
 
 def sync_folder(path: Path) -> None:

@@ -219,3 +219,24 @@ def test_a_cache_in_use_is_not_thrown_away(tmp_path: Path, monkeypatch: pytest.M
 
     assert path.stat().st_ino == before
     holder.close()
+
+
+def test_who_may_rename_in_the_folder_cannot_have_another_file_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mode and owner go to the file that was made, though its name leads to another one by then."""
+    folder, victim, real = tmp_path / "service", tmp_path / "shadow", os.fsync
+    folder.mkdir()
+    for file, mode in ((folder / "conf", 0o666), (victim, 0o600)):
+        file.touch()
+        file.chmod(mode)
+
+    def swapped(descriptor: int) -> None:
+        for each in folder.glob("*.new"):
+            each.unlink()
+            each.symlink_to(victim)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", swapped)
+    write_durably(folder / "conf", b"new", like_before=True)
+    assert victim.stat().st_mode & 0o777 == 0o600
