@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from opskit.config.rotating import Rotation as RotationConfig
 from opskit.errors import OpskitError, RotationLocked, UsageError
 from opskit.repository.durable import create_durably, write_durably
 from opskit.secrets.base import SecretStore, Stage
+from opskit.secrets.masking import Masker
 from opskit.secrets.reference import Reference, Secret
 from opskit.secrets.rotation.commands import About, Programs
 from opskit.secrets.rotation.consumers import CommandConsumer, FilePlace, Place, StorePlace
@@ -96,6 +97,7 @@ class _Making:
     prints: Fingerprints
     telling: Telling
     lock: int
+    hidden: _Hidden = field(default_factory=lambda: _Hidden())
 
     def subject(self, name: str, entry: RotationConfig) -> Subject:
         store = self._store(entry.secret)
@@ -113,11 +115,11 @@ class _Making:
 
     def _resolve(self, reference: Reference) -> Secret:
         secret = secretstores.resolver(self.world.environ).resolve(reference)
-        _hide(secret)
+        self.hidden.add(secret)
         return secret
 
     def _programs(self) -> Programs:
-        return Programs(self.world.environ, log.redact, self.lock)
+        return Programs(self.world.environ, self.hidden.redact, self.lock)
 
     def _consumer(self, name: str, entry: ConsumerConfig) -> CommandConsumer:
         places: list[Place] = [FilePlace(Path(path), _replace, text) for path, text in entry.files.items()]
@@ -143,7 +145,7 @@ class _Making:
 
     def _store(self, reference: Reference) -> SecretStore:
         store = secretstores.store_of(reference, self.config, self.world.environ, self.world.now)
-        return _Guarded(store, lambda: secretstores.alone_with(self.config))
+        return _Guarded(store, lambda: secretstores.alone_with(self.config), self.hidden.add)
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,15 @@ class _Guarded:
 
     inner: SecretStore
     alone: Callable[[], AbstractContextManager[None]]
+    hide: Callable[[Secret], None]
 
     def get(self, reference: Reference, stage: Stage) -> Secret:
         secret = self.inner.get(reference, stage)
-        _hide(secret)
+        self.hide(secret)
         return secret
 
     def set(self, reference: Reference, stage: Stage, secret: Secret) -> None:
-        _hide(secret)
+        self.hide(secret)
         with self.alone():
             self.inner.set(reference, stage, secret)
 
@@ -172,20 +175,38 @@ class _Guarded:
             self.inner.delete(reference, stage)
 
 
-def _hide(secret: Secret) -> None:
-    """Keep a value out of messages and logs: whole, its parts, and its lines."""
-    value = secret.reveal_bytes()
-    log.register_secret(value)
-    try:
-        parts = json.loads(value)
-    except ValueError:
-        parts = None
-    for name, each in parts.items() if isinstance(parts, dict) else ():
-        if isinstance(each, str) and name not in _NOT_SECRET:
-            log.register_secret(each)
-    for line in value.splitlines() if b"\n" in value else ():
-        if len(line) >= _LONG_LINE:
-            log.register_secret(line)
+class _Hidden:
+    """What must not be shown: not as it is in messages and logs, and in no form in the words of programs."""
+
+    def __init__(self) -> None:
+        self._values = set[bytes]()
+
+    def add(self, secret: Secret) -> None:
+        """A value: whole, its parts, and its lines."""
+        value = secret.reveal_bytes()
+        if value in self._values:
+            return
+        try:
+            parts = json.loads(value)
+        except ValueError:
+            parts = None
+        self._values.add(value)
+        for name, each in parts.items() if isinstance(parts, dict) else ():
+            if isinstance(each, str) and name not in _NOT_SECRET:
+                self._values.add(each.encode(errors="surrogatepass"))
+                log.register_secret(each)
+        log.register_secret(value)
+        for line in value.splitlines() if b"\n" in value else ():
+            if len(line) >= _LONG_LINE:
+                log.register_secret(line)
+
+    def redact(self, text: str) -> str:
+        """Words of a program without values: in base64 neither, nor quoted; `curl -v` writes passwords so."""
+        if not text:
+            return text
+        masker = Masker(self._values)
+        shown = masker.feed(text.encode(errors="replace")) + masker.finish()
+        return log.redact(shown.decode(errors="replace"))
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import json
+import re
 import signal
 import sys
 import textwrap
@@ -224,6 +226,28 @@ def test_no_value_is_left_in_any_file(host: Machine) -> None:
             for form in (*forms(OLD), *forms(new)):
                 assert form.encode() not in data, path
     assert (host.state / "rotations" / "journal.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_programs_say_is_shown_without_values_in_any_form(host: Machine) -> None:
+    """A program that writes values in base64, after a user name too, hexadecimal and as a URL: none is told or kept."""
+    words = (
+        "import base64, sys, urllib.parse; v = sys.stdin.buffer.read(); "
+        "print(base64.b64encode(v), base64.b64encode(b'app:' + v), v.hex(), urllib.parse.quote(v), file=sys.stderr); "
+        "sys.exit(9)"
+    )
+    host.config.write_text(
+        re.sub(
+            r"apply: \[.*", lambda _: f"apply: [{sys.executable}, -S, -c, {json.dumps(words)}]", host.config.read_text()
+        )
+    )
+    ended = host.run("rotate", "run", "db")
+    assert "ended with status 9" in ended.err
+    pending = host.run("secrets", "get", "-n", f"gpg://{host.state}/secrets.gpg#db?stage=pending").out
+    journal = (host.state / "rotations" / "journal.sqlite").read_bytes()
+    after = base64.b64encode(b"app:" + pending.encode()).decode()[8:-4]
+    for form in (*forms(pending), after):
+        assert form not in ended.out + ended.err + json.dumps(trail(host))
+        assert form.encode() not in journal
 
 
 class Watch(threading.Thread):
