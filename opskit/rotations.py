@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ from opskit.secrets.rotation.consumers import CommandConsumer, FilePlace, Place,
 from opskit.secrets.rotation.journal import Journal
 from opskit.secrets.rotation.machine import Machine
 from opskit.secrets.rotation.migration import Migration, Moves, Progress
-from opskit.secrets.rotation.state import Fingerprints, Rotation
+from opskit.secrets.rotation.state import Fingerprints, Rotation, State
 from opskit.secrets.rotation.subject import Policy, Subject, Tools
 
 FOLDER = "rotations"
@@ -63,7 +63,24 @@ class Telling:
 
 def journal_of(config: Config) -> Journal:
     """The journal of this host, to be closed by the caller."""
-    return Journal(config.state_dir / FOLDER / "journal.sqlite")
+    return Journal(_journal_path(config))
+
+
+def require_unrotated(reference: Reference, config: Config) -> None:
+    """Raise UsageError where a rotation needs the values of this secret, in whichever stage they are.
+
+    Not while it needs an operator, who may have to set them, nor before it has made a value.
+    """
+    if not _journal_path(config).exists():
+        return
+    with closing(journal_of(config)) as journal:
+        found = journal.all_latest().values()
+    for each in found:
+        if each.secret == str(reference) and not (each.is_over or each.is_stuck or each.state is State.PLANNED):
+            raise UsageError(
+                f"{reference} is being rotated ({each.name}: {each.shown}): this would lose a value that is needed",
+                hint=f"first `opskit rotate undo {each.name}`, or `opskit rotate retire {each.name} --now` to its end",
+            )
 
 
 @contextmanager
@@ -207,6 +224,10 @@ class _Hidden:
         masker = Masker(self._values)
         shown = masker.feed(text.encode(errors="replace")) + masker.finish()
         return log.redact(shown.decode(errors="replace"))
+
+
+def _journal_path(config: Config) -> Path:
+    return config.state_dir / FOLDER / "journal.sqlite"
 
 
 def _replace(path: Path, data: bytes) -> None:

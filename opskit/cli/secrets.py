@@ -167,7 +167,7 @@ def set_value(
     ] = DEFAULT_LENGTH,
 ) -> None:
     """Give a secret a new value, from stdin or asked for; the one before is kept as ?stage=previous."""
-    from opskit import log, wiring
+    from opskit import log, rotations, wiring
     from opskit.cli.auditing import audited, judged
     from opskit.secrets.base import Stage, in_stage
     from opskit.secrets.setting import set_secret
@@ -178,6 +178,7 @@ def set_value(
     secret = _generated(length) if generate else _given(context)
     log.register_secret(secret.reveal_bytes())
     with audited(context, config, "secrets.set", str(parsed)) as event, wiring.alone_with_secrets(config):
+        rotations.require_unrotated(parsed, config)
         had_another = set_secret(store, parsed, secret)
         judged(event, 0)
     if context.json:
@@ -194,7 +195,7 @@ def delete(
     ],
 ) -> None:
     """Delete one value of a secret; which stage must be said."""
-    from opskit import wiring
+    from opskit import rotations, wiring
     from opskit.cli.auditing import audited, judged
     from opskit.errors import UsageError
     from opskit.secrets.base import Stage, in_stage, staged
@@ -209,6 +210,7 @@ def delete(
             hint=f"the value before the last change: opskit secrets delete '{in_stage(parsed, Stage.PREVIOUS)}'",
         )
     with audited(context, config, "secrets.delete", str(parsed)) as event, wiring.alone_with_secrets(config):
+        rotations.require_unrotated(staged(parsed)[0], config)
         was_there = value_in(store, *staged(parsed)) is not None
         store.delete(*staged(parsed))
         judged(event, 0, deleted=was_there)

@@ -173,6 +173,23 @@ def test_only_what_is_due_is_run(host: Machine) -> None:
     assert current(host) == first
 
 
+def test_values_that_a_rotation_needs_are_not_set_or_deleted_by_hand(host: Machine) -> None:
+    """While the old value can come back, `secrets set` and `delete` refuse: they would push it out of the store."""
+    reference = f"gpg://{host.state}/secrets.gpg#db"
+    assert host.run("rotate", "run", "db").code == 0
+    made = current(host)
+    process = host.start("secrets", "set", reference, stdin=-1)
+    _, err = process.communicate(b"made-by-hand", timeout=60)
+    assert process.returncode == 2
+    assert b"is being rotated (db: GRACE)" in err
+    assert b"opskit rotate undo db" in err
+    assert host.run("secrets", "delete", f"{reference}?stage=previous").code == 2
+    assert current(host) == made
+    host.run("rotate", "undo", "db")
+    assert current(host) == OLD
+    assert host.run("secrets", "set", "--generate", reference).code == 0
+
+
 def test_two_at_once_exclude_one_another(host: Machine) -> None:
     """While a run is at work, another is refused with exit 11."""
     gate = host.folder / "gate"
