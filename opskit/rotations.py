@@ -62,8 +62,15 @@ class Telling:
 
 
 def journal_of(config: Config) -> Journal:
-    """The journal of this host, to be closed by the caller."""
-    return Journal(_journal_path(config))
+    """The journal of this host, to be closed by the caller. Raises OpskitError where there was one, and it is gone."""
+    path, key = _journal_path(config), _key_path(config)
+    if key.exists() and not path.exists():
+        raise OpskitError(
+            f"the journal of rotations {path} is gone: nobody knows which are under way",
+            hint="bring it back from a backup of the state folder; where there is none, look that nothing is pending "
+            f"(opskit secrets list), and remove {key} to begin anew",
+        )
+    return Journal(path)
 
 
 def require_unrotated(reference: Reference, config: Config) -> None:
@@ -90,7 +97,8 @@ def machine(
     """The machine of one entry, alone with it. Raises UsageError for an unknown name, RotationLocked."""
     entry, telling = entry_of(name, config), telling or Telling()
     with _alone(config.state_dir / FOLDER / f"{name}.lock", name) as lock:
-        making = _Making(config, world, journal, _prints(config), telling, lock)
+        _require_one_name(name, entry, journal)
+        making = _Making(config, world, journal, _prints(config, journal), telling, lock)
         tools = Tools(world.now, time.sleep, lambda: os.urandom(8).hex(), telling.around)
         yield Machine(making.subject(name, entry), journal, making.prints, tools)
 
@@ -102,6 +110,20 @@ def entry_of(name: str, config: Config) -> RotationConfig:
         known = ", ".join(sorted(config.rotations)) or "none"
         raise UsageError(f"no rotation {name!r} in the config: expected one of {known}")
     return found
+
+
+def orphans(config: Config, journal: Journal) -> list[Rotation]:
+    """Rotations under way that the config does not name any more: nothing goes on with them."""
+    return [each for each in journal.all_latest().values() if not each.is_over and each.name not in config.rotations]
+
+
+def _require_one_name(name: str, entry: RotationConfig, journal: Journal) -> None:
+    for each in journal.all_latest().values():
+        if not each.is_over and each.name != name and each.secret == str(entry.secret):
+            raise UsageError(
+                f"{entry.secret} is being rotated under the name {each.name}: {each.shown}",
+                hint=f"name the entry {each.name} again, until that rotation has ended",
+            )
 
 
 @dataclass(frozen=True)
@@ -230,16 +252,25 @@ def _journal_path(config: Config) -> Path:
     return config.state_dir / FOLDER / "journal.sqlite"
 
 
+def _key_path(config: Config) -> Path:
+    return config.state_dir / FOLDER / "fingerprints.key"
+
+
 def _replace(path: Path, data: bytes) -> None:
     write_durably(path, data, like_before=True)
 
 
-def _prints(config: Config) -> Fingerprints:
+def _prints(config: Config, journal: Journal) -> Fingerprints:
     """With the key of this host, which is made once."""
-    path = config.state_dir / FOLDER / "fingerprints.key"
+    path = _key_path(config)
     try:
         key = path.read_bytes()
     except FileNotFoundError:
+        if any(not each.is_over for each in journal.all_latest().values()):
+            raise OpskitError(
+                f"{path} is gone: without it the values of the rotations under way cannot be told apart",
+                hint="bring it back from a backup of the state folder",
+            ) from None
         create_durably(path, os.urandom(_KEY))
         key = path.read_bytes()
     except OSError as error:

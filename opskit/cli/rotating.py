@@ -92,13 +92,19 @@ class Rotating:
         """List all, or these; 3 where one is overdue or has stopped."""
         with closing(rotations.journal_of(self._config)) as journal:
             found = self._standings(journal, names)
+            orphans = [] if names else rotations.orphans(self._config, journal)
         if not names:
             found += key_standings(self._config, self._world.now())
         if self._context.json:
             self._context.write_json([_as_json(each) for each in found])
         else:
             self._tell_standings(found)
-        return _BAD if any(each.is_bad for each in found) else 0
+        for each in orphans:
+            self._context.warning(
+                f"{printable(each.name)} is under way ({each.shown}), and not in the config: nothing goes on with it"
+            )
+            self._context.hint(f"give its entry ({printable(each.secret)}) that name again")
+        return _BAD if orphans or any(each.is_bad for each in found) else 0
 
     def items(self, name: str) -> int:
         """List every item of the last rotation."""

@@ -190,6 +190,37 @@ def test_values_that_a_rotation_needs_are_not_set_or_deleted_by_hand(host: Machi
     assert host.run("secrets", "set", "--generate", reference).code == 0
 
 
+def test_a_rotation_whose_entry_was_renamed_is_not_forgotten(host: Machine) -> None:
+    """Status tells of it with exit 3, the same secret is not rotated by another name, and by its own it goes on."""
+    assert host.run("rotate", "run", "db").code == 0
+    text = host.config.read_text()
+    host.config.write_text(text.replace("  db:", "  database:"))
+    told = host.run("rotate", "status")
+    assert told.code == 3
+    assert "db is under way (GRACE), and not in the config" in told.err
+    refused = host.run("rotate", "run", "database")
+    assert refused.code == 2
+    assert "is being rotated under the name db: GRACE" in refused.err
+    host.config.write_text(text)
+    assert host.run("rotate", "retire", "db", "--now").code == 0
+
+
+@pytest.mark.parametrize("lost", ["fingerprints.key", "journal.sqlite"])
+def test_what_rotations_need_to_go_on_is_not_made_anew(host: Machine, lost: str) -> None:
+    """Without the key or the journal nothing is judged or changed; with it back the rotation goes on."""
+    assert host.run("rotate", "run", "db").code == 0
+    path = host.state / "rotations" / lost
+    kept = path.read_bytes()
+    path.unlink()
+    for verb in ("resume", "undo", "run"):
+        refused = host.run("rotate", verb, "db")
+        assert refused.code == 1
+        assert f"{lost} is gone" in refused.err
+    path.write_bytes(kept)
+    path.chmod(0o600)
+    assert host.run("rotate", "retire", "db", "--now").code == 0
+
+
 def test_two_at_once_exclude_one_another(host: Machine) -> None:
     """While a run is at work, another is refused with exit 11."""
     gate = host.folder / "gate"
