@@ -90,7 +90,7 @@ def retire(
 
     if now and not names:
         raise UsageError("--now: expected names of rotations beside it")
-    return _rotating(typer_context, hurry=now).resume(names, "rotate.retire")
+    return _rotating(typer_context, hurry=now).retire(names)
 
 
 def _rotating(typer_context: typer.Context, *, hurry: bool = False) -> Rotating:

@@ -64,19 +64,23 @@ class Rotating:
         waiting = [each for each in found if each.next_action == "rotate retire"]
         ripe = [each.name for each in waiting if each.rotation and (each.rotation.waits_until or now) <= now]
         if ripe:
-            code = self._each(ripe, "rotate.retire", _advanced)
+            code = self._each(ripe, "rotate.retire", _retired)
         fresh = [each.name for each in found if each.next_action == "rotate run"]
         return max(code, self.run(fresh, recover=False) if fresh else 0)
 
-    def resume(self, names: Sequence[str] | None, op: str = "rotate.resume") -> int:
+    def resume(self, names: Sequence[str] | None) -> int:
         """Go on with those under way."""
-        if not names:
-            with closing(rotations.journal_of(self._config)) as journal:
-                found = self._standings(journal, None)
-            names = [each.name for each in found if each.rotation is not None and not each.rotation.is_over]
+        names = names or self._under_way(lambda _: True)
         if not names:
             self._context.message("no rotation is under way")
-        return self._each(names, op, _advanced)
+        return self._each(names, "rotate.resume", _advanced)
+
+    def retire(self, names: Sequence[str] | None) -> int:
+        """End old values; a rotation that has not come so far, or goes back, is left to `resume`: it may be paused."""
+        names = names or self._under_way(_is_retiring)
+        if not names:
+            self._context.message("no old value is to be ended")
+        return self._each(names, "rotate.retire", _retired)
 
     def undo(self, name: str) -> int:
         """Take one back."""
@@ -125,6 +129,11 @@ class Rotating:
                 f"{each.state:<7}  {counted(each.attempts, 'try', 'tries'):>8}  {printable(each.id)}{note}"
             )
         return _BAD if any(each.state == "failed" for each in parts) else 0
+
+    def _under_way(self, wanted: Callable[[Rotation], bool]) -> list[str]:
+        with closing(rotations.journal_of(self._config)) as journal:
+            found = [each.rotation for each in self._standings(journal, None)]
+        return [each.name for each in found if each is not None and not each.is_over and wanted(each)]
 
     # One machine after another
 
@@ -247,6 +256,19 @@ def _advanced(machine: Machine, rotation: Rotation | None) -> Rotation:
         state = "never begun" if rotation is None else f"over: {rotation.shown}"
         raise UsageError(f"no rotation to go on with: it is {state}", hint="opskit rotate status")
     return machine.advance(rotation)
+
+
+def _is_retiring(rotation: Rotation) -> bool:
+    return rotation.has(State.GRACE) and not rotation.is_back
+
+
+def _retired(machine: Machine, rotation: Rotation | None) -> Rotation:
+    if rotation is not None and not rotation.is_over and not _is_retiring(rotation):
+        raise UsageError(
+            f"the rotation of {rotation.name} has not come to its old value: {rotation.shown}",
+            hint=f"opskit rotate resume {rotation.name}",
+        )
+    return _advanced(machine, rotation)
 
 
 def _code_of(rotation: Rotation) -> int:

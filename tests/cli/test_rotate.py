@@ -221,6 +221,20 @@ def test_what_rotations_need_to_go_on_is_not_made_anew(host: Machine, lost: str)
     assert host.run("rotate", "retire", "db", "--now").code == 0
 
 
+def test_retiring_leaves_alone_what_has_not_come_so_far(host: Machine) -> None:
+    """A timer's `rotate retire` does not go on with a rotation that has stopped before its old value's turn."""
+    (host.folder / "app.conf").unlink()
+    (host.folder / "app.conf").mkdir()
+    assert host.run("rotate", "run", "db").code != 0
+    before = standing(host)
+    assert before["next_action"] == "rotate resume"
+    assert host.run("rotate", "retire").code == 0
+    refused = host.run("rotate", "retire", "db", "--now")
+    assert refused.code == 2
+    assert "opskit rotate resume db" in refused.err
+    assert standing(host)["last"] == before["last"]
+
+
 def test_two_at_once_exclude_one_another(host: Machine) -> None:
     """While a run is at work, another is refused with exit 11."""
     gate = host.folder / "gate"
