@@ -57,16 +57,19 @@ class Rotating:
         """Begin rotations of these, or of all that are due; those that wait for their time only are retired first."""
         if names:
             return self._each(names, "rotate.run", lambda machine, _: machine.advance(machine.begin(recover=recover)))
-        code = 0
         with closing(rotations.journal_of(self._config)) as journal:
             found = self._standings(journal, None)
         now = self._world.now()
         waiting = [each for each in found if each.next_action == "rotate retire"]
-        ripe = [each.name for each in waiting if each.rotation and (each.rotation.waits_until or now) <= now]
-        if ripe:
-            code = self._each(ripe, "rotate.retire", _retired)
+        ripe = {each.name for each in waiting if each.rotation and (each.rotation.waits_until or now) <= now}
         fresh = [each.name for each in found if each.next_action == "rotate run"]
-        return max(code, self.run(fresh, recover=False) if fresh else 0)
+
+        def act(machine: Machine, rotation: Rotation | None) -> Rotation:
+            if rotation is not None and rotation.name in ripe:
+                return _retired(machine, rotation)
+            return machine.advance(machine.begin())
+
+        return self._each([*sorted(ripe), *fresh], "rotate.run", act)
 
     def resume(self, names: Sequence[str] | None) -> int:
         """Go on with those under way."""
@@ -148,7 +151,8 @@ class Rotating:
                     rotation = self._one(name, journal, op, act)
                 except OpskitError as error:
                     if failure is not None:
-                        self._context.warning(printable(str(error)))
+                        self._context.warning(printable(f"{name}: {error}"))
+                    self._tell_stop(name, journal, error)
                     failure = failure or error
                     continue
                 code = max(code, _code_of(rotation))
@@ -217,6 +221,15 @@ class Rotating:
         elif rotation.problem is not None:
             self._context.warning(printable(f"{rotation.name}: {rotation.problem}"))
             self._context.hint(f"when that is mended: opskit rotate resume {rotation.name}")
+
+    def _tell_stop(self, name: str, journal: Journal, error: OpskitError) -> None:
+        """Where an error, which is told last, left a rotation; what can be done goes with it."""
+        rotation = journal.latest(name)
+        if rotation is None or rotation.is_over or rotation.problem is None or rotation.waits_until is not None:
+            return
+        self._context.warning(f"{name} has stopped: {'on the way back' if rotation.is_back else rotation.shown}")
+        back = "" if rotation.is_back else f", or to go back: opskit rotate undo {name}"
+        error.hint = error.hint or f"when that is mended: opskit rotate resume {name}{back}"
 
     def _tell_standings(self, found: Sequence[Standing]) -> None:
         if not found:

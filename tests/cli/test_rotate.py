@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import signal
+import sqlite3
 import sys
 import textwrap
 import threading
@@ -59,8 +61,8 @@ def host(machine: Machine, request: pytest.FixtureRequest) -> Machine:
     return machine
 
 
-def set_secret(host: Machine, value: str) -> None:
-    process = host.start("secrets", "set", f"gpg://{host.state}/secrets.gpg#db", stdin=-1)
+def set_secret(host: Machine, value: str, name: str = "secrets.gpg#db") -> None:
+    process = host.start("secrets", "set", f"gpg://{host.state}/{name}", stdin=-1)
     process.communicate(value.encode(), timeout=60)
     assert process.returncode == 0
 
@@ -171,6 +173,37 @@ def test_only_what_is_due_is_run(host: Machine) -> None:
     assert first != OLD
     assert host.run("rotate", "run", "--due").code == 0
     assert current(host) == first
+
+
+def test_what_is_due_is_run_though_an_old_value_cannot_be_ended(host: Machine) -> None:
+    """One that fails keeps no other from its turn; its name, where it stands and what can be done are told."""
+    text = host.config.read_text()
+    entry = text[text.index("  db:") :].replace("  db:", "  a:").replace("secrets.gpg#db", "other.gpg#a")
+    host.config.write_text(text + entry.replace("app.conf", "a.conf").replace("/accepted", "/accepted-a"))
+    shutil.copytree(host.folder / "accepted", host.folder / "accepted-a")
+    set_secret(host, OLD, "other.gpg#a")
+    assert host.run("rotate", "run", "a").code == 0
+    with contextlib.closing(sqlite3.connect(host.state / "rotations" / "journal.sqlite")) as journal, journal:
+        journal.execute("UPDATE rotation SET record = json_set(record, '$.waits_until', 1)")
+    (host.state / "other.gpg").chmod(0o644)
+    ended = host.run("rotate", "run", "--due")
+    assert ended.code == 30
+    assert "a has stopped: GRACE" in ended.err
+    (host.state / "other.gpg").chmod(0o600)
+    assert current(host) != OLD
+
+
+def test_an_error_says_of_which_rotation_it_is_and_what_can_be_done(host: Machine) -> None:
+    """Where an error stopped a rotation, its name and state are told, and how to go on or back."""
+    (host.folder / "app.conf").unlink()
+    (host.folder / "app.conf").mkdir()
+    ended = host.run("--quiet", "rotate", "run", "db")
+    assert "db has stopped: PROMOTED" in ended.err
+    ended = host.run("rotate", "resume", "db")
+    assert "opskit rotate resume db, or to go back: opskit rotate undo db" in ended.err
+    host.config.write_text(host.config.read_text().replace("reload: ['false']", "reload: ['true']"))
+    assert host.run("rotate", "resume", "db").code == 0
+    assert "has stopped" not in host.run("rotate", "run", "db").err
 
 
 def test_values_that_a_rotation_needs_are_not_set_or_deleted_by_hand(host: Machine) -> None:
