@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -37,6 +38,10 @@ from opskit.secrets.rotation.subject import Policy, Subject, Tools
 FOLDER = "rotations"
 _NOT_SECRET = frozenset(("username", "access_key_id"))
 """Parts of values that may be shown, and would make logs unreadable if they were not."""
+_PROGRAMS = (
+    "apply", "check", "create", "disable", "delete", "list", "move", "verify", "address", "reload", "may_delete", "ca",
+)  # fmt: skip
+"""Keys of the config that hold an argv."""
 _KEY = 32
 """Bytes of the key of the fingerprints."""
 _LONG_LINE = 16
@@ -124,6 +129,19 @@ def _require_one_name(name: str, entry: RotationConfig, journal: Journal) -> Non
                 f"{entry.secret} is being rotated under the name {each.name}: {each.shown}",
                 hint=f"name the entry {each.name} again, until that rotation has ended",
             )
+
+
+def require_programs(name: str, config: Config, world: World) -> None:
+    """Raise UsageError where a program of an entry is not there: found out while that costs nothing."""
+    entry = entry_of(name, config)
+    for part in (entry, getattr(entry, entry.kind), entry.items, *entry.consumers.values()):
+        for key in _PROGRAMS:
+            argv = getattr(part, key, None)
+            if argv and shutil.which(argv[0], path=world.environ.get("PATH", os.defpath)) is None:
+                raise UsageError(
+                    f"{name} cannot be rotated: its {key} is no program that could be run: {argv[0]}",
+                    hint="install it, make it executable, or correct the config",
+                )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -39,16 +39,17 @@ class Rotating:
         code, told = 0, []
         with closing(rotations.journal_of(self._config)) as journal:
             for name in names or sorted(self._config.rotations):
-                entry, obstacle = rotations.entry_of(name, self._config), None
+                entry, obstacle, old = rotations.entry_of(name, self._config), None, None
                 with audited(self._context, self._config, "rotate.plan", name, changes=False) as event:
                     try:
                         with rotations.machine(name, self._config, self._world, journal) as machine:
-                            machine.plan()
+                            old = machine.plan()
+                            rotations.require_programs(name, self._config, self._world)
                     except OpskitError as error:
                         obstacle = error
                     code = max(code, judged(event, _BAD if obstacle else 0))
                 told.append({"name": name, "steps": _plan(entry), "obstacle": obstacle and str(obstacle)})
-                self._tell_plan(name, entry, obstacle)
+                self._tell_plan(name, entry, obstacle, is_first=old is None)
         if self._context.json:
             self._context.write_json(told)
         return code
@@ -56,34 +57,33 @@ class Rotating:
     def run(self, names: Sequence[str] | None, *, recover: bool) -> int:
         """Begin rotations of these, or of all that are due; those that wait for their time only are retired first."""
         if names:
-            return self._each(names, "rotate.run", lambda machine, _: machine.advance(machine.begin(recover=recover)))
+            return self._each({name: partial(self._begun, name, recover=recover) for name in names}, "rotate.run")
         with closing(rotations.journal_of(self._config)) as journal:
             found = self._standings(journal, None)
         now = self._world.now()
         waiting = [each for each in found if each.next_action == "rotate retire"]
-        ripe = {each.name for each in waiting if each.rotation and (each.rotation.waits_until or now) <= now}
+        ripe = [each.name for each in waiting if each.rotation and (each.rotation.waits_until or now) <= now]
         fresh = [each.name for each in found if each.next_action == "rotate run"]
+        acts: dict[str, Act] = dict.fromkeys(ripe, _retired)
+        return self._each({**acts, **{name: partial(self._begun, name) for name in fresh}}, "rotate.run")
 
-        def act(machine: Machine, rotation: Rotation | None) -> Rotation:
-            if rotation is not None and rotation.name in ripe:
-                return _retired(machine, rotation)
-            return machine.advance(machine.begin())
-
-        return self._each([*sorted(ripe), *fresh], "rotate.run", act)
+    def _begun(self, name: str, machine: Machine, _: Rotation | None, *, recover: bool = False) -> Rotation:
+        rotations.require_programs(name, self._config, self._world)
+        return machine.advance(machine.begin(recover=recover))
 
     def resume(self, names: Sequence[str] | None) -> int:
         """Go on with those under way."""
         names = names or self._under_way(lambda _: True)
         if not names:
             self._context.message("no rotation is under way")
-        return self._each(names, "rotate.resume", _advanced)
+        return self._each(dict.fromkeys(names, _advanced), "rotate.resume")
 
     def retire(self, names: Sequence[str] | None) -> int:
         """End old values; a rotation that has not come so far, or goes back, is left to `resume`: it may be paused."""
         names = names or self._under_way(_is_retiring)
         if not names:
             self._context.message("no old value is to be ended")
-        return self._each(names, "rotate.retire", _retired)
+        return self._each(dict.fromkeys(names, _retired), "rotate.retire")
 
     def undo(self, name: str) -> int:
         """Take one back."""
@@ -93,7 +93,7 @@ class Rotating:
                 raise UsageError(f"{name} was never rotated: nothing to undo")
             return machine.advance(rotation) if rotation.is_back and not rotation.is_over else machine.undo(rotation)
 
-        return self._each([name], "rotate.undo", undone)
+        return self._each({name: undone}, "rotate.undo")
 
     def status(self, names: Sequence[str] | None) -> int:
         """List all, or these; 3 where one is overdue or has stopped."""
@@ -140,13 +140,13 @@ class Rotating:
 
     # One machine after another
 
-    def _each(self, names: Sequence[str], op: str, act: Act) -> int:
+    def _each(self, acts: Mapping[str, Act], op: str) -> int:
         """Do it for each; one that cannot be done does not keep the others from it, its error comes last."""
-        for name in names:
+        for name in acts:
             rotations.entry_of(name, self._config)
         code, told, failure = 0, [], None
         with closing(rotations.journal_of(self._config)) as journal:
-            for name in names:
+            for name, act in acts.items():
                 try:
                     rotation = self._one(name, journal, op, act)
                 except OpskitError as error:
@@ -175,7 +175,9 @@ class Rotating:
     @contextmanager
     def _around(self, journal: Journal, rotation: Rotation, step: str) -> Iterator[None]:
         """Record a step while it is made, and tell of it."""
-        self._context.message(f"{printable(rotation.name)}: {_SPOKEN.get(step, step)}")
+        is_first = step == State.PLANNED and rotation.old_print is None
+        spoken = "there is no value to go back to" if is_first else _SPOKEN.get(step, step)
+        self._context.message(f"{printable(rotation.name)}: {spoken}")
         about = {"rotation": rotation.id, "old": rotation.old_print, "new": rotation.new_print}
         target = f"{rotation.name} {step}"
         with audited(self._context, self._config, "rotate.step", target, values=about) as event:
@@ -197,14 +199,15 @@ class Rotating:
 
     # What is told
 
-    def _tell_plan(self, name: str, entry: Entry, obstacle: OpskitError | None) -> None:
+    def _tell_plan(self, name: str, entry: Entry, obstacle: OpskitError | None, *, is_first: bool) -> None:
         if self._context.json:
             return
         self._context.write(f"{name}   {printable(str(entry.secret))}")
         for step in _plan(entry):
             self._context.write(f"  {printable(step)}")
         if obstacle is None:
-            self._context.write("  the current value is accepted: it can begin")
+            found = "there is no value yet" if is_first else "the current value is accepted"
+            self._context.write(f"  {found}: it can begin")
             return
         self._context.warning(printable(f"{name} cannot begin: {obstacle}"))
         if obstacle.hint:

@@ -67,6 +67,11 @@ def set_secret(host: Machine, value: str, name: str = "secrets.gpg#db") -> None:
     assert process.returncode == 0
 
 
+def with_a_reload_that_fails(host: Machine) -> None:
+    text = host.config.read_text()
+    host.config.write_text(text.replace("        check: [sh", "        reload: ['false']\n        check: [sh"))
+
+
 def digest(value: str) -> str:
     return hashlib.sha256(value.encode()).hexdigest()
 
@@ -195,8 +200,7 @@ def test_what_is_due_is_run_though_an_old_value_cannot_be_ended(host: Machine) -
 
 def test_an_error_says_of_which_rotation_it_is_and_what_can_be_done(host: Machine) -> None:
     """Where an error stopped a rotation, its name and state are told, and how to go on or back."""
-    (host.folder / "app.conf").unlink()
-    (host.folder / "app.conf").mkdir()
+    with_a_reload_that_fails(host)
     ended = host.run("--quiet", "rotate", "run", "db")
     assert "db has stopped: PROMOTED" in ended.err
     ended = host.run("rotate", "resume", "db")
@@ -204,6 +208,30 @@ def test_an_error_says_of_which_rotation_it_is_and_what_can_be_done(host: Machin
     host.config.write_text(host.config.read_text().replace("reload: ['false']", "reload: ['true']"))
     assert host.run("rotate", "resume", "db").code == 0
     assert "has stopped" not in host.run("rotate", "run", "db").err
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("{value}", "{valeu}", "a consumer's text asks for {valeu}"),
+        ("/app.conf:", "/ap/app.conf:", "its folder is not there"),
+        ("check: [sh, -c", "check: [shh, -c", "its check is no program that could be run: shh"),
+    ],
+)
+def test_what_could_not_be_told_to_a_consumer_is_found_before_anything_changes(
+    host: Machine, before: str, after: str, told: str
+) -> None:
+    """A placeholder, a folder, a program that is not there: plan says so, and run changes nothing."""
+    host.config.write_text(host.config.read_text().replace(before, after))
+    kept = accepted(host)
+    planned, ran = host.run("rotate", "plan", "db"), host.run("rotate", "run", "db")
+    assert planned.code == 3
+    assert ran.code != 0
+    for answer in (planned, ran):
+        assert told in answer.err
+    assert accepted(host) == kept
+    assert current(host) == OLD
+    assert standing(host)["last"] is None
 
 
 def test_values_that_a_rotation_needs_are_not_set_or_deleted_by_hand(host: Machine) -> None:
@@ -256,8 +284,7 @@ def test_what_rotations_need_to_go_on_is_not_made_anew(host: Machine, lost: str)
 
 def test_retiring_leaves_alone_what_has_not_come_so_far(host: Machine) -> None:
     """A timer's `rotate retire` does not go on with a rotation that has stopped before its old value's turn."""
-    (host.folder / "app.conf").unlink()
-    (host.folder / "app.conf").mkdir()
+    with_a_reload_that_fails(host)
     assert host.run("rotate", "run", "db").code != 0
     before = standing(host)
     assert before["next_action"] == "rotate resume"

@@ -8,7 +8,9 @@ there already is not written again, but reloaded all the same: a run that was ki
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +53,15 @@ class FilePlace:
         self.write_file(self.path, rendered(self.text, secret))
 
     def holds(self, secret: Secret) -> bool:
+        wanted = rendered(self.text, secret)
         try:
-            with self.path.open("rb") as file:
-                return file.read(_LARGEST) == rendered(self.text, secret)
+            with open(self.path, "rb", opener=_opened) as file:
+                return file.read(_LARGEST) == wanted
         except FileNotFoundError:
+            if not self.path.parent.is_dir():
+                raise TargetError(
+                    f"cannot write {self.path}: its folder is not there", hint="make it, mount it or correct the path"
+                ) from None
             return False
         except OSError as error:
             raise TargetError(f"cannot read {self.path}: {(error.strerror or 'error').lower()}") from error
@@ -108,6 +115,14 @@ class CommandConsumer:
         except OpskitError as error:
             return str(error)
         return None if answer.is_good else str(answer)
+
+
+def _opened(path: str, flags: int) -> int:
+    found = os.open(path, flags | os.O_NONBLOCK)  # a FIFO must not be waited for
+    if stat.S_ISFIFO(os.fstat(found).st_mode):
+        os.close(found)
+        raise TargetError(f"cannot read {path}: it is a FIFO, expected a file")
+    return found
 
 
 def rendered(text: str, secret: Secret) -> bytes:

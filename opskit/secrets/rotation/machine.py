@@ -73,7 +73,11 @@ class Machine:
         if self._values.at(Stage.PENDING) is not None:
             raise self._steps.stranger()
         current = self._values.at(Stage.CURRENT)
-        if current is None or self._subject.target.verify(current):
+        if current is None:
+            return None
+        if self._subject.target.verify(current):
+            for consumer in self._subject.consumers:
+                consumer.holds(current)  # raises where it could not be told of a new value: now that costs nothing
             return current
         if recover:
             return None

@@ -93,6 +93,10 @@ def test_what_a_file_holds(tmp_path: Path) -> None:
     (tmp_path / "env").mkdir()
     with pytest.raises(TargetError, match=r"cannot read .*env: is a directory"):
         place.holds(PLAIN)
+    (tmp_path / "env").rmdir()
+    os.mkfifo(tmp_path / "env")
+    with pytest.raises(TargetError, match="it is a FIFO"):
+        place.holds(PLAIN)
 
 
 def _dotenv() -> DotenvStore:
