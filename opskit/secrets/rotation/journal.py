@@ -196,8 +196,14 @@ def _record(rotation: Rotation) -> str:
 
 
 def _rotation(record: str) -> Rotation:
-    values = json.loads(record)
-    return Rotation(**{**values, "state": State(values["state"])})
+    try:
+        values = json.loads(record)
+        return Rotation(**{**values, "state": State(values["state"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise OpskitError(
+            "the journal of rotations has a record that cannot be read: it is damaged, or of a newer opskit",
+            hint="bring rotations/journal.sqlite back from a backup of the state folder, or opskit up to date",
+        ) from error
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,3 +141,16 @@ def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
     (tmp_path / "deep" / "journal.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(OpskitError, match=r"journal\.sqlite: file is not a database"), _journal(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("record", ["{}", "[]", "no json", '{"state": "ELSEWHERE"}', '{"state": "GRACE", "more": 1}'])
+def test_a_record_that_nobody_understands(tmp_path: Path, record: str) -> None:
+    """A damaged record, or one of a later version, is told as what it is, and not taken for a fault of opskit."""
+    with _journal(tmp_path) as journal:
+        journal.keep(ROTATION)
+    with closing(sqlite3.connect(tmp_path / "deep" / "journal.sqlite")) as connection, connection:
+        connection.execute("UPDATE rotation SET record = ?", (record,))
+    with _journal(tmp_path) as journal:
+        for ask in (lambda: journal.latest(ROTATION.name), journal.all_latest, journal.completed):
+            with pytest.raises(OpskitError, match="record that cannot be read"):
+                ask()
