@@ -6,10 +6,12 @@ its fingerprints, a lock for each name. A program that outlives the run that sta
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -101,7 +103,7 @@ def machine(
 ) -> Iterator[Machine]:
     """The machine of one entry, alone with it. Raises UsageError for an unknown name, RotationLocked."""
     entry, telling = entry_of(name, config), telling or Telling()
-    with _alone(config.state_dir / FOLDER / f"{name}.lock", name) as lock:
+    with _alone(_lock(name, config), name) as lock:
         _require_one_name(name, entry, journal)
         making = _Making(config, world, journal, _prints(config, journal), telling, lock)
         tools = Tools(world.now, time.sleep, lambda: os.urandom(8).hex(), telling.around)
@@ -275,6 +277,11 @@ def _key_path(config: Config) -> Path:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    """A link is followed where it is root's or ours; whoever else made one may not choose what is written over."""
+    with contextlib.suppress(FileNotFoundError):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode) and status.st_uid not in {0, os.geteuid()}:
+            raise OpskitError(f"{path} is a symbolic link of uid {status.st_uid}: expected a file, or a link of root")
     write_durably(path, data, like_before=True)
 
 
@@ -296,6 +303,25 @@ def _prints(config: Config, journal: Journal) -> Fingerprints:
     if len(key) != _KEY:
         raise OpskitError(f"{path} is damaged: expected {_KEY} bytes, got {len(key)}")
     return Fingerprints(key)
+
+
+def is_at_work(name: str, config: Config) -> bool:
+    """Whether a run, or a program that one has started, is at work on that rotation now."""
+    try:
+        descriptor = os.open(_lock(name, config), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _lock(name: str, config: Config) -> Path:
+    return config.state_dir / FOLDER / f"{name}.lock"
 
 
 @contextmanager

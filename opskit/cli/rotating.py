@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -195,7 +196,8 @@ class Rotating:
     def _standings(self, journal: Journal, names: Sequence[str] | None) -> list[Standing]:
         latest, completed, now = journal.all_latest(), journal.completed(), self._world.now()
         wanted = {name: rotations.entry_of(name, self._config) for name in names or sorted(self._config.rotations)}
-        return [standing(name, entry.every.total_seconds(), now, latest, completed) for name, entry in wanted.items()]
+        found = [standing(name, entry.every.total_seconds(), now, latest, completed) for name, entry in wanted.items()]
+        return [replace(each, is_at_work=rotations.is_at_work(each.name, self._config)) for each in found]
 
     # What is told
 
@@ -330,7 +332,7 @@ def _still_waits(each: Standing, now: float) -> bool:
 def _state(each: Standing) -> str:
     if each.rotation is None:
         return "never"
-    return str(each.rotation.shown) + (" !" if each.has_stopped else "")
+    return str(each.rotation.shown) + (" !" if each.has_stopped else ", at work" if each.is_at_work else "")
 
 
 def _rotation_as_json(rotation: Rotation) -> dict[str, object]:

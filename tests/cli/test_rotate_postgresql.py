@@ -17,6 +17,7 @@ ENTRY = """
 rotations:
   app-db:
     secret: gpg://{state}/secrets.gpg#app-db
+    propagation: 2s
     postgresql:
       host: {socket}
       users: [{first}, {second}]

@@ -119,7 +119,7 @@ class Machine:
         return rotation
 
     def undo(self, rotation: Rotation) -> Rotation:
-        """Bring back the old value, everywhere. Raises UsageError where it is too late for that."""
+        """Bring back the old value, everywhere. Raises UsageError where that cannot be; nothing is changed then."""
         self._undoing.require_possible(rotation)
         return self.advance(self._steps.turned(rotation, None))
 
@@ -202,7 +202,12 @@ class Machine:
 
     def _deliver(self, rotation: Rotation) -> Rotation:
         is_urgent = not self._subject.target.keeps_old  # they hold a value that is refused by now
-        fault = self._steps.tell_consumers(rotation, self._steps.new(rotation), all_first=is_urgent)
+        try:
+            fault = self._steps.tell_consumers(rotation, self._steps.new(rotation), all_first=is_urgent)
+        except OpskitError as error:
+            if not is_urgent or rotation.old_print is None:
+                raise
+            fault = f"a consumer could not be told: {error}"
         if fault is not None:
             return self._steps.turned(rotation, fault)
         return self._steps.reached(rotation, State.MIGRATING)

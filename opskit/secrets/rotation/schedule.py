@@ -27,6 +27,9 @@ class Standing:
     command: str = "rotate run"
     """What gives it a new value; a key of the backups has commands of its own."""
 
+    is_at_work: bool = False
+    """Whether a run is moving it just now."""
+
     @property
     def is_bad(self) -> bool:
         """Whether somebody must do something."""
@@ -35,11 +38,14 @@ class Standing:
     @property
     def has_stopped(self) -> bool:
         """Whether a rotation is under way that does not go on by itself."""
-        return self.rotation is not None and not self.rotation.is_over and self.rotation.waits_until is None
+        is_waiting = self.is_at_work or (self.rotation is not None and self.rotation.waits_until is not None)
+        return self.rotation is not None and not self.rotation.is_over and not is_waiting
 
     @property
     def next_action(self) -> str | None:
         """The command that goes on from here, as `rotate resume`; None where nothing is to be done."""
+        if self.is_at_work:
+            return None
         if self.rotation is not None and not self.rotation.is_over:
             return "rotate retire" if self.rotation.waits_until is not None else "rotate resume"
         return self.command if self.is_overdue else None

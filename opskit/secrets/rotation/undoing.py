@@ -36,6 +36,11 @@ class Undoing:
             raise UsageError(
                 f"items of {rotation.name} are under the new value already: giving it up would lose them", hint=resume
             )
+        if rotation.old_print is not None and self._values.find(rotation.old_print) is None:
+            # Said before the way forward is closed.
+            raise UsageError(
+                f"{self._subject.reference} has lost the old value: there is nothing to go back to", hint=resume
+            )
 
     def back(self, rotation: Rotation) -> Rotation:
         """All of it. Raises Stuck, and what store, target and consumers raise."""

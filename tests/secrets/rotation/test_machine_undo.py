@@ -46,13 +46,14 @@ def test_undo_at_each_state(made: Made, kind: str, state: State) -> None:
 
 
 def test_undo_where_the_store_lost_the_old_value(made: Made) -> None:
-    """There is nothing to go back to: the new value stays everywhere, and an operator is needed."""
+    """There is nothing to go back to: that is said, and the way forward stays open."""
     world = made()
     killed_at(world, State.GRACE)
     del world.stages[Stage.PREVIOUS]
-    rotation = undo(world)
-    assert rotation.shown is State.NEEDS_OPERATOR
-    assert "has lost its old value: there is nothing to go back to" in str(rotation.problem)
+    with pytest.raises(UsageError, match="has lost the old value: there is nothing to go back to"):
+        undo(world)
+    rotation = world.latest()
+    assert rotation is not None and rotation.state is State.GRACE and not rotation.is_back
     assert world.stages[Stage.CURRENT] == world.has["app"] != OLD
 
 
