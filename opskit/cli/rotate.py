@@ -74,9 +74,15 @@ def resume(typer_context: typer.Context, names: NamesArgument = None) -> int | N
 
 
 @app.command()
-def undo(typer_context: typer.Context, name: NameArgument) -> int | None:
+def undo(
+    typer_context: typer.Context,
+    name: NameArgument,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="Where an operator is needed: end it, and leave all as it is.")
+    ] = False,
+) -> int | None:
     """Bring back the old value everywhere; not possible once items have moved or the old value is being deleted."""
-    return _rotating(typer_context).undo(name)
+    return _rotating(typer_context).undo(name, give_up=give_up)
 
 
 @app.command()

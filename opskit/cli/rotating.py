@@ -86,12 +86,14 @@ class Rotating:
             self._context.message("no old value is to be ended")
         return self._each(dict.fromkeys(names, _retired), "rotate.retire")
 
-    def undo(self, name: str) -> int:
-        """Take one back."""
+    def undo(self, name: str, *, give_up: bool) -> int:
+        """Take one back, or end it as it is."""
 
         def undone(machine: Machine, rotation: Rotation | None) -> Rotation:
             if rotation is None:
                 raise UsageError(f"{name} was never rotated: nothing to undo")
+            if give_up:
+                return machine.give_up(rotation)
             return machine.advance(rotation) if rotation.is_back and not rotation.is_over else machine.undo(rotation)
 
         return self._each({name: undone}, "rotate.undo")

@@ -141,6 +141,18 @@ def test_a_consumer_that_does_not_work_sends_it_back(host: Machine) -> None:
     assert current(host) == OLD and accepted(host) == {digest(OLD)}
 
 
+def test_what_cannot_be_mended_can_be_given_up(host: Machine) -> None:
+    """Only a rotation that needs an operator is given up; then all is left as it is, and another one may begin."""
+    (host.folder / "broken").touch()
+    assert host.run("rotate", "undo", "db", "--give-up").code == 2
+    assert "NEEDS_OPERATOR" in host.run("rotate", "run", "db").err
+    before = accepted(host)
+    host.run("rotate", "undo", "db", "--give-up")
+    assert standing(host)["last"]["state"] == "ROLLED_BACK" and "given up by hand" in standing(host)["last"]["problem"]
+    assert accepted(host) == before
+    assert host.run("rotate", "undo", "db", "--give-up").code == 2
+
+
 def test_an_emergency_does_not_wait(host: Machine) -> None:
     """With --emergency the old value is gone when the command ends."""
     assert host.run("rotate", "run", "db", "--emergency").code == 0

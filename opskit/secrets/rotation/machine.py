@@ -123,6 +123,16 @@ class Machine:
         self._undoing.require_possible(rotation)
         return self.advance(self._steps.turned(rotation, None))
 
+    def give_up(self, rotation: Rotation) -> Rotation:
+        """End a rotation that needs an operator, and leave everything as it is. Raises UsageError for any other."""
+        if not rotation.is_stuck:
+            raise UsageError(
+                f"the rotation of {rotation.name} does not need that: it is {rotation.shown}",
+                hint=f"opskit rotate resume {rotation.name}, or undo",
+            )
+        given_up = replace(rotation, is_stuck=False, is_back=True, cause=f"given up by hand: {rotation.problem}")
+        return self._steps.reached(given_up, State.ROLLED_BACK, given_up.cause)
+
     def _stopped(
         self, rotation: Rotation, problem: str, *, is_stuck: bool = False, until: float | None = None
     ) -> Rotation:
