@@ -35,6 +35,8 @@ def rotation_contradictions(config: Config) -> Iterator[tuple[Location, str]]:
         if secret in owners:
             yield (*place, "secret"), f"is rotated by '{owners[secret]}' already, expected one rotation for each secret"
         owners.setdefault(secret, name)
+        if config.keys.passphrase is not None and str(config.keys.passphrase) == secret:
+            yield (*place, "secret"), "opens earlier backups, expected one whose old value may go; see keys.passphrase"
         yield from _of_secret(place, entry)
         for consumer, found in entry.consumers.items():
             yield from _of_consumer((*place, "consumers", consumer), found, secret)

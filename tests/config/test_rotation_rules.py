@@ -24,6 +24,11 @@ rotations:
   other: {secret: "gpg:///s.gpg#other", command: {apply: [a], check: [c]}}
 """
 WRONG = [
+    (
+        "AAAA]}",
+        "AAAA], passphrase: 'gpg:///s.gpg#other'}",
+        "rotations.other.secret: opens earlier backups",
+    ),
     ("gpg:///s.gpg#other", "gpg:///s.gpg#db", "rotations.other.secret: is rotated by 'db' already"),
     ("gpg:///s.gpg#other", "op://vault/item/field", "rotations.other.secret: is only read by opskit"),
     ("gpg:///s.gpg#other", "gpg:///s.gpg#other?stage=previous", "rotations.other.secret: names one value"),
