@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -382,3 +383,8 @@ def change_source(root: Path) -> Path:
 def noise(seed: int, length: int) -> bytes:
     """Bytes that do not compress, the same for the same seed."""
     return random.Random(seed).randbytes(length)
+
+
+def apart(folder: Path, name: str) -> Path:
+    """A path below a folder that nobody has used: a fixture of a module may be made twice in one worker of xdist."""
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder)) / name

@@ -13,7 +13,7 @@ from opskit.repository import names
 from opskit.stores.base import Store
 from tests.fakes import flipped
 from tests.faults.conftest import Scene
-from tests.repositories import Lab, Picture, memory_copy, picture, restored_below
+from tests.repositories import Lab, Picture, apart, memory_copy, picture, restored_below
 from tests.telling import Tell
 
 Damage = Callable[[bytes], bytes | None]
@@ -57,7 +57,7 @@ def damaged(store: Store, name: str, damage: str) -> Store:
 @pytest.fixture(scope="module")
 def repository(later: Scene) -> Lab:
     """Two copies of two snapshots."""
-    lab = later.lab.fork(later.scratch / "corruption")
+    lab = later.lab.fork(apart(later.scratch, "corruption"))
     lab.backup(later.source)
     return lab
 

@@ -10,13 +10,13 @@ import pytest
 from opskit.errors import OpskitError
 from opskit.repository import names
 from tests.faults.conftest import Scene
-from tests.repositories import Lab, PackInspector, memory_copy, picture, restored_below
+from tests.repositories import Lab, PackInspector, apart, memory_copy, picture, restored_below
 
 
 @pytest.fixture(scope="module")
 def repository(later: Scene) -> Lab:
     """One copy of two snapshots; the source is as the last one saw it."""
-    lab = later.lab.fork(later.scratch / "damaged-copy")
+    lab = later.lab.fork(apart(later.scratch, "damaged-copy"))
     del lab.stores["b"]
     lab.backup(later.source)
     return lab

@@ -35,7 +35,7 @@ from opskit.stores.base import Store
 from opskit.stores.local import LocalStore
 from opskit.stores.wrappers.readonly import ReadOnly
 from tests.fakes import Fault, FaultyStore, Operation
-from tests.repositories import Keys, Lab, make_source
+from tests.repositories import Keys, Lab, apart, make_source
 from tests.telling import Tell
 
 NOW = datetime(2026, 11, 21, 7, tzinfo=UTC)
@@ -128,7 +128,7 @@ def _no_loader() -> Loader:
 @pytest.fixture(scope="module")
 def built(throwaway_keys: Keys, scratch: Path) -> Ground:
     """Three copies with one snapshot, a database of SQLite in it; nobody may change it."""
-    folder = scratch / "drills"
+    folder = apart(scratch, "drills")
     folder.mkdir()
     source = make_source(folder / "source")
     with closing(sqlite3.connect(source / "wiki.db")) as database:

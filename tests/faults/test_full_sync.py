@@ -19,7 +19,7 @@ from tests.cli.hosts import Machine, objects
 from tests.fakes import FaultyStore, flipped
 from tests.faults.test_full import fill
 from tests.faults.test_sync_campaign import Trio, contents, make_trio, right, spoil
-from tests.repositories import Keys, assert_restores, memory_copy, memory_store, noise
+from tests.repositories import Keys, apart, assert_restores, memory_copy, memory_store, noise
 from tests.stores.mounts import MEBIBYTE, mounted
 from tests.telling import Tell
 
@@ -31,7 +31,7 @@ LONG = partial(pytest.param, marks=pytest.mark.campaign)
 def trio(throwaway_keys: Keys, scratch: Path) -> Trio:
     """Three whole copies in memory of about two megabytes; nobody may change them."""
     stores = {name: memory_store(name) for name in "abc"}
-    return make_trio(throwaway_keys, scratch / "full-trio", dict(stores), size=300 * KIBIBYTE)
+    return make_trio(throwaway_keys, apart(scratch, "full-trio"), dict(stores), size=300 * KIBIBYTE)
 
 
 def place_copy(lab: Trio, folder: Path, *, is_whole: bool) -> LocalStore:

@@ -15,7 +15,7 @@ import pytest
 from opskit.stores.base import Store
 from tests.fakes import Crash, FaultyStore, When
 from tests.rekeying import Cast, opens, rotate, verify_all
-from tests.repositories import Keys, Lab, memory_copy, memory_store, noise
+from tests.repositories import Keys, Lab, apart, memory_copy, memory_store, noise
 from tests.telling import Tell
 
 OLD, NEW = 0, 1
@@ -40,7 +40,7 @@ def cast(throwaway_keys: Keys) -> Cast:
 @pytest.fixture(scope="module")
 def made(cast: Cast, scratch: Path) -> Lab:
     """Two copies with three runs for the old recipient, of which `b` lacks the last."""
-    folder = scratch / "rekey"
+    folder = apart(scratch, "rekey")
     (folder / "source").mkdir(parents=True)
     lab = Lab(cast.having(OLD), folder / "state", {"a": memory_store("a"), "b": memory_store("b")}).create()
     for number in range(3):

@@ -28,7 +28,7 @@ from opskit.repository.history import History, load_history
 from opskit.repository.marks import HOLD, Mark, load_marks
 from opskit.stores.base import Store
 from tests.fakes import Crash, Fault, FaultyStore, FaultyStreams, Operation, When, flipped
-from tests.repositories import Keys, Lab, assert_restores, memory_copy, memory_store, noise
+from tests.repositories import Keys, Lab, apart, assert_restores, memory_copy, memory_store, noise
 from tests.telling import Tell
 
 Stores = Mapping[str, Store]
@@ -107,7 +107,7 @@ def make_trio(keys: Keys, folder: Path, stores: dict[str, Store], size: int = 20
 @pytest.fixture(scope="module")
 def trio(throwaway_keys: Keys, scratch: Path) -> Trio:
     """Three whole copies in memory; nobody may change them."""
-    return make_trio(throwaway_keys, scratch / "trio", {name: memory_store(name) for name in "abc"})
+    return make_trio(throwaway_keys, apart(scratch, "trio"), {name: memory_store(name) for name in "abc"})
 
 
 def contents(store: Store) -> dict[str, bytes]:
