@@ -292,8 +292,9 @@ def _retired(machine: Machine, rotation: Rotation | None) -> Rotation:
 
 
 def _code_of(rotation: Rotation) -> int:
-    """0 where it is done, or nothing but time is missing."""
-    return 0 if rotation.state is State.OLD_DELETED or rotation.waits_until is not None else _BAD
+    """0 where it is done, or undone as somebody asked, or nothing but time is missing."""
+    is_done = rotation.state is State.OLD_DELETED or (rotation.state is State.ROLLED_BACK and rotation.cause is None)
+    return 0 if is_done or rotation.waits_until is not None else _BAD
 
 
 def _plan(entry: Entry) -> list[str]:

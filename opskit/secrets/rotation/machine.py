@@ -236,11 +236,11 @@ class Machine:
 
     def _disable(self, rotation: Rotation) -> Rotation:
         new, old = self._steps.new(rotation), self._steps.old(rotation)
-        until = rotation.since(State.GRACE) + self._subject.policy.grace
+        since, grace = rotation.since(State.GRACE), self._subject.policy.grace
         try:
             if self._proof.items_left(rotation, old, new):
                 return self._move_late(rotation, old, new)
-            self._proof.require_time(until, "the old value is switched off")
+            self._proof.require_time(since, grace, "the old value is switched off")
             self._require_unused(rotation, old, new)
         except (Waits, OpskitError):
             self._switch_on(rotation, old, new)
@@ -297,8 +297,8 @@ class Machine:
     def _delete(self, rotation: Rotation) -> Rotation:
         new, old = self._steps.new(rotation), self._values.find(rotation.old_print)
         is_begun = self._journal.was_intended(rotation, State.OLD_DELETED)
-        until = rotation.since(State.OLD_DISABLED) + self._subject.policy.observe
-        self._proof.require_time(until, "the old value is deleted")
+        since = rotation.since(State.OLD_DISABLED)
+        self._proof.require_time(since, self._subject.policy.observe, "the old value is deleted")
         self._require_current(rotation)
         self._proof.require_consumers(new)
         if old is None and not is_begun:

@@ -67,10 +67,11 @@ class Proof:
         target = self._subject.target
         return target.in_use(old, new, since) if old is not None and isinstance(target, Witness) else None
 
-    def require_time(self, until: float, what: str) -> None:
-        """Raises Waits before `until` (epoch seconds)."""
+    def require_time(self, since: float, span: float, what: str) -> None:
+        """Raises Waits until `span` seconds after `since` (epoch seconds); without a span never, whatever the time."""
+        until = since + span
         left = until - self._tools.now()
-        if left > 0:
+        if span > 0 and left > 0:
             raise Waits(f"{what} in {spoken(left)} at the earliest", until)
 
     def _comes_true(self, asked: Callable[[], bool], successes: int) -> bool:

@@ -50,6 +50,18 @@ def test_grace_and_observation_are_waited_for(made: Made) -> None:
     require_new_everywhere(world)
 
 
+def test_without_a_time_to_wait_a_clock_that_was_set_back_holds_nothing(made: Made) -> None:
+    """What happened in the future, as the clock has it now, is no reason to wait where no time is to be waited for."""
+    world = made()
+    world.policy = Policy(grace=HOUR)
+    assert run(world).state is State.GRACE
+    world.clock -= 1000 * HOUR
+    assert resume(world).state is State.GRACE
+    world.policy = Policy()
+    assert resume(world).state is State.OLD_DELETED
+    require_new_everywhere(world)
+
+
 def test_what_still_uses_the_old_value_holds_its_end(made: Made) -> None:
     """Where the target saw the old value used it stays accepted; a use that is past does not hold it for ever."""
     world = made()

@@ -252,6 +252,16 @@ def test_other_reasons_are_no_refusal_of_the_password(running: Running) -> None:
     assert is_unclear(failure(lambda: PostgresqlUser(settings).verify(first), first))
 
 
+def test_who_may_not_alter_a_role_is_told_what_it_takes(running: Running) -> None:
+    """An administrator without the right is TargetRefused, with a hint; nothing has changed."""
+    settings, first = running.single()
+    poor = running.role("LOGIN", NO_ONE)
+    target = PostgresqlUser(replace(settings, admin=Admin(poor, lambda: NO_ONE)))
+    error = failure(lambda: target.apply(password(), first), first)
+    assert isinstance(error, TargetRefused) and "ADMIN OPTION" in str(error.hint)
+    assert target.verify(first)
+
+
 def test_a_query_says_what_a_user_must_be_allowed(running: Running) -> None:
     """A user who logs in and may not do what the query does is refused by an error; what the query does is undone."""
     running.sql("DROP TABLE IF EXISTS stock", "CREATE TABLE stock (item text)")

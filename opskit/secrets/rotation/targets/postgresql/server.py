@@ -122,7 +122,11 @@ class Session:
         statement = sql.SQL("ALTER ROLE {} {}").format(sql.Identifier(role), sql.SQL(change))
         if secret is not None:
             statement += sql.SQL(" PASSWORD {}").format(sql.Literal(self._verifier(role, secret)))
-        self.ask(f"alter the role {role}", statement)
+        try:
+            self.ask(f"alter the role {role}", statement)
+        except TargetRefused as refusal:
+            refusal.hint = f"who alters {role} needs CREATEROLE, from PostgreSQL 16 on ADMIN OPTION on it as well"
+            raise
         with _told(f"{self._where}: cannot say whether the role {role} was altered"):
             self._connection.commit()
 
