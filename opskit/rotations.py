@@ -114,8 +114,8 @@ def entry_of(name: str, config: Config) -> RotationConfig:
     """The entry of a name; raises UsageError where there is none."""
     found = config.rotations.get(name)
     if found is None:
-        known = ", ".join(sorted(config.rotations)) or "none"
-        raise UsageError(f"no rotation {name!r} in the config: expected one of {known}")
+        known = f"expected one of {', '.join(sorted(config.rotations))}" if config.rotations else "it names none"
+        raise UsageError(f"no rotation {name!r} in the config: {known}")
     return found
 
 
