@@ -18,9 +18,9 @@ from opskit.secrets.rotation.commands import Programs
 EXAMPLE = Path(__file__).resolve().parent.parent / "config.example.yaml"
 KEEPS_OLD = {
     "wallet": True, "app-db": True, "shop-db": True, "crm-db": True, "queue": True, "uploader": True,
-    "deploy-key": True, "web-certificate": False,
+    "deploy-key": True, "web-certificate": False, "recovery-key": True,
 }  # fmt: skip
-WITNESSES = {"app-db", "shop-db", "uploader"}
+WITNESSES = {"app-db", "shop-db", "uploader", "recovery-key"}
 
 
 def resolve(reference: Reference) -> Secret:
@@ -30,7 +30,7 @@ def resolve(reference: Reference) -> Secret:
 @pytest.mark.parametrize("name", KEEPS_OLD)
 def test_the_example_names_every_kind(name: str) -> None:
     """Each entry makes a target; no secret is resolved and no server asked before a rotation begins."""
-    target = target_of(load(EXAMPLE).rotations[name], Means(Programs(os.environ), resolve, lambda: 0.0))
+    target = target_of(load(EXAMPLE).rotations[name], Means(Programs(os.environ), resolve, lambda: 0.0, EXAMPLE))
     assert target.keeps_old is KEEPS_OLD[name]
     assert isinstance(target, Witness) is (name in WITNESSES)
 
@@ -45,4 +45,4 @@ def test_one_role_of_postgresql_is_replaced() -> None:
     """With one name in users the password of that role is replaced."""
     entry = load(EXAMPLE).rotations["app-db"]
     entry = entry.but(postgresql=entry.postgresql.but(users=("app",), owner=None))
-    assert target_of(entry, Means(Programs(os.environ), resolve, lambda: 0.0)).keeps_old is False
+    assert target_of(entry, Means(Programs(os.environ), resolve, lambda: 0.0, EXAMPLE)).keeps_old is False

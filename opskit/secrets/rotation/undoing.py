@@ -6,7 +6,7 @@ repeated as a whole after a crash, and looks before it acts.
 
 from __future__ import annotations
 
-from opskit.errors import UsageError
+from opskit.errors import TargetRefused, UsageError
 from opskit.secrets.base import Stage
 from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.journal import Journal
@@ -58,7 +58,10 @@ class Undoing:
         """What a target has made that the store never got: another value replaces it, to be revoked."""
         if rotation.state is not State.PLANNED or not self._journal.was_intended(rotation, State.STAGED):
             return None
-        return self._subject.target.create(old, rotation.started)
+        try:
+            return self._subject.target.create(old, rotation.started)
+        except TargetRefused:  # it made none before, either
+            return None
 
     def _return_to(self, rotation: Rotation, old: Secret, new: Secret | None) -> None:
         target = self._subject.target

@@ -6,8 +6,9 @@ import contextlib
 
 import pytest
 
-from opskit.errors import SecretStoreError, TargetError, UsageError
+from opskit.errors import SecretStoreError, TargetError, TargetRefused, UsageError
 from opskit.secrets.base import Stage
+from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.state import State
 from opskit.secrets.rotation.subject import Policy
 from tests.secrets.rotation.simulation import (
@@ -82,6 +83,20 @@ def test_undo_before_anything_was_made(made: Made) -> None:
     killed_at(world, State.PLANNED)
     assert undo(world).state is State.ROLLED_BACK
     assert "target.create" not in world.calls
+
+
+def test_undo_where_the_target_makes_no_value(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that refuses to make a new value has made none: that does not hold the way back."""
+    world = made()
+
+    def refuses(_current: object, _since: float) -> Secret:
+        raise TargetRefused("the target makes none")
+
+    monkeypatch.setattr(world.target, "create", refuses)
+    with pytest.raises(TargetRefused):
+        run(world)
+    assert undo(world).state is State.ROLLED_BACK
+    require_old_everywhere(world)
 
 
 def test_undo_leaves_what_is_not_its_own(made: Made) -> None:
