@@ -171,6 +171,7 @@ class _Making:
             None if entry.items is None else self._items(entry.items),
             Policy(grace.total_seconds(), observe.total_seconds(), entry.propagation.total_seconds()),
             self._may_delete(entry),
+            entry.needs_value,
         )
 
     def _means(self) -> rotationtargets.Means:

@@ -269,7 +269,7 @@ def _key_risks(config: Config) -> Iterator[str]:
         if isinstance(entry, BackupKeyRotation) and _is_always_here(entry.secret, config):
             yield (
                 f"rotations.{name}.secret: {entry.secret} can be read here at any time: whoever gets in reads all "
-                "history that it opens; keep it on a stick, or behind the credential of the person who rotates"
+                "history that it opens; keep it behind the credential of the person who rotates (vault:, a smartcard)"
             )
     if keys.host is not None and keys.host in keys.maintainers:
         yield (

@@ -68,6 +68,9 @@ class Items(Entry):
 
 
 class _Rotation(Entry):
+    needs_value: ClassVar[bool] = False
+    """Whether somebody has to set the first value."""
+
     secret: Reference = key("where the secret lies: a store that takes values")
     every: Duration = key("a new value is due this long after the one before", default=Duration.parse("30d"))
     grace: Duration = key("how long the old value stays accepted once all have moved", default=Duration.parse("24h"))
@@ -289,6 +292,7 @@ class BackupKeyRotation(_Rotation):
     """A recipient of these backups. The value: a recovery-key file, in a store that only who rotates can open."""
 
     kind: ClassVar[str] = "backup_key"
+    needs_value: ClassVar[bool] = True
 
     backup_key: BackupKey = key("the recipient whose private key the secret is")
 

@@ -9,8 +9,8 @@ one, and its value is not given up as long as anything anywhere may need it; bot
 are encrypted anew, so that nothing is left that only the old one opens. Order and crash-safety of each act are those of
 `setup.rekeying` and `operations.rekeying`.
 
-A host that backs up should reach no private key but while somebody rotates: the store is then a stick from the safe, or
-one that asks for that person's credential.
+A host that backs up should reach no private key but while somebody rotates: the store is one that asks for that
+person's credential.
 """
 
 from __future__ import annotations
