@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from opskit import rotations, wiring
 from opskit.cli.auditing import audited, judged
 from opskit.cli.context import Context
+from opskit.cli.failures import Failure, failure_of, report
 from opskit.cli.key_ages import key_standings
 from opskit.cli.render import counted, human_duration, printable, table
 from opskit.errors import OpskitError, UsageError
@@ -144,28 +145,38 @@ class Rotating:
     # One machine after another
 
     def _each(self, acts: Mapping[str, Act], op: str) -> int:
-        """Do it for each; one that cannot be done does not keep the others from it, its error comes last."""
+        """Do it for each; one that cannot be done keeps no other from it. The first failure's exit code counts."""
         for name in acts:
             rotations.entry_of(name, self._config)
-        code, told, failure = 0, [], None
-        with closing(rotations.journal_of(self._config)) as journal:
-            for name, act in acts.items():
-                try:
-                    rotation = self._one(name, journal, op, act)
-                except OpskitError as error:
-                    if failure is not None:
-                        self._context.warning(printable(f"{name}: {error}"))
-                    self._tell_stop(name, journal, error)
-                    failure = failure or error
-                    continue
-                code = max(code, _code_of(rotation))
-                told.append({"name": name, **_rotation_as_json(rotation)})
-                self._tell_end(rotation, journal)
-        if failure is not None:
-            raise failure
-        if self._context.json:
-            self._context.write_json(told)
-        return code
+        outcomes: dict[str, dict[str, object]] = {name: _outcome(name, "not tried") for name in acts}
+        try:
+            with closing(rotations.journal_of(self._config)) as journal:
+                codes = [self._turn(each, journal, op, act, outcomes) for each, act in acts.items()]
+        finally:  # whatever ends it: what was done until then is told
+            if self._context.json:
+                self._context.write_json([*outcomes.values()])
+        failed = [name for name, outcome in outcomes.items() if outcome["outcome"] == "failed"]
+        if failed and len(acts) > 1:
+            self._context.warning(f"{len(failed)} of {len(acts)} could not be done: {', '.join(failed)}")
+        return next((code for code, is_failure in codes if is_failure), max((code for code, _ in codes), default=0))
+
+    def _turn(
+        self, name: str, journal: Journal, op: str, act: Act, outcomes: dict[str, dict[str, object]]
+    ) -> tuple[int, bool]:
+        """The turn of one, told at once: its exit code, and whether that is of an error."""
+        outcomes[name] = _outcome(name, "interrupted")  # until it has come to an end
+        before = _latest(name, journal)
+        try:
+            rotation = self._one(name, journal, op, act)
+        except OpskitError as error:
+            failure = self._tell_failure(name, journal, error, is_alone=len(outcomes) == 1)
+            after = _latest(name, journal)
+            mine = after if after is not None and (after != before or not after.is_over) else None
+            outcomes[name] = _outcome(name, "failed", mine, failure)
+            return error.exit_code, True
+        outcomes[name] = _outcome(name, "done", rotation)
+        self._tell_end(rotation, journal)
+        return _code_of(rotation), False
 
     def _one(self, name: str, journal: Journal, op: str, act: Act) -> Rotation:
         telling = rotations.Telling(partial(self._around, journal), self._note_progress, self._hurry)
@@ -229,9 +240,17 @@ class Rotating:
             self._context.warning(printable(f"{rotation.name}: {rotation.problem}"))
             self._context.hint(f"when that is mended: opskit rotate resume {rotation.name}")
 
+    def _tell_failure(self, name: str, journal: Journal, error: OpskitError, *, is_alone: bool) -> Failure:
+        """An error in its place, and where it left the rotation; what can be done goes with it."""
+        self._tell_stop(name, journal, error)
+        failure = failure_of(error)
+        if not is_alone:
+            failure = replace(failure, message=f"{name}: {failure.message}")
+        report(failure, error, self._context, as_json=False)
+        return failure
+
     def _tell_stop(self, name: str, journal: Journal, error: OpskitError) -> None:
-        """Where an error, which is told last, left a rotation; what can be done goes with it."""
-        rotation = journal.latest(name)
+        rotation = _latest(name, journal)
         if rotation is None or rotation.is_over or rotation.problem is None or rotation.waits_until is not None:
             return
         self._context.warning(f"{name} has stopped: {'on the way back' if rotation.is_back else rotation.shown}")
@@ -336,6 +355,22 @@ def _state(each: Standing) -> str:
     if each.rotation is None:
         return "never"
     return str(each.rotation.shown) + (" !" if each.has_stopped else ", at work" if each.is_at_work else "")
+
+
+def _latest(name: str, journal: Journal) -> Rotation | None:
+    """The last rotation of a name, where that can be read: only what is told depends on it."""
+    try:
+        return journal.latest(name)
+    except OpskitError:
+        return None
+
+
+def _outcome(
+    name: str, outcome: str, rotation: Rotation | None = None, failure: Failure | None = None
+) -> dict[str, object]:
+    """What became of one that a command was asked for; its error in the shape that other commands give theirs."""
+    facts = {} if rotation is None else _rotation_as_json(rotation)
+    return {"name": name, "outcome": outcome, "error": failure and asdict(failure), **facts}
 
 
 def _rotation_as_json(rotation: Rotation) -> dict[str, object]:

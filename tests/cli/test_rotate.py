@@ -70,7 +70,7 @@ def set_secret(host: Machine, value: str, name: str = "secrets.gpg#db") -> None:
 
 def with_a_reload_that_fails(host: Machine) -> None:
     text = host.config.read_text()
-    host.config.write_text(text.replace("        check: [sh", "        reload: ['false']\n        check: [sh"))
+    host.config.write_text(text.replace("        check: [sh", "        reload: ['false']\n        check: [sh", 1))
 
 
 def digest(value: str) -> str:
@@ -469,3 +469,90 @@ def test_a_link_that_somebody_else_made_is_not_followed(host: Machine) -> None:
     assert answer.code != 0 and "symbolic link of uid 65534" in answer.err
     assert prey.read_text() == f"password = {OLD}"
     assert host.run("rotate", "status").code == 3 or current(host) == OLD
+
+
+def with_others(host: Machine, *names: str) -> None:
+    """Rotations as `db` is, each with a secret, a target and a consumer of its own."""
+    text = host.config.read_text()
+    entry = text[text.index("  db:") :]
+    for name in names:
+        more = entry.replace("  db:", f"  {name}:").replace("secrets.gpg#db", f"{name}.gpg#{name}")
+        text += more.replace("app.conf", f"{name}.conf").replace("/accepted", f"/accepted-{name}")
+        shutil.copytree(host.folder / "accepted", host.folder / f"accepted-{name}")
+        (host.folder / f"{name}.conf").write_text(f"password = {OLD}")
+        set_secret(host, OLD, f"{name}.gpg#{name}")
+    host.config.write_text(text)
+
+
+def broken(host: Machine, name: str) -> None:
+    """The target of that rotation accepts nothing any more."""
+    for each in (host.folder / f"accepted-{name}").iterdir():
+        each.unlink()
+
+
+def test_json_tells_of_each_though_one_fails(host: Machine) -> None:
+    """An error of one is in its place; those before and after it are there as well; the exit code is the error's."""
+    with_others(host, "first", "second", "third")
+    broken(host, "second")
+    answer = host.run("rotate", "run", "first", "second", "third", "--json")
+    assert answer.code == 31
+    first, second, third = answer.json
+    assert [each["name"] for each in answer.json] == ["first", "second", "third"]
+    for each in (first, third):
+        assert (each["outcome"], each["state"], each["error"]) == ("done", "GRACE", None)
+    assert (second["outcome"], second["error"]["exit_code"]) == ("failed", 31)
+    assert "refused by its target: nothing was changed" in second["error"]["message"]
+    assert "opskit secrets set" in second["error"]["hint"]
+    assert "state" not in second, "it was never begun"
+    assert "opskit: error: second: the current value" in answer.err
+    assert "1 of 3 could not be done: second" in answer.err
+
+
+def test_a_failed_one_says_how_far_it_came(host: Machine) -> None:
+    """Where an error stopped a rotation on its way, its entry has both: the error, and where it stands."""
+    with_others(host, "other")
+    with_a_reload_that_fails(host)
+    answer = host.run("rotate", "run", "db", "other", "--json")
+    assert answer.code == 31
+    assert [(each["outcome"], each["state"], each["undone"]) for each in answer.json] == [
+        ("failed", "PROMOTED", "keeps_old: false" in host.config.read_text()),
+        ("done", "GRACE", False),
+    ]
+    again = host.run("rotate", "resume", "--json")
+    assert [(each["name"], each["outcome"]) for each in again.json] == [("db", "failed"), ("other", "done")]
+    assert again.code == 31
+
+
+def test_text_tells_of_those_that_went_through_and_of_every_error(host: Machine) -> None:
+    """Each is told in its turn: success before failure, and of two failures both, with names and hints."""
+    with_others(host, "first", "second", "third")
+    broken(host, "second")
+    broken(host, "third")
+    answer = host.run("rotate", "run", "first", "second", "third")
+    assert answer.code == 31
+    told = [
+        answer.err.index(words)
+        for words in ("first: GRACE", "error: second: the current", "error: third: the current", "2 of 3 could")
+    ]
+    assert told == sorted(told)
+    assert answer.err.count("hint: set the value that is in use") == 2
+
+
+def test_an_interrupted_run_tells_what_was_done_and_what_was_not_tried(host: Machine) -> None:
+    """With --json Ctrl-C ends with the error, and beside it what became of each that was named."""
+    with_others(host, "first", "second")
+    gate = host.folder / "gate"
+    text = host.config.read_text()
+    at = text.index("  first:")
+    text = text[:at] + text[at:].replace(
+        "    consumers:\n", f'    may_delete: [sh, -c, "touch {gate}; sleep 60"]\n    consumers:\n', 1
+    )
+    host.config.write_text(text)
+    process = host.start("rotate", "run", "db", "first", "second", "--emergency", "--json")
+    wait_for(gate)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    told = json.loads(out)
+    assert process.returncode == told["error"]["exit_code"] == 130
+    outcomes = [(each["name"], each["outcome"]) for each in told["result"]]
+    assert outcomes == [("db", "done"), ("first", "interrupted"), ("second", "not tried")]
