@@ -25,6 +25,8 @@ unreadable file) is a result, reported with exit code 3. The tree:
     │   ├── StoreRefused            22   permission denied or read-only
     │   │   └── ClocksApart         22   this host's clock and the destination's are too far apart
     │   └── NotMounted              23   the medium is not mounted
+    ├── StateFull                   21   the disk with the state folder has no space left, and something is under way
+    ├── StateRefused                22   the same, read-only
     ├── UnresolvedReference         30   a secret reference cannot be resolved
     │   └── SecretAbsent            30   the secret store has no such secret
     ├── SecretStoreError            31   a secret store cannot be used, or does not keep what it is given
@@ -171,6 +173,18 @@ class NotMounted(StoreError):
     """The destination must be a mounted medium and is not mounted."""
 
     exit_code = 23
+
+
+class StateFull(OpskitError):
+    """The disk with the state folder has no space left for what must be noted before anything goes on."""
+
+    exit_code = 21
+
+
+class StateRefused(OpskitError):
+    """The state folder cannot be written: its file system, or the file in it, is read-only."""
+
+    exit_code = 22
 
 
 class UnresolvedReference(OpskitError):

@@ -14,7 +14,7 @@ from opskit.cli.context import Context
 from opskit.cli.failures import Failure, failure_of, report
 from opskit.cli.key_ages import key_standings
 from opskit.cli.render import counted, human_duration, printable, table
-from opskit.errors import OpskitError, UsageError
+from opskit.errors import OpskitError, RotationLocked, StateFull, StateRefused, UsageError
 from opskit.secrets.rotation.migration import ITEM, Progress
 from opskit.secrets.rotation.schedule import Standing, standing
 from opskit.secrets.rotation.state import Rotation, State
@@ -251,11 +251,18 @@ class Rotating:
 
     def _tell_stop(self, name: str, journal: Journal, error: OpskitError) -> None:
         rotation = _latest(name, journal)
-        if rotation is None or rotation.is_over or rotation.problem is None or rotation.waits_until is not None:
+        if rotation is None or rotation.is_over:
+            if isinstance(error, StateFull | StateRefused):
+                error.hint = "nothing was begun; when that is mended, run the command again"
+            return
+        is_refusal = isinstance(error, UsageError | RotationLocked)
+        if is_refusal and (rotation.problem is None or rotation.waits_until is not None):
             return
         self._context.warning(f"{name} has stopped: {'on the way back' if rotation.is_back else rotation.shown}")
         back = "" if rotation.is_back else f", or to go back: opskit rotate undo {name}"
-        error.hint = error.hint or f"when that is mended: opskit rotate resume {name}{back}"
+        if "opskit rotate" not in (error.hint or ""):
+            mended = f"when that is mended: opskit rotate resume {name}{back}"
+            error.hint = mended if error.hint is None else f"{error.hint}\n{mended}"
 
     def _tell_standings(self, found: Sequence[Standing]) -> None:
         if not found:

@@ -6,6 +6,7 @@ it. It holds names, times, states and keyed fingerprints, never a value. Who wri
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from opskit.errors import OpskitError
+from opskit.errors import OpskitError, StateFull, StateRefused
 from opskit.secrets.rotation.state import Rotation, State
 
 Phase = Literal["intent", "done", "failed"]
@@ -36,6 +37,9 @@ CREATE TABLE IF NOT EXISTS part (
 );
 CREATE INDEX IF NOT EXISTS by_state ON part (rotation, kind, state, number);
 """
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ROOM = 128 * 1024
+"""Bytes that SQLite may need beside the journal; with less, an I/O error is one of a full disk."""
 _PARTS = "SELECT id, state, attempts, at, note FROM part WHERE rotation=? AND kind=?"
 
 
@@ -49,7 +53,10 @@ class Part:
 
 
 class Journal:
-    """All rotations of a host. Every method may raise OpskitError: no space, no permission, a damaged file."""
+    """All rotations of a host.
+
+    Every method may raise StateFull, StateRefused, and OpskitError: no permission, a damaged file.
+    """
 
     def __init__(self, path: Path) -> None:
         with _translated(path):
@@ -57,9 +64,13 @@ class Journal:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
             self._path = path
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.executescript(_SCHEMA)
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute("PRAGMA synchronous=FULL")
+                self._connection.executescript(_SCHEMA)
+            except sqlite3.Error:
+                self._connection.close()
+                raise
 
     def close(self) -> None:
         """Let go of the file."""
@@ -68,18 +79,18 @@ class Journal:
     def keep(self, rotation: Rotation) -> None:
         """Add a rotation, or replace what is known of it."""
         values = (rotation.name, _record(rotation), rotation.id)
-        with self._writing() as run:
+        with self._writing(rotation) as run:
             if run("UPDATE rotation SET name=?, record=? WHERE id=?", values).rowcount == 0:
                 run("INSERT INTO rotation (name, record, id) VALUES (?,?,?)", values)
 
     def note(self, rotation: Rotation, step: str, phase: Phase, at: float, note: str | None = None) -> None:
         """Tell what is about to be done, or what came of it."""
-        with self._writing() as run:
+        with self._writing(rotation) as run:
             _note(run, rotation, step, phase, at, note)
 
     def reach(self, rotation: Rotation, step: str, at: float, note: str | None = None) -> None:
         """Tell that a step was done, and what the rotation is now, in one commit."""
-        with self._writing() as run:
+        with self._writing(rotation) as run:
             _note(run, rotation, step, "done", at, note)
             run("UPDATE rotation SET record=? WHERE id=?", (_record(rotation), rotation.id))
 
@@ -126,7 +137,7 @@ class Journal:
 
     def list_parts(self, rotation: Rotation, kind: str, ids: Iterable[str], at: float) -> int:
         """Add parts that are not known yet, to be done; tells how many were new."""
-        with self._writing() as run:
+        with self._writing(rotation) as run:
             before = self._count(rotation, kind)
             for each in ids:
                 run("INSERT OR IGNORE INTO part (rotation, kind, id, state, attempts, at) VALUES (?,?,?,'todo',0,?)",
@@ -137,7 +148,7 @@ class Journal:
         self, rotation: Rotation, kind: str, marks: Iterable[tuple[str, PartState, str | None, int]], at: float
     ) -> None:
         """(id, state, note, further attempts) of several parts in one commit."""
-        with self._writing() as run:
+        with self._writing(rotation) as run:
             for part, state, note, attempts in marks:
                 run("UPDATE part SET state=?, note=?, at=?, attempts=attempts+? WHERE rotation=? AND kind=? AND id=?",
                     (state, note, at, attempts, rotation.id, kind, part))  # fmt: skip
@@ -162,7 +173,7 @@ class Journal:
 
     def requeue(self, rotation: Rotation, kind: str) -> None:
         """Those that failed are tried once more: what became of them is asked first, as of interrupted ones."""
-        with self._writing() as run:
+        with self._writing(rotation) as run:
             run("UPDATE part SET state='running' WHERE rotation=? AND kind=? AND state='failed'",
                 (rotation.id, kind))  # fmt: skip
 
@@ -174,8 +185,8 @@ class Journal:
             return self._connection.execute(sql, values).fetchall()
 
     @contextmanager
-    def _writing(self) -> Iterator[Any]:
-        with _translated(self._path):
+    def _writing(self, rotation: Rotation) -> Iterator[Any]:
+        with _translated(self._path, f" {rotation.name}"):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
@@ -207,12 +218,44 @@ def _rotation(record: str) -> Rotation:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _translated(path: Path, name: str = "") -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise OpskitError(
-            f"cannot use the journal of rotations {path}: {(reason or 'error').lower()}",
-            hint="nothing goes on without it; `opskit rotate resume` does, once that is mended",
-        ) from error
+        raise translation(error, path, f"`opskit rotate resume{name}`") from error
+
+
+def translation(error: sqlite3.Error | OSError, path: Path, resume: str) -> OpskitError:
+    """The error for people. SQLite says `disk i/o error` of a full disk too: the file system is asked."""
+    what = f"cannot use the journal of rotations {path}"
+    safe = "no value is lost: the store keeps the old one and the new one until a rotation has ended"
+    number = error.errno if isinstance(error, OSError) else None
+    name = str(getattr(error, "sqlite_errorname", ""))
+    is_read_only, is_full = (
+        _found(path.parent) if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")) else (False,) * 2
+    )
+    if is_read_only or number == errno.EROFS or name.startswith("SQLITE_READONLY"):
+        return StateRefused(
+            f"{what}: the state folder is read-only",
+            hint=f"{safe}\nmake it writable (mount options, owner, `dmesg` for a failing disk), then {resume} goes on",
+        )
+    if is_full or number in _FULL or name == "SQLITE_FULL":
+        return StateFull(
+            f"{what}: the disk with the state folder is full",
+            hint=f"{safe}\nmake room on the disk of {path.parent}, then {resume} goes on",
+        )
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return OpskitError(
+        f"{what}: {(reason or 'error').lower()}",
+        hint=f"nothing goes on without it; {resume} does, once that is mended",
+    )
+
+
+def _found(folder: Path) -> tuple[bool, bool]:
+    """Whether a file system is read-only, and whether it is full, as far as it tells."""
+    try:
+        told = os.statvfs(folder)
+    except OSError:
+        return False, False
+    has_no_names = told.f_files > 0 and told.f_favail == 0
+    return bool(told.f_flag & os.ST_RDONLY), told.f_bavail * told.f_frsize < _ROOM or has_no_names

@@ -122,7 +122,7 @@ class Machine:
         except Stuck as reason:
             return self._stopped(rotation, str(reason), is_stuck=True)
         except OpskitError as error:
-            self._stopped(rotation, str(error))
+            self._note_stop(rotation, error)
             raise
         return rotation
 
@@ -149,6 +149,14 @@ class Machine:
         stopped = replace(found, problem=problem, is_stuck=is_stuck, waits_until=until)
         self._journal.keep(stopped)
         return stopped
+
+    def _note_stop(self, rotation: Rotation, error: OpskitError) -> None:
+        try:
+            self._stopped(rotation, str(error))
+        except OpskitError as second:  # the first is the one to be told: the journal may fail for the same reason
+            if type(second) is not type(error):
+                more = (error.hint, f"this could not be noted: {second}", second.hint)
+                error.hint = "\n".join(each for each in more if each)
 
     # The steps forward: each is repeated after a crash, and ends in the next state or says why not
 
@@ -288,8 +296,15 @@ class Machine:
         if old is None or not self._subject.target.keeps_old:  # with one slot that would switch the new one off
             return
         if self._journal.may_hold(rotation, State.OLD_DISABLED, SWITCH_ON):
-            with self._steps.doing(rotation, SWITCH_ON):
+            try:
+                with self._steps.doing(rotation, SWITCH_ON):
+                    self._subject.target.apply(old, new)
+            except TargetError:
+                raise
+            except OpskitError:
+                # Nobody waits for room on a disk, either: not noted as done, it is done once more by the next run.
                 self._subject.target.apply(old, new)
+                raise
             self._journal.note(rotation, SWITCH_ON, "done", self._tools.now())
 
     def _watch(self, rotation: Rotation, old: Secret, new: Secret) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from opskit.errors import OpskitError, TargetError, UsageError
@@ -34,7 +34,8 @@ class Steps:
             try:
                 yield
             except (OpskitError, Stuck, Waits) as error:
-                self._journal.note(rotation, step, "failed", self._tools.now(), str(error))
+                with suppress(OpskitError):  # a full disk, perhaps the very reason; the intent says enough to go on
+                    self._journal.note(rotation, step, "failed", self._tools.now(), str(error))
                 raise
 
     def reached(self, rotation: Rotation, state: State, note: str | None = None) -> Rotation:

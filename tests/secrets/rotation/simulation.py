@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opskit.errors import OpskitError, SecretAbsent, SecretStoreError, TargetError, TargetRefused
+from opskit.errors import OpskitError, SecretAbsent, SecretStoreError, StateFull, TargetError, TargetRefused
 from opskit.secrets.base import Stage
 from opskit.secrets.reference import Reference, Secret
 from opskit.secrets.rotation.journal import Journal
@@ -153,7 +153,7 @@ def _error_of(name: str) -> OpskitError:
     if name.startswith("store"):
         return SecretStoreError("the store does not answer")
     if name.startswith("journal"):
-        return OpskitError("no space left on device")
+        return StateFull("the disk with the state folder is full")
     return TargetError("no answer in time")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from opskit.errors import OpskitError
-from opskit.secrets.rotation.journal import Journal
+from opskit.errors import OpskitError, StateFull, StateRefused
+from opskit.secrets.rotation.journal import Journal, translation
 from opskit.secrets.rotation.state import Rotation, State
+from tests.faults.test_full import fill
+from tests.stores.mounts import MEBIBYTE, mounted
 
 ROTATION = Rotation("1", "db", "gpg:///s#db", 5.0, reached={State.PLANNED: 5.0})
 
@@ -154,3 +157,40 @@ def test_a_record_that_nobody_understands(tmp_path: Path, record: str) -> None:
         for ask in (lambda: journal.latest(ROTATION.name), journal.all_latest, journal.completed):
             with pytest.raises(OpskitError, match="record that cannot be read"):
                 ask()
+
+
+def test_a_small_disk(tmp_path: Path) -> None:
+    """On a real disk without room, and on one that became read-only, that is what it says, and how to go on."""
+    with mounted("tmpfs", tmp_path, size=MEBIBYTE) as place:
+        with _journal(place) as journal:
+            journal.keep(ROTATION)
+            ballast = fill(place, 16 * 1024)
+            with pytest.raises(StateFull, match="the disk with the state folder is full") as full:
+                for number in range(100):
+                    journal.note(ROTATION, f"step {number}", "intent", 1.0, "x" * 1000)
+            assert full.value.exit_code == 21
+            assert full.value.hint is not None
+            assert "no value is lost" in full.value.hint
+            assert "`opskit rotate resume db` goes on" in full.value.hint
+            assert journal.latest("db") == ROTATION
+            written = len(list(journal.steps(ROTATION)))
+            (place / "deep" / "other").mkdir()
+            with pytest.raises(StateFull, match="is full"), closing(Journal(place / "deep" / "other" / "journal")):
+                pass
+            ballast.unlink()
+            journal.note(ROTATION, "last", "intent", 1.0)
+            assert len(list(journal.steps(ROTATION))) == written + 1
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        with pytest.raises(StateRefused, match="the state folder is read-only") as refused, _journal(place):
+            pass
+        assert refused.value.exit_code == 22
+        assert "make it writable" in str(refused.value.hint)
+
+
+def test_an_error_of_sqlite_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    """An I/O error on a disk with room is told as it is: making room would not mend it."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_WRITE"
+    told = translation(error, tmp_path / "journal.sqlite", "`opskit rotate resume db`")
+    assert (type(told), told.exit_code) == (OpskitError, 1)
+    assert str(told).endswith("journal.sqlite: disk i/o error")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from opskit.errors import SecretStoreError, TargetError, UsageError
+from opskit.errors import SecretStoreError, StateFull, TargetError, UsageError
 from opskit.secrets.base import Stage
 from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.state import Rotation, State
@@ -312,4 +312,33 @@ def test_late_items_that_do_not_move(made: Made) -> None:
     assert rotation.problem == "1 items failed"
     assert OLD in world.target.accepted
     items.under_old.clear()
+    assert resume(world).state is State.OLD_DELETED
+
+
+@pytest.mark.parametrize("state", [State.PROMOTED, State.GRACE])
+def test_a_reason_is_told_though_it_cannot_be_noted(made: Made, state: State) -> None:
+    """Where the journal has no room for why it stopped, that reason is told, and beside it what the journal lacks."""
+    world = made()
+    killed_at(world, state)
+    world.broken = lambda call: call in ("target.revoke", "app.deliver", "journal.keep")
+    with pytest.raises(TargetError, match="no answer in time") as caught:
+        resume(world)
+    assert caught.value.hint == "this could not be noted: the disk with the state folder is full"
+    world.broken = lambda _call: False
+    assert resume(world).state is State.OLD_DELETED
+
+
+def test_a_full_disk_keeps_nobody_from_the_old_value(made: Made) -> None:
+    """With the old value off, who needs it gets it back though that cannot be noted; with room it is done and noted."""
+    world = made()
+    world.consumer_fault = lambda _name: None if OLD in world.target.accepted else "needs the old one"
+    world.broken = lambda call: call.startswith("journal.") and OLD not in world.target.accepted
+    with pytest.raises(StateFull):
+        run(world)
+    assert OLD in world.target.accepted
+    world.broken = lambda _call: False
+    rotation = resume(world)
+    assert (rotation.state, rotation.problem) == (State.GRACE, "app does not work: needs the old one")
+    assert OLD in world.target.accepted
+    world.consumer_fault = lambda _name: None
     assert resume(world).state is State.OLD_DELETED
