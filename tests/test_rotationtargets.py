@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit.cli.rotation_plan import keeps_old
 from opskit.config.load import load
 from opskit.config.rotating import Rotation
 from opskit.errors import UnresolvedReference
@@ -31,7 +32,7 @@ def resolve(reference: Reference) -> Secret:
 def test_the_example_names_every_kind(name: str) -> None:
     """Each entry makes a target; no secret is resolved and no server asked before a rotation begins."""
     target = target_of(load(EXAMPLE).rotations[name], Means(Programs(os.environ), resolve, lambda: 0.0, EXAMPLE))
-    assert target.keeps_old is KEEPS_OLD[name]
+    assert target.keeps_old is KEEPS_OLD[name] is keeps_old(load(EXAMPLE).rotations[name])
     assert isinstance(target, Witness) is (name in WITNESSES)
 
 
@@ -45,4 +46,5 @@ def test_one_role_of_postgresql_is_replaced() -> None:
     """With one name in users the password of that role is replaced."""
     entry = load(EXAMPLE).rotations["app-db"]
     entry = entry.but(postgresql=entry.postgresql.but(users=("app",), owner=None))
+    assert keeps_old(entry) is False
     assert target_of(entry, Means(Programs(os.environ), resolve, lambda: 0.0, EXAMPLE)).keeps_old is False

@@ -14,6 +14,7 @@ from opskit.cli.context import Context
 from opskit.cli.failures import Failure, failure_of, report
 from opskit.cli.key_ages import key_standings
 from opskit.cli.render import counted, human_duration, printable, table
+from opskit.cli.rotation_plan import spoken, steps_of
 from opskit.errors import OpskitError, RotationLocked, StateFull, StateRefused, UsageError
 from opskit.secrets.rotation.migration import ITEM, Progress
 from opskit.secrets.rotation.schedule import Standing, standing
@@ -50,7 +51,7 @@ class Rotating:
                     except OpskitError as error:
                         obstacle = error
                     code = max(code, judged(event, _BAD if obstacle else 0))
-                told.append({"name": name, "steps": _plan(entry), "obstacle": obstacle and str(obstacle)})
+                told.append({"name": name, "steps": steps_of(entry), "obstacle": obstacle and str(obstacle)})
                 self._tell_plan(name, entry, obstacle, is_first=old is None)
         if self._context.json:
             self._context.write_json(told)
@@ -189,9 +190,8 @@ class Rotating:
     @contextmanager
     def _around(self, journal: Journal, rotation: Rotation, step: str) -> Iterator[None]:
         """Record a step while it is made, and tell of it."""
-        is_first = step == State.PLANNED and rotation.old_print is None
-        spoken = "there is no value to go back to" if is_first else _SPOKEN.get(step, step)
-        self._context.message(f"{printable(rotation.name)}: {spoken}")
+        entry = self._config.rotations[rotation.name]
+        self._context.message(f"{printable(rotation.name)}: {spoken(entry, rotation, step)}")
         about = {"rotation": rotation.id, "old": rotation.old_print, "new": rotation.new_print}
         target = f"{rotation.name} {step}"
         with audited(self._context, self._config, "rotate.step", target, values=about) as event:
@@ -218,7 +218,7 @@ class Rotating:
         if self._context.json:
             return
         self._context.write(f"{name}   {printable(str(entry.secret))}")
-        for step in _plan(entry):
+        for step in steps_of(entry):
             self._context.write(f"  {printable(step)}")
         if obstacle is None:
             found = "there is no value yet" if is_first else "the current value is accepted"
@@ -284,19 +284,6 @@ class Rotating:
                 self._context.hint(f"opskit {each.next_action}")
 
 
-_SPOKEN = {
-    State.PLANNED: "the current value is accepted",
-    State.STAGED: "make a new value and keep it, pending",
-    State.APPLIED: "make the target accept it",
-    State.TESTED: "log in with it",
-    State.PROMOTED: "make it the current one",
-    State.OLD_DISABLED: "switch the old value off",
-    State.OLD_DELETED: "delete the old value",
-    State.ROLLED_BACK: "go back to the old value",
-    "items": "move what is held under it",
-}
-
-
 def _advanced(machine: Machine, rotation: Rotation | None) -> Rotation:
     if rotation is None or rotation.is_over:
         state = "never begun" if rotation is None else f"over: {rotation.shown}"
@@ -321,27 +308,6 @@ def _code_of(rotation: Rotation) -> int:
     """0 where it is done, or undone as somebody asked, or nothing but time is missing."""
     is_done = rotation.state is State.OLD_DELETED or (rotation.state is State.ROLLED_BACK and rotation.cause is None)
     return 0 if is_done or rotation.waits_until is not None else _BAD
-
-
-def _plan(entry: Entry) -> list[str]:
-    """What a rotation does, in sentences."""
-    lines = [f"make a new value, keep it as pending in {entry.secret}, read it back"]
-    lines.append(f"make the target ({entry.kind}) accept it, log in with it, make it current")
-    lines += [f"tell {name}: {_consumer(each)}" for name, each in entry.consumers.items()]
-    if entry.items is not None:
-        lines.append(f"move every item by {entry.items.move[0]}, {entry.items.parallel} at once; prove each")
-    lines.append(f"after {entry.grace}, where nothing uses it any more: switch the old value off")
-    lines.append(f"after {entry.observe} more: delete the old value")
-    return lines
-
-
-def _consumer(entry: object) -> str:
-    from opskit.config.rotating import Consumer
-
-    assert isinstance(entry, Consumer)
-    told = [f"write {path}" for path in entry.files] + [f"set {each}" for each in entry.secrets]
-    told += [f"reload by {entry.reload[0]}"] if entry.reload else []
-    return ", ".join(told + ([f"check by {entry.check[0]}"] if entry.check else [])) or "nothing to do"
 
 
 def _age(each: Standing) -> str:

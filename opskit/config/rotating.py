@@ -73,7 +73,10 @@ class _Rotation(Entry):
 
     secret: Reference = key("where the secret lies: a store that takes values")
     every: Duration = key("a new value is due this long after the one before", default=Duration.parse("30d"))
-    grace: Duration = key("how long the old value stays accepted once all have moved", default=Duration.parse("24h"))
+    grace: Duration = key(
+        "how long the old value stays once all have moved: accepted, if the target keeps it",
+        default=Duration.parse("24h"),
+    )
     observe: Duration = key("how long the old value stays switched off before it goes", default=Duration.parse("24h"))
     propagation: Duration = key("how long the target may take to accept a new value", default=Duration.parse("30s"))
     consumers: dict[_Label, Consumer] = key("who uses the secret, by name", default_factory=dict)

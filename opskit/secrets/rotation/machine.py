@@ -256,7 +256,7 @@ class Machine:
         try:
             if self._proof.items_left(rotation, old, new):
                 return self._move_late(rotation, old, new)
-            self._proof.require_time(since, grace, "the old value is switched off")
+            self._proof.require_time(since, grace, self._what_ends())
             self._require_unused(rotation, old, new)
         except (Waits, OpskitError):
             self._switch_on(rotation, old, new)
@@ -266,6 +266,10 @@ class Machine:
                 self._subject.target.revoke(old, new, final=False)
                 self._watch(rotation, old, new)
         return self._steps.reached(rotation, State.OLD_DISABLED)
+
+    def _what_ends(self) -> str:
+        is_kept = self._subject.target.keeps_old
+        return "the old value is switched off" if is_kept else "whether all work without the old value is looked at"
 
     def _move_late(self, rotation: Rotation, old: Secret | None, new: Secret) -> Rotation:
         """What came under the old value after the moves follows them; whoever sent it may send more: it is waited."""
@@ -308,10 +312,14 @@ class Machine:
             self._journal.note(rotation, SWITCH_ON, "done", self._tools.now())
 
     def _watch(self, rotation: Rotation, old: Secret, new: Secret) -> None:
-        """With the old value off, all must still work; else it is switched on again."""
+        """With the old value off, all must still work; else it is switched on again, where there is a switch."""
         try:
             if not self._proof.is_accepted(new):
-                raise Stuck("with the old value the new one went off as well: the old one is accepted again")
+                raise Stuck(
+                    "with the old value the new one went off as well: the old one is accepted again"
+                    if self._subject.target.keeps_old
+                    else "the target does not accept the new value any more; the store has both values"
+                )
             self._proof.require_consumers(new)
         except (Stuck, Waits, OpskitError):
             self._switch_on(rotation, old, new)

@@ -50,6 +50,20 @@ def test_grace_and_observation_are_waited_for(made: Made) -> None:
     require_new_everywhere(world)
 
 
+def test_with_one_slot_nothing_is_said_to_be_switched_off(made: Made) -> None:
+    """The old value ended when it was replaced: what is waited for is that all are looked at, and so it is told."""
+    world = made("one-slot")
+    world.policy = Policy(grace=HOUR)
+    assert run(world).problem == "whether all work without the old value is looked at in 1 h 0 min at the earliest"
+    world.clock += HOUR
+    world.hides = lambda _value: True
+    rotation = resume(world)
+    assert (rotation.shown, rotation.problem) == (
+        State.NEEDS_OPERATOR,
+        "the target does not accept the new value any more; the store has both values",
+    )
+
+
 def test_without_a_time_to_wait_a_clock_that_was_set_back_holds_nothing(made: Made) -> None:
     """What happened in the future, as the clock has it now, is no reason to wait where no time is to be waited for."""
     world = made()
