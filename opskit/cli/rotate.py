@@ -69,7 +69,10 @@ def status(
 
 @app.command()
 def resume(typer_context: typer.Context, names: NamesArgument = None) -> int | None:
-    """Go on with rotations that were interrupted or have stopped; all of them if none is named."""
+    """Go on with rotations that were interrupted or have stopped; all if none is named.
+
+    Consumers that somebody put back to another value are given the new one again.
+    """
     return _rotating(typer_context).resume(names)
 
 

@@ -19,6 +19,7 @@ from opskit.errors import OpskitError, RotationLocked, StateFull, StateRefused, 
 from opskit.secrets.rotation.migration import ITEM, Progress
 from opskit.secrets.rotation.schedule import Standing, standing
 from opskit.secrets.rotation.state import Rotation, State
+from opskit.secrets.rotation.steps import AGAIN
 
 if TYPE_CHECKING:
     from opskit.config.rotating import Rotation as Entry
@@ -75,11 +76,11 @@ class Rotating:
         return machine.advance(machine.begin(recover=recover))
 
     def resume(self, names: Sequence[str] | None) -> int:
-        """Go on with those under way."""
+        """Go on with those under way; consumers that were put back to another value are told again."""
         names = names or self._under_way(lambda _: True)
         if not names:
             self._context.message("no rotation is under way")
-        return self._each(dict.fromkeys(names, _advanced), "rotate.resume")
+        return self._each(dict.fromkeys(names, _resumed), "rotate.resume")
 
     def retire(self, names: Sequence[str] | None) -> int:
         """End old values; a rotation that has not come so far, or goes back, is left to `resume`: it may be paused."""
@@ -191,7 +192,8 @@ class Rotating:
     def _around(self, journal: Journal, rotation: Rotation, step: str) -> Iterator[None]:
         """Record a step while it is made, and tell of it."""
         entry = self._config.rotations[rotation.name]
-        self._context.message(f"{printable(rotation.name)}: {spoken(entry, rotation, step)}")
+        tell = self._context.warning if step.endswith(AGAIN) else self._context.message
+        tell(f"{printable(rotation.name)}: {spoken(entry, rotation, step)}")
         about = {"rotation": rotation.id, "old": rotation.old_print, "new": rotation.new_print}
         target = f"{rotation.name} {step}"
         with audited(self._context, self._config, "rotate.step", target, values=about) as event:
@@ -284,11 +286,15 @@ class Rotating:
                 self._context.hint(f"opskit {each.next_action}")
 
 
-def _advanced(machine: Machine, rotation: Rotation | None) -> Rotation:
+def _resumed(machine: Machine, rotation: Rotation | None) -> Rotation:
+    return _advanced(machine, rotation, tells_again=True)
+
+
+def _advanced(machine: Machine, rotation: Rotation | None, *, tells_again: bool = False) -> Rotation:
     if rotation is None or rotation.is_over:
         state = "never begun" if rotation is None else f"over: {rotation.shown}"
         raise UsageError(f"no rotation to go on with: it is {state}", hint="opskit rotate status")
-    return machine.advance(rotation)
+    return machine.advance(rotation, tells_again=tells_again)
 
 
 def _is_retiring(rotation: Rotation) -> bool:

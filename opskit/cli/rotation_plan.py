@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from opskit.config.rotating import CommandRotation, PostgresqlRotation, TlsRotation
 from opskit.secrets.rotation.state import Rotation, State
+from opskit.secrets.rotation.steps import AGAIN
 
 if TYPE_CHECKING:
     from opskit.config.rotating import Consumer
@@ -51,6 +52,9 @@ def spoken(entry: Entry, rotation: Rotation, step: str) -> str:
     """What a step does, while it is done."""
     if step == State.PLANNED and rotation.old_print is None:
         return "there is no value to go back to"
+    if step.endswith(AGAIN):
+        name = step.removeprefix("consumer ").removesuffix(AGAIN)
+        return f"{name} does not hold the new value any more, and is told again"
     return _SPOKEN.get(step, step) if keeps_old(entry) else _REPLACING.get(step, step)
 
 

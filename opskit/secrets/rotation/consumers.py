@@ -32,6 +32,11 @@ _LARGEST = 1024 * 1024
 class Place(Protocol):
     """Where a consumer reads a secret."""
 
+    @property
+    def where(self) -> str:
+        """What people call it."""
+        ...
+
     def write(self, secret: Secret) -> None:
         """Put the value there. Raises OpskitError."""
         ...
@@ -48,6 +53,10 @@ class FilePlace:
     path: Path
     write_file: Callable[[Path, bytes], None]
     text: str = "{value}"
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
 
     def write(self, secret: Secret) -> None:
         self.write_file(self.path, rendered(self.text, secret))
@@ -74,6 +83,10 @@ class StorePlace:
     reference: Reference
     store: SecretStore
     text: str = "{value}"
+
+    @property
+    def where(self) -> str:
+        return str(self.reference)
 
     def write(self, secret: Secret) -> None:
         set_secret(self.store, self.reference, Secret(rendered(self.text, secret)))
@@ -104,8 +117,8 @@ class CommandConsumer:
             if not answer.is_good:
                 raise TargetError(f"{self.name} was not reloaded: {answer}")
 
-    def holds(self, secret: Secret) -> bool:
-        return all(place.holds(secret) for place in self.places)
+    def lacking(self, secret: Secret) -> list[str]:
+        return [place.where for place in self.places if not place.holds(secret)]
 
     def fault(self) -> str | None:
         if self.check is None:

@@ -46,6 +46,7 @@ class Machine:
         self._proof = Proof(subject, tools)
         self._steps = Steps(subject, journal, self._values, self._proof, tools)
         self._undoing = Undoing(subject, journal, self._values, self._proof, self._steps)
+        self._tells_again = False
         self._next: dict[State, Callable[[Rotation], Rotation]] = {
             State.PLANNED: self._stage,
             State.STAGED: self._apply,
@@ -78,7 +79,7 @@ class Machine:
             return None
         if self._subject.target.verify(current):
             for consumer in self._subject.consumers:
-                consumer.holds(current)  # raises where it could not be told of a new value: now that costs nothing
+                consumer.lacking(current)  # raises where it could not be told of a new value: now that costs nothing
             return current
         if recover:
             return None
@@ -106,13 +107,15 @@ class Machine:
             self._journal.keep(rotation)
         return rotation
 
-    def advance(self, rotation: Rotation) -> Rotation:
+    def advance(self, rotation: Rotation, *, tells_again: bool = False) -> Rotation:
         """Go on until the end, or as far as it gets; the reason why it stopped is its `problem`.
+
+        With `tells_again` consumers that somebody put back to another value since they were told get the new one, once.
 
         Raises what store, target and consumers raise where nobody can say what became of a call, or nothing can be
         done now; then `advance` may be called again.
         """
-        rotation = replace(rotation, is_stuck=False)
+        rotation, self._tells_again = replace(rotation, is_stuck=False), tells_again
         try:
             while not rotation.is_over:
                 step = self._undoing.back if rotation.is_back else self._next[rotation.state]
@@ -254,6 +257,8 @@ class Machine:
         new, old = self._steps.new(rotation), self._steps.old(rotation)
         since, grace = rotation.since(State.GRACE), self._subject.policy.grace
         try:
+            if (again := self._told_again(rotation, new)) is not None:
+                return again
             if self._proof.items_left(rotation, old, new):
                 return self._move_late(rotation, old, new)
             self._proof.require_time(since, grace, self._what_ends())
@@ -266,6 +271,22 @@ class Machine:
                 self._subject.target.revoke(old, new, final=False)
                 self._watch(rotation, old, new)
         return self._steps.reached(rotation, State.OLD_DISABLED)
+
+    def _told_again(self, rotation: Rotation, new: Secret) -> Rotation | None:
+        """Where consumers hold another value than the new one, they are told again; None where nobody was."""
+        if not self._tells_again:
+            return None
+        self._tells_again = False
+        self._require_current(rotation)
+        astray = self._steps.astray(rotation, new)
+        if not astray:
+            return None
+        if not self._journal.was_intended(rotation, State.OLD_DELETED):
+            # Noted before: whoever put them back may do so again, so that it is waited for as long again.
+            names = ", ".join(each.name for each in astray)
+            rotation = self._steps.reached(rotation, rotation.state, f"told again: {names}")
+        self._steps.tell_again(rotation, astray, new)
+        return rotation
 
     def _what_ends(self) -> str:
         is_kept = self._subject.target.keeps_old
@@ -327,6 +348,8 @@ class Machine:
 
     def _delete(self, rotation: Rotation) -> Rotation:
         new, old = self._steps.new(rotation), self._values.find(rotation.old_print)
+        if (again := self._told_again(rotation, new)) is not None:
+            return again
         is_begun = self._journal.was_intended(rotation, State.OLD_DELETED)
         since = rotation.since(State.OLD_DISABLED)
         self._proof.require_time(since, self._subject.policy.observe, "the old value is deleted")

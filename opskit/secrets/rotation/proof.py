@@ -53,8 +53,12 @@ class Proof:
     def require_consumers(self, new: Secret) -> None:
         """Each holds the new value and works with it; raises Waits where one does not."""
         for consumer in self._subject.consumers:
-            if not consumer.holds(new):
-                raise Waits(f"{consumer.name} holds another value than the new one")
+            if places := consumer.lacking(new):
+                raise Waits(
+                    f"{consumer.name} holds another value than the new one in {', '.join(places)}, expected what was "
+                    "written there: see that nothing puts it back (configuration management, perhaps), then "
+                    f"`opskit rotate resume {self._subject.name}` writes it again"
+                )
             if (fault := consumer.fault()) is not None:
                 raise Waits(f"{consumer.name} does not work: {fault}")
 

@@ -15,6 +15,9 @@ from opskit.secrets.rotation.state import Rotation, State
 from opskit.secrets.rotation.subject import Consumer, Subject, Tools
 from opskit.secrets.rotation.values import Values
 
+AGAIN = " again"
+"""At the end of the step of a consumer that is told once more."""
+
 
 class Stuck(Exception):
     """Every way that opskit has was tried; the message says how things stand. Nothing was deleted."""
@@ -100,29 +103,47 @@ class Steps:
                     return f"{consumer.name} does not work with the value that it was given: {fault}"
         return None
 
-    def _tell_all(self, rotation: Rotation, consumers: Sequence[Consumer], secret: Secret) -> None:
+    def astray(self, rotation: Rotation, secret: Secret) -> list[Consumer]:
+        """Consumers that were given this value, and hold another one now; those that may not have read it, too."""
+        return [each for each in self._subject.consumers if not self._is_told(rotation, each, secret)]
+
+    def tell_again(self, rotation: Rotation, consumers: Sequence[Consumer], secret: Secret) -> None:
+        """Have these take the value once more. Raises what one raises that cannot be told, Waits where one fails."""
+        self._tell_all(rotation, consumers, secret, AGAIN)
+        for consumer in consumers:
+            if (fault := self._proof.fault_of(consumer)) is not None:
+                raise Waits(f"{consumer.name} was told again, and does not work: {fault}")
+
+    def _tell_all(self, rotation: Rotation, consumers: Sequence[Consumer], secret: Secret, again: str = "") -> None:
         """Raises what the first one raises that cannot be told, once the others are."""
         failures = list[OpskitError]()
         for consumer in consumers:
             try:
-                self._tell(rotation, consumer, secret)
+                self._tell(rotation, consumer, secret, again)
             except OpskitError as error:
                 failures.append(error)
         if failures:
             raise failures[0]
 
-    def _tell(self, rotation: Rotation, consumer: Consumer, secret: Secret) -> None:
-        kind = f"told {self._values.print_of(secret)}"
-        self._journal.list_parts(rotation, kind, [consumer.name], self._tools.now())
-        part = self._journal.part(rotation, kind, consumer.name)
-        if part is not None and part.state == "done" and consumer.holds(secret):
+    def _tell(self, rotation: Rotation, consumer: Consumer, secret: Secret, again: str) -> None:
+        if self._is_told(rotation, consumer, secret):
             return
-        with self.doing(rotation, f"consumer {consumer.name}"):
+        kind = self._told(secret)
+        self._journal.list_parts(rotation, kind, [consumer.name], self._tools.now())
+        with self.doing(rotation, f"consumer {consumer.name}{again}"):
             self._journal.mark(rotation, kind, [(consumer.name, "running", None, 1)], self._tools.now())
             consumer.deliver(secret)
-            if not consumer.holds(secret):
-                raise TargetError(f"{consumer.name} does not hold what was just written to it")
+            if places := consumer.lacking(secret):
+                raise TargetError(f"{consumer.name} does not hold what was just written to it: {', '.join(places)}")
             self._journal.mark(rotation, kind, [(consumer.name, "done", None, 0)], self._tools.now())
+
+    def _is_told(self, rotation: Rotation, consumer: Consumer, secret: Secret) -> bool:
+        """Whether it was told to the end, its reload too, and still holds the value."""
+        part = self._journal.part(rotation, self._told(secret), consumer.name)
+        return part is not None and part.state == "done" and not consumer.lacking(secret)
+
+    def _told(self, secret: Secret) -> str:
+        return f"told {self._values.print_of(secret)}"
 
     def _kept(self, wanted: str | None, which: str) -> Secret:
         found = self._values.find(wanted)

@@ -25,8 +25,8 @@ class Consumer(Protocol):
         """Write the value where it is read, and have it read; may be repeated. Raises OpskitError."""
         ...
 
-    def holds(self, secret: Secret) -> bool:
-        """Whether every place that it reads holds this value. Raises OpskitError."""
+    def lacking(self, secret: Secret) -> Sequence[str]:
+        """The places that it reads which hold another value; none where it has this one. Raises OpskitError."""
         ...
 
     def fault(self) -> str | None:

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from opskit.errors import OpskitError, SecretAbsent, SecretStoreError, StateFull, TargetError, TargetRefused
 from opskit.secrets.base import Stage
@@ -229,8 +229,10 @@ class _Consumer:
     def deliver(self, secret: Secret) -> None:
         self._call("deliver", lambda: self.world.has.__setitem__(self.name, secret.reveal_bytes()))
 
-    def holds(self, secret: Secret) -> bool:
-        return self._call("holds", lambda: self.world.has[self.name] == secret.reveal_bytes())
+    def lacking(self, secret: Secret) -> list[str]:
+        return self._call(
+            "lacking", lambda: [] if self.world.has[self.name] == secret.reveal_bytes() else [f"/etc/{self.name}"]
+        )
 
     def fault(self) -> str | None:
         return self._call("fault", lambda: self.world.consumer_fault(self.name) or self._fault())
@@ -257,6 +259,11 @@ def latest(world: World) -> Rotation:
 
 def resume(world: World) -> Rotation:
     """What `opskit rotate resume` does, in a new process."""
+    return world.machine().advance(latest(world), tells_again=True)
+
+
+def retire(world: World) -> Rotation:
+    """What `opskit rotate retire` does, in a new process."""
     return world.machine().advance(latest(world))
 
 
@@ -281,6 +288,24 @@ def killed_at(world: World, reached: State) -> None:
         machine.advance(rotation)
     world.broken = lambda _call: False
     assert latest(world).state is reached
+
+
+class Step(NamedTuple):
+    """What the journal tells of a step."""
+
+    step: str
+    phase: str
+    at: float
+    note: str | None
+
+
+def steps(world: World) -> list[Step]:
+    """All that the journal tells of the rotation."""
+    journal = Journal(world.folder / "journal.sqlite")
+    try:
+        return [Step(*each) for each in journal.steps(latest(world))]
+    finally:
+        journal.close()
 
 
 def require_old_everywhere(world: World) -> None:

@@ -146,8 +146,8 @@ def test_deliver_writes_then_reloads(consumer: Callable[..., CommandConsumer], t
     app.deliver(PLAIN)
     assert (tmp_path / "read").read_bytes() == 2 * PLAIN.reveal_bytes()
     assert (tmp_path / "env").stat().st_ino == before
-    assert app.holds(PLAIN)
-    assert not app.holds(Secret("other"))
+    assert app.lacking(PLAIN) == []
+    assert app.lacking(Secret("other"))
 
 
 def test_what_a_reload_starts_holds_no_lock(tmp_path: Path) -> None:
@@ -189,6 +189,6 @@ def test_several_places(tmp_path: Path) -> None:
     places = [FilePlace(tmp_path / name, _replace) for name in ("a", "b")]
     app = CommandConsumer("app", places, Programs({}))
     app.deliver(PLAIN)
-    assert app.holds(PLAIN)
+    assert app.lacking(PLAIN) == []
     places[1].write(Secret("other"))
-    assert not app.holds(PLAIN)
+    assert app.lacking(PLAIN) == [str(tmp_path / "b")]

@@ -13,7 +13,7 @@ import pytest
 from opskit.errors import OpskitError, UsageError
 from opskit.secrets.base import Stage
 from opskit.secrets.rotation.state import Rotation, State
-from tests.secrets.rotation.simulation import KINDS, OLD, Fault, Killed, World, run
+from tests.secrets.rotation.simulation import KINDS, OLD, Fault, Killed, World, killed_at, run
 from tests.telling import Tell
 
 WAYS = ("kill-before", "kill-after", "timeout-before", "timeout-after", "refuse", "lie")
@@ -36,9 +36,9 @@ def _go_on(world: World, *, undo: bool) -> Rotation | None:
     if latest.is_over:
         return latest
     try:
-        return machine.undo(latest) if undo and not latest.is_back else machine.advance(latest)
+        return machine.undo(latest) if undo and not latest.is_back else machine.advance(latest, tells_again=True)
     except UsageError:  # too late to undo: on
-        return machine.advance(latest)
+        return machine.advance(latest, tells_again=True)
 
 
 def _ended(world: World, *, undo: bool) -> Rotation:
@@ -128,6 +128,41 @@ def test_two_calls_go_wrong_often(tmp_short: Path, tell: Tell, kind: str, undo: 
     """The same with many more histories."""
     _histories(tmp_short, kind, undo, 30 * HISTORIES)
     tell(f"histories of two faults: {30 * HISTORIES}")
+
+
+def _put_back(folder: Path, kind: str, state: State) -> World:
+    """A rotation that waits, one of whose consumers was put back to the old value."""
+    world = _world(folder, kind)
+    killed_at(world, state)
+    world.has["app"] = OLD
+    world.may_lock_out = state is State.OLD_DISABLED
+    world.fault = None
+    return world
+
+
+@pytest.mark.parametrize("undo", [False, True], ids=["resume", "undo"])
+@pytest.mark.parametrize("state", [State.GRACE, State.OLD_DISABLED])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_call_goes_wrong_where_a_consumer_is_told_again(
+    tmp_short: Path, tell: Tell, kind: str, state: State, undo: bool
+) -> None:
+    """A consumer was put back; whatever goes wrong while `resume` tells it again, the end is one where it works."""
+    whole = _put_back(tmp_short / "whole", kind, state)
+    before = len(whole.calls)
+    _judge(whole, _ended(whole, undo=False))
+    points = len(whole.calls) - before
+    for at, how in product(range(points), WAYS):
+        world = _put_back(tmp_short / f"{at} {how}", kind, state)
+        world.fault = Fault(len(world.calls) + at, how)
+        with contextlib.suppress(Killed, OpskitError):
+            _go_on(world, undo=False)
+        world.fault = None
+        try:
+            _judge(world, _ended(world, undo=undo))
+        except AssertionError as error:
+            error.add_note(f"{how} at call {at} of {[*enumerate(world.calls)]}")
+            raise
+    tell(f"{points} calls of a resume that tells again: {points * len(WAYS)} histories")
 
 
 @pytest.mark.parametrize("kind", KINDS)

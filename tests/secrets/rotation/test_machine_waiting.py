@@ -20,7 +20,9 @@ from tests.secrets.rotation.simulation import (
     killed_at,
     require_new_everywhere,
     resume,
+    retire,
     run,
+    steps,
     undo,
 )
 
@@ -113,16 +115,119 @@ def test_a_backup_that_needs_the_old_value_holds_its_deletion(made: Made) -> Non
 
 @pytest.mark.parametrize("state", [State.GRACE, State.OLD_DISABLED])
 def test_a_consumer_that_went_back_holds_the_retirement(made: Made, state: State) -> None:
-    """A consumer that holds another value than the new one when the old one would go: nothing goes."""
+    """A consumer that holds another value when the old one would go: nothing goes; who, where, what to do is told."""
     world = made()
     world.may_lock_out = state is State.OLD_DISABLED
     killed_at(world, state)
     world.has["app"] = OLD
-    rotation = resume(world)
-    assert (rotation.state, rotation.problem) == (state, "app holds another value than the new one")
+    rotation = retire(world)
+    assert rotation.state is state
+    assert rotation.problem == (
+        "app holds another value than the new one in /etc/app, expected what was written there: see that nothing puts "
+        "it back (configuration management, perhaps), then `opskit rotate resume db` writes it again"
+    )
     assert OLD in world.target.known
+    assert world.calls.count("app.deliver") == 1
     world.has["app"] = world.stages[Stage.CURRENT]
+    assert retire(world).state is State.OLD_DELETED
+
+
+@pytest.mark.parametrize("kind", ["two-slots", "one-slot"])
+@pytest.mark.parametrize("state", [State.GRACE, State.OLD_DISABLED])
+def test_a_consumer_that_went_back_is_told_again(made: Made, state: State, kind: str) -> None:
+    """`resume` gives the new value to those that hold another one, to nobody else, and the wait begins again."""
+    world = made(kind, consumers=("app", "web"))
+    world.policy = Policy(grace=HOUR, observe=HOUR)
+    run(world)
+    if state is State.OLD_DISABLED:
+        world.clock += HOUR
+        assert retire(world).state is state
+    world.may_lock_out = state is State.OLD_DISABLED
+    world.has["app"] = OLD
+    world.clock += HOUR / 2
+    rotation = resume(world)
+    assert world.has["app"] == world.stages[Stage.CURRENT] != OLD
+    assert (world.calls.count("app.deliver"), world.calls.count("web.deliver")) == (2, 1)
+    assert (rotation.state, rotation.waits_until) == (state, world.clock + HOUR)
+    assert [each.note for each in steps(world) if each.note and "again" in each.note] == ["told again: app"]
+    world.clock += HOUR - 1
+    assert resume(world).state is state
+    assert world.calls.count("app.deliver") == 2
+    for _ in range(2):
+        world.clock += HOUR
+        rotation = retire(world)
+    assert rotation.state is State.OLD_DELETED
+    require_new_everywhere(world)
+
+
+def test_a_consumer_that_is_put_back_again_and_again(made: Made) -> None:
+    """It is told once in a run: who puts it back is not fought, and the old value stays accepted."""
+    world = made()
+    killed_at(world, State.GRACE)
+    world.has["app"] = OLD
+
+    def put_back(call: str) -> bool:
+        if call == "target.revoke":
+            raise AssertionError("the old value is needed")
+        if call == "store.get" and world.calls.count("app.deliver") > 1:
+            world.has["app"] = OLD
+        return False
+
+    world.broken = put_back
+    rotation = resume(world)
+    assert rotation.state is State.GRACE
+    assert "app holds another value than the new one in /etc/app" in str(rotation.problem)
+    assert world.calls.count("app.deliver") == 2
+
+
+def test_a_consumer_that_fails_when_it_is_told_again(made: Made) -> None:
+    """It does not work with what it was given before: nothing goes, nobody is sent back, and it is told."""
+    world = made()
+    killed_at(world, State.GRACE)
+    world.has["app"] = OLD
+    world.consumer_fault = lambda _name: "disk full"
+    rotation = resume(world)
+    assert (rotation.shown, rotation.is_back) == (State.GRACE, False)
+    assert rotation.problem == "app was told again, and does not work: disk full"
+    assert OLD in world.target.accepted
+    world.consumer_fault = lambda _name: None
     assert resume(world).state is State.OLD_DELETED
+
+
+def test_nobody_is_told_again_of_a_value_that_is_not_current(made: Made) -> None:
+    """Where the store was put back as well, a person has to say which value is meant."""
+    world = made()
+    killed_at(world, State.GRACE)
+    stages = world.stages
+    stages[Stage.CURRENT], stages[Stage.PREVIOUS] = stages[Stage.PREVIOUS], stages[Stage.CURRENT]
+    world.has["app"] = OLD
+    assert "another value is current" in str(resume(world).problem)
+    assert world.has["app"] == OLD
+
+
+def test_with_the_old_value_off_one_that_cannot_be_told_again_gets_it_back(made: Made) -> None:
+    """A run died with the old value off, and a consumer holds it: what cannot be told gets it accepted again."""
+    world = made()
+    killed_at(world, State.GRACE)
+
+    def dies(_call: str) -> bool:
+        if OLD not in world.target.accepted:
+            world.is_dead = True
+            raise Killed
+        return False
+
+    world.broken = dies
+    with contextlib.suppress(Killed):
+        resume(world)
+    world.may_lock_out = True
+    world.has["app"] = OLD
+    world.broken = lambda call: call == "app.deliver"
+    with pytest.raises(TargetError):
+        resume(world)
+    assert OLD in world.target.accepted
+    world.broken = lambda _call: False
+    assert resume(world).state is State.OLD_DELETED
+    require_new_everywhere(world)
 
 
 @pytest.mark.parametrize("state", [State.GRACE, State.OLD_DISABLED])
