@@ -160,6 +160,22 @@ def test_a_consumer_that_went_back_is_told_again(made: Made, state: State, kind:
     require_new_everywhere(world)
 
 
+def test_one_that_is_told_again_does_not_hold_a_deletion_that_was_begun(made: Made) -> None:
+    """What is half gone is not waited for anew: nobody could go back to it."""
+    world = made()
+    world.policy = Policy(observe=HOUR)
+    run(world)
+    world.clock += HOUR
+    world.broken = lambda call: call == "store.delete"
+    with pytest.raises(SecretStoreError):
+        retire(world)
+    world.broken = lambda _call: False
+    world.may_lock_out = True
+    world.has["app"] = OLD
+    assert resume(world).state is State.OLD_DELETED
+    require_new_everywhere(world)
+
+
 def test_a_consumer_that_is_put_back_again_and_again(made: Made) -> None:
     """It is told once in a run: who puts it back is not fought, and the old value stays accepted."""
     world = made()
