@@ -54,7 +54,11 @@ ROOMS = (
     ),
     Room("hooks", ("errors", "log"), "commands around a run know nothing of backups; wiring brings them together"),
     Room("gpg", ("errors",), "the one owner of gpg is a tool of the format, and does not know the format"),
-    Room("config", ("errors", "secrets.reference"), "the schema describes; wiring makes objects of it"),
+    Room(
+        "config",
+        ("errors", "secrets.placeholders", "secrets.reference"),
+        "the schema describes; wiring makes objects of it",
+    ),
     Room(
         "servers",
         ("errors", "config", "secrets.reference"),
@@ -74,7 +78,7 @@ ROOMS = (
     ),
     Room(
         "secrets.rotation",
-        ("errors", "secrets.base", "secrets.reference", "secrets.setting"),
+        ("errors", "secrets.base", "secrets.placeholders", "secrets.reference", "secrets.setting"),
         "the machine knows seams: stores, targets, consumers; wiring hands it those of the config",
         never=("secrets.rotation.targets",),
     ),

@@ -49,7 +49,7 @@ class Consumer(Entry):
 
 
 class Items(Entry):
-    """What is held under the old value, and moves to the new one by a command an item."""
+    """What is held under the old value, and moves to the new one by a command an item. {{ and }} are braces in argv."""
 
     list: _Argv = key("argv that writes what is under the old value, one item a line")
     move: _Argv = key(
@@ -85,7 +85,10 @@ class _Rotation(Entry):
 
 
 class Commands(Entry):
-    """Programs that do it. The value that one is about is on its stdin; {old} and {new} name files with the values."""
+    """Programs that do it. The value that one is about is on its stdin; {old} and {new} name files with the values.
+
+    {{ and }} in arguments are braces.
+    """
 
     apply: _Argv = key("argv that makes the target accept the value; exit 1: refused, and nothing changed")
     check: _Argv = key("argv that tries the value: exit 0, it is accepted; 1, it is refused; else: nobody knows")

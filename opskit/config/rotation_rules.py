@@ -17,13 +17,13 @@ from opskit.config.rotating import (
     TlsRotation,
 )
 from opskit.config.syntax import Location
+from opskit.secrets import placeholders
 
 WRITABLE = ("gpg", "vault", "aws-sm", "dotenv", "keyring")
 """Schemes of stores that take values."""
 _KNOWN = {"item", "old", "new", "old_address", "new_address"}
 _TURNS = 2
 _ENDPOINT = re.compile(r"[^/]+:[0-9]{1,5}")
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 def rotation_contradictions(config: Config) -> Iterator[tuple[Location, str]]:
@@ -67,12 +67,16 @@ def _of_consumer(place: Location, consumer: Consumer, secret: str) -> Iterator[t
 def _of_items(place: Location, items: Items) -> Iterator[tuple[Location, str]]:
     for name in ("move", "verify"):
         argv: Sequence[str] = getattr(items, name)
-        if not any("{item}" in word for word in argv[1:]):
+        if "item" not in placeholders.names(argv[1:]):
             yield (*place, name), "does not name the item, expected an argument that holds {item}"
     for name in ("list", "move", "verify"):
-        asked = {each for word in getattr(items, name) for each in _PLACEHOLDER.findall(word)}
+        asked = placeholders.names(getattr(items, name))
         if unknown := sorted(asked - _KNOWN):
-            yield (*place, name), f"asks for {{{unknown[0]}}}, expected one of {', '.join(sorted(_KNOWN))}"
+            known, doubled = ", ".join(sorted(_KNOWN)), f"{{{{{unknown[0]}}}}}"
+            yield (
+                (*place, name),
+                f"asks for {{{unknown[0]}}}, expected one of {known}; {doubled} is that word in braces",
+            )
         if asked & {"old_address", "new_address"} and items.address is None:
             yield (*place, name), "asks for an address, expected the key address beside it"
 

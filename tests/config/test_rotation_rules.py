@@ -38,6 +38,9 @@ WRONG = [
     ('[m, "{item}"]', "[m]", "rotations.db.items.move: does not name the item"),
     ('[v, "{item}"]', "[v]", "rotations.db.items.verify: does not name the item"),
     ("{old_address}", "{oldaddress}", "rotations.db.items.list: asks for {oldaddress}"),
+    ("{old_address}", "{print}", "old_address; {{print}} is that word in braces"),
+    ("{old_address}", "{{old}} {print}", "rotations.db.items.list: asks for {print}"),
+    ('[m, "{item}"]', '[m, "{{item}}"]', "rotations.db.items.move: does not name the item"),
     (", address: [a]", "", "rotations.db.items.list: asks for an address"),
     (
         "apply: [a], check: [c]}\n    c",
@@ -55,6 +58,15 @@ def test_a_good_one_loads() -> None:
     config = parse(GOOD, "opskit.yaml", Path("/etc"))
     assert sorted(config.rotations) == ["db", "other"]
     assert config.rotations["db"].every.days == 30
+
+
+@pytest.mark.parametrize("word", ["{{print}}", "{{print {old_address}}}", "{{{old_address}}}", "{{x: {{y}}}}"])
+def test_doubled_braces_are_no_placeholders(word: str) -> None:
+    """A program of awk or jq stands in an argument: `{print}` is written `{{print}}`."""
+    config = parse(GOOD.replace("{old_address}", word), "opskit.yaml", Path("/etc"))
+    items = config.rotations["db"].items
+    assert items is not None
+    assert items.list == ("l", word)
 
 
 @pytest.mark.parametrize(("old", "new", "told"), WRONG, ids=[told for _, _, told in WRONG])

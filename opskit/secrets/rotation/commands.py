@@ -2,7 +2,8 @@
 
 In an argument `{old}` and `{new}` stand for the names of files, `/dev/fd/N`, that hold those values in memory; the
 value that a command is about is on its stdin too. Other placeholders are words that are no secrets: an item, an
-address. What a program writes is kept in memory, and what of it is shown has gone through `redact`.
+address. How they are filled is said in `placeholders`. What a program writes is kept in memory, and what of it is shown
+has gone through `redact`.
 
 A program that outlives us keeps the lock of its rotation (`tie`), so that nobody takes up the work while it still moves
 something. Programs that are asked to start others which stay (a reload) are not tied.
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from opskit.errors import OpskitError, TargetError
+from opskit.secrets.placeholders import filled
 from opskit.secrets.reference import Secret
 
 SHOWN = 3
@@ -26,7 +27,6 @@ SHOWN = 3
 _TAIL = 64 * 1024
 _NOEXEC_SEAL = 0x8
 """MFD_NOEXEC_SEAL, which kernels with vm.memfd_noexec=2 demand and those before 6.3 do not know."""
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Programs:
     def run(
         self,
         argv: Sequence[str],
-        about: About,
+        about: About | None,
         *,
         stdin: Secret | None = None,
         env: Mapping[str, Secret] | None = None,
@@ -70,15 +70,19 @@ class Programs:
     ) -> Answer:
         """Run a program to its end; `env` are more variables for it alone, `timeout` is in seconds.
 
+        Without `about` its arguments are passed on as they are: no braces in them mean anything.
+
         What it writes to stdout is shown where it writes nothing to stderr, unless that may be a secret.
 
         Raises TargetError where it cannot be started, or a word of its arguments would be taken for an option.
         """
+        secrets = () if about is None else about.secrets
         with contextlib.ExitStack() as stack:
-            descriptors = {name: stack.enter_context(_memory(secret.reveal_bytes())) for name, secret in about.secrets}
+            descriptors = {name: stack.enter_context(_memory(secret.reveal_bytes())) for name, secret in secrets}
             given = stack.enter_context(_memory(b"" if stdin is None else stdin.reveal_bytes()))
             out, err = stack.enter_context(_memory()), stack.enter_context(_memory())
-            words = _filled(argv, {**about.words, **{name: f"/dev/fd/{fd}" for name, fd in descriptors.items()}})
+            files = {name: f"/dev/fd/{fd}" for name, fd in descriptors.items()}
+            words = list(argv) if about is None else _filled(argv, {**about.words, **files})
             passed = (*descriptors.values(), *((self.tie,) if tied and self.tie is not None else ()))
             variables = {**self.environ, **{name: secret.reveal() for name, secret in (env or {}).items()}}
             status = _ended(words, (given, out, err), passed, variables, timeout)
@@ -111,11 +115,6 @@ class About:
     """(name, value): the program gets a file that holds it."""
 
 
-def placeholders(argv: Sequence[str]) -> set[str]:
-    """The names that stand in braces in the arguments of a command."""
-    return {name for word in argv for name in _PLACEHOLDER.findall(word)}
-
-
 def _ended(
     argv: Sequence[str], streams: tuple[int, int, int], passed: tuple[int, ...], env: Mapping[str, str], timeout: float
 ) -> int | None:
@@ -144,13 +143,13 @@ def _filled(argv: Sequence[str], words: Mapping[str, str]) -> list[str]:
 
 
 def _word(word: str, words: Mapping[str, str]) -> str:
-    filled = _PLACEHOLDER.sub(lambda found: words.get(found[1], found[0]), word)
-    if filled.startswith("-") and not word.startswith("-"):
+    found = filled(word, words)
+    if found.startswith("-") and not word.startswith("-"):
         raise TargetError(
             "an argument that begins with '-' would be taken for an option, and is not passed on",
             hint="put something before the placeholder, as in ./{item} or --file={item}",
         )
-    return filled
+    return found
 
 
 @contextlib.contextmanager

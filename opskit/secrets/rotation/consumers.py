@@ -20,7 +20,7 @@ from urllib.parse import quote
 from opskit.errors import OpskitError, TargetError
 from opskit.secrets.base import SecretStore, Stage
 from opskit.secrets.reference import Reference, Secret
-from opskit.secrets.rotation.commands import About, Programs
+from opskit.secrets.rotation.commands import Programs
 from opskit.secrets.setting import set_secret, value_in
 
 VALUE = "value"
@@ -113,7 +113,7 @@ class CommandConsumer:
                 place.write(secret)
         if self.reload is not None:
             # Not tied to our lock: what a reload starts may stay.
-            answer = self.programs.run(self.reload, About(), timeout=self.timeout, tied=False)
+            answer = self.programs.run(self.reload, None, timeout=self.timeout, tied=False)
             if not answer.is_good:
                 raise TargetError(f"{self.name} was not reloaded: {answer}")
 
@@ -124,7 +124,7 @@ class CommandConsumer:
         if self.check is None:
             return None
         try:
-            answer = self.programs.run(self.check, About(), timeout=self.timeout)
+            answer = self.programs.run(self.check, None, timeout=self.timeout)
         except OpskitError as error:
             return str(error)
         return None if answer.is_good else str(answer)

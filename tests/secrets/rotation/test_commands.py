@@ -13,7 +13,7 @@ import pytest
 
 from opskit.errors import TargetError
 from opskit.secrets.reference import Secret
-from opskit.secrets.rotation.commands import About, Programs, placeholders
+from opskit.secrets.rotation.commands import About, Programs
 
 OLD, NEW = Secret("old-sentinel"), Secret(b"new-sentinel\n\0\xff")
 BOTH = About(secrets=(("old", OLD), ("new", NEW)))
@@ -84,7 +84,15 @@ def test_words_that_are_no_secrets(program: Callable[[str], str], programs: Prog
     about = About({"item": "{new} $(x)", "new_address": "b"}, BOTH.secrets)
     answer = programs.run((tell, "{item}", "a{new_address}c", "{unknown}", "{}"), about)
     assert answer.output.decode().splitlines() == ["{new} $(x)", "abc", "{unknown}", "{}"]
-    assert placeholders(("{no}", "{item}", "a{new_address}c{old}")) == {"no", "item", "new_address", "old"}
+
+
+def test_doubled_braces_are_braces(program: Callable[[str], str], programs: Programs) -> None:
+    """They reach the program as single ones, beside a placeholder too; without `about` arguments stay as they are."""
+    tell = program('printf "%s\\n" "$@"')
+    argv = (tell, "{{print}}", "{{{item}}}", '{"a": {"b": 1}}')
+    answer = programs.run(argv, About({"item": "{{x}}", "print": "wrong"}))
+    assert answer.output.decode().splitlines() == ["{print}", "{{{x}}}", '{"a": {"b": 1}}']
+    assert programs.run(argv, None).output.decode().splitlines() == list(argv[1:])
 
 
 def test_a_word_that_would_be_an_option(program: Callable[[str], str], programs: Programs, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from opskit.errors import ProgramMissing, TargetError, TargetRefused
 from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.base import TIMEOUT
-from opskit.secrets.rotation.commands import About, Answer, Programs
+from opskit.secrets.rotation.commands import Answer, Programs
 from opskit.secrets.rotation.targets.ssh import file, lines
 
 _FAILED = 255
@@ -137,7 +137,7 @@ class SshKeys:
                 "--", self._where, *self._settings.command]  # fmt: skip
         # ssh wants the end of line that stores and people lose.
         key = Secret(secret.reveal_bytes().strip() + b"\n")
-        return self._programs.run(argv, About(), stdin=key, timeout=3 * TIMEOUT)
+        return self._programs.run(argv, None, stdin=key, timeout=3 * TIMEOUT)
 
     def _is_refusal(self, answer: Answer) -> bool:
         """By the line in which ssh itself says so last; a program that it ran there may say the like of elsewhere."""

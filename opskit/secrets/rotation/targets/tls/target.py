@@ -20,7 +20,7 @@ from pathlib import Path
 from opskit.errors import TargetError, TargetRefused
 from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.base import TIMEOUT
-from opskit.secrets.rotation.commands import About, Programs
+from opskit.secrets.rotation.commands import Programs
 from opskit.secrets.rotation.targets.tls import certificates, versions
 from opskit.secrets.rotation.targets.tls.certificates import Pair
 
@@ -76,7 +76,7 @@ class TlsKeys:
         settings = self._settings
         key = certificates.new_key()
         request = certificates.request(key, settings.subject, settings.names)
-        answer = self._programs.run(settings.ca, About(), stdin=Secret(request), timeout=settings.ca_timeout)
+        answer = self._programs.run(settings.ca, None, stdin=Secret(request), timeout=settings.ca_timeout)
         if not answer.is_good:
             raise TargetError(f"the CA gave no certificate: {answer}", hint="run the command of the CA by hand")
         return certificates.judged(key, answer.output, settings.names, self._now(), settings.days)
@@ -92,7 +92,7 @@ class TlsKeys:
             raise kind(f"{self._settings.folder} cannot be changed: {_reason(error)}") from error
         # Not tied to the rotation: it may start a server that stays.
         settings = self._settings
-        answer = self._programs.run(settings.reload, About(), timeout=settings.reload_timeout, tied=False)
+        answer = self._programs.run(settings.reload, None, timeout=settings.reload_timeout, tied=False)
         if not answer.is_good:
             raise TargetError(
                 f"the files in {self._settings.folder} are the new ones, and the server did not take them: {answer}",
