@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -229,17 +230,16 @@ def translation(error: sqlite3.Error | OSError, path: Path, resume: str) -> Opsk
     """The error for people. SQLite says `disk i/o error` of a full disk too: the file system is asked."""
     what = f"cannot use the journal of rotations {path}"
     safe = "no value is lost: the store keeps the old one and the new one until a rotation has ended"
-    number = error.errno if isinstance(error, OSError) else None
     name = str(getattr(error, "sqlite_errorname", ""))
-    is_read_only, is_full = (
-        _found(path.parent) if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")) else (False,) * 2
-    )
-    if is_read_only or number == errno.EROFS or name.startswith("SQLITE_READONLY"):
+    number = error.errno if isinstance(error, OSError) else None
+    if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")):
+        number = _hindrance(path.parent)
+    if number == errno.EROFS or name.startswith("SQLITE_READONLY"):
         return StateRefused(
             f"{what}: the state folder is read-only",
             hint=f"{safe}\nmake it writable (mount options, owner, `dmesg` for a failing disk), then {resume} goes on",
         )
-    if is_full or number in _FULL or name == "SQLITE_FULL":
+    if number in _FULL or name == "SQLITE_FULL":
         return StateFull(
             f"{what}: the disk with the state folder is full",
             hint=f"{safe}\nmake room on the disk of {path.parent}, then {resume} goes on",
@@ -251,11 +251,14 @@ def translation(error: sqlite3.Error | OSError, path: Path, resume: str) -> Opsk
     )
 
 
-def _found(folder: Path) -> tuple[bool, bool]:
-    """Whether a file system is read-only, and whether it is full, as far as it tells."""
+def _hindrance(folder: Path) -> int | None:
+    """Why nothing can be written there, as an errno, or None: SQLite does not tell, nor does a mount.
+
+    A file system that was stopped after an error refuses writes, and is mounted read-write as before.
+    """
     try:
-        told = os.statvfs(folder)
-    except OSError:
-        return False, False
-    has_no_names = told.f_files > 0 and told.f_favail == 0
-    return bool(told.f_flag & os.ST_RDONLY), told.f_bavail * told.f_frsize < _ROOM or has_no_names
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, _ROOM)
+    except OSError as error:
+        return error.errno
+    return None

@@ -187,6 +187,16 @@ def test_a_small_disk(tmp_path: Path) -> None:
         assert "make it writable" in str(refused.value.hint)
 
 
+def test_a_disk_that_was_stopped(tmp_path: Path) -> None:
+    """A file system that stopped after an error refuses writes though it is mounted for them: it is read-only."""
+    with mounted("ext4", tmp_path) as place, _journal(place) as journal:
+        journal.keep(ROTATION)
+        subprocess.run(["mount", "-o", "remount,abort", str(place)], check=True)
+        with pytest.raises(StateRefused, match="the state folder is read-only"):
+            journal.note(ROTATION, "step", "intent", 1.0)
+        assert journal.latest("db") == ROTATION
+
+
 def test_an_error_of_sqlite_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     """An I/O error on a disk with room is told as it is: making room would not mend it."""
     error = sqlite3.OperationalError("disk I/O error")
