@@ -16,6 +16,8 @@ is written with escapes, those may stay beside the mask.
 from __future__ import annotations
 
 import base64
+import html
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -332,11 +334,28 @@ def _readings(values: list[bytes]) -> list[_Reading]:
     encoded = {form for whole in wholes for form in _aligned(whole)}
     readings = [
         _Reading(texts, same, b"", escapes=False, limit=limit),
-        _Reading(texts, blank, b"'\"\\", escapes=True, limit=limit),
+        _Reading(texts | set(map(_undone, _written(texts))), blank, b"'\"\\", escapes=True, limit=limit),
         _Reading([whole.hex().encode() for whole in wholes], lower, b"\r\n", escapes=False, limit=limit),
         _Reading(encoded, safe, b"\r\n", escapes=False, limit=limit),
     ]
     return [reading for reading in readings if reading.patterns]
+
+
+def _written(texts: Iterable[bytes]) -> Iterator[bytes]:
+    """Texts as they are, and with escapes of JSON and XML.
+
+    Of a value that looks as if it held escapes itself (`%41`), some are undone with those that were put in.
+    """
+    for text in texts:
+        decoded = text.decode("utf-8", "surrogateescape")
+        yield text
+        yield json.dumps(decoded)[1:-1].encode()
+        for form in (json.dumps(decoded, ensure_ascii=False)[1:-1], html.escape(decoded)):
+            yield form.encode("utf-8", "surrogateescape")
+
+
+def _undone(text: bytes) -> bytes:
+    return _WHOLE_ESCAPES.sub(lambda escape: _meaning(escape[0]), text)
 
 
 def _lines(value: bytes) -> Iterable[bytes]:

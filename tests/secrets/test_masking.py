@@ -49,6 +49,23 @@ def test_forms_that_programs_write_are_hidden(written: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "value", ["p%41ss\u00fc<d&e", 'a&lt;b"c\u00fc', "a\\x41bc%20\u00fc&", "a\\n%0a\\u0041&quot;\u00fc"]
+)
+def test_a_value_that_looks_as_if_it_held_escapes_is_hidden(value: str) -> None:
+    """Of `%41` in a value nothing stays beside the mask, however the rest is written."""
+    texts = (
+        value,
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        quote(value),
+        shlex.quote(value),
+    )
+    for text in (*texts, html.escape(value)):
+        shown = masked([value.encode()], b"<", text.encode(), b">")
+        assert shown.replace(b"'", b"").replace(b'"', b"").replace(b"\\", b"") == b"<" + MASK + b">", text
+
+
+@pytest.mark.parametrize(
     ("value", "written"),
     [
         (KEY, base64.encodebytes(KEY).rstrip()),
