@@ -184,7 +184,7 @@ class _Making:
         return secret
 
     def _programs(self) -> Programs:
-        return Programs(self.world.environ, self.hidden.redact, self.lock)
+        return Programs(self.world.environ, self.hidden.redact, self.lock, self.hidden.add)
 
     def _consumer(self, name: str, entry: ConsumerConfig) -> CommandConsumer:
         places: list[Place] = [FilePlace(Path(path), _replace, text) for path, text in entry.files.items()]

@@ -72,7 +72,7 @@ ROOMS = (
     Room("secrets", ("errors",), "secret references resolve without config: wiring passes in what they need"),
     Room(
         "secrets.stores",
-        ("errors", "secrets.base", "secrets.private", "secrets.reference"),
+        ("errors", "secrets.base", "secrets.private", "secrets.reference", "secrets.words"),
         "an adapter knows its own seam only, so a new kind costs one module",
         isolated=True,
     ),

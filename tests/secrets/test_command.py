@@ -51,6 +51,7 @@ def test_malformed_ones(text: str) -> None:
     [
         (["sh", "-c", "echo hunter2; echo locked >&2; exit 3"], "locked"),
         (["sh", "-c", "exit 3"], "status 3"),
+        (["sh", "-xc", "echo hunter2; exit 3"], r"\+ echo \[secret\] \+ exit 3"),
         (["/no/such/program"], "no such file"),
         ([sys.executable, "-c", "print('x' * 2_000_000)"], "too much"),
     ],

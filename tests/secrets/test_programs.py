@@ -94,6 +94,7 @@ def test_the_program_sees_what_it_needs(resolve: Callable[..., str], tmp_path: P
         ("lpass://db", "echo 'Error: Could not find specified account(s).' >&2; exit 1", SecretAbsent, "specified"),
         ("lpass://db", "echo 'Error: Could not find decryption key.' >&2; exit 1", SecretStoreError, "decryption"),
         ("lpass://db", "echo hunter2; exit 3", SecretStoreError, "exit code 3"),
+        ("lpass://db", "echo hunter2; echo no hunter2 >&2; exit 3", SecretStoreError, r"no \[secret\]"),
         ("bw://-x", "exit 0", UnresolvedReference, "expected the name or id"),
         ("lpass://-x", "exit 0", UnresolvedReference, "expected the name or id"),
         ("op://prod/db", "exit 0", UnresolvedReference, "expected op://VAULT/ITEM/FIELD"),

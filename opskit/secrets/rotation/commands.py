@@ -56,6 +56,8 @@ class Programs:
     redact: Callable[[str], str] = str
     tie: int | None = None
     """A descriptor that every tied program inherits: the lock of the rotation."""
+    hide: Callable[[Secret], None] = lambda _: None
+    """Is told what `redact` must hide from now on: a value that a program has just made."""
 
     def run(
         self,
@@ -87,6 +89,8 @@ class Programs:
             variables = {**self.environ, **{name: secret.reveal() for name, secret in (env or {}).items()}}
             status = _ended(words, (given, out, err), passed, variables, timeout)
             output = _all(out)
+            if has_private_output:
+                self.hide(Secret(output.removesuffix(b"\n")))
             said = _all(err, _TAIL + 1) or (b"" if has_private_output else output)
             return Answer(argv[0], status, output, self._shown(_ending(said)))
 

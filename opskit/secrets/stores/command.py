@@ -4,7 +4,8 @@
 
 A reference may come from wherever somebody can write one, and this one runs a program: so it works only where who runs
 opskit has said so, by `OPSKIT_CMD_REFERENCES=yes` in its environment. No shell, nothing on stdin, no terminal; what it
-writes to stdout is the secret, without its last line end; stderr is shown in one line where it fails.
+writes to stdout is the secret, without its last line end, and shown nowhere; stderr is shown, in a
+line, where it fails.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from collections.abc import Mapping
 
 from opskit.errors import SecretStoreError, UnresolvedReference
 from opskit.secrets.reference import Reference, Secret, refuse_unknown_parts
+from opskit.secrets.words import last_words
 
 SWITCH = "OPSKIT_CMD_REFERENCES"
 TIMEOUT = 60.0
 """Seconds."""
 _LARGEST = 1024 * 1024
-_TOLD = 300
 
 
 class CommandScheme:
@@ -53,8 +54,7 @@ class CommandScheme:
             reason = (error.strerror or "error").lower() if isinstance(error, OSError) else "a NUL in its arguments"
             raise SecretStoreError(f"cannot run {argv[0]}: {reason}") from None
         if done.returncode != 0:
-            words = " ".join(done.stderr.decode(errors="replace").split())[-_TOLD:]
-            told = words or f"it ended with status {done.returncode}"
+            told = last_words(done.stdout, done.stderr) or f"it ended with status {done.returncode}"
             raise SecretStoreError(f"{argv[0]} did not give {reference}: {told}", hint="run it by hand")
         if len(done.stdout) > _LARGEST:
             raise SecretStoreError(f"{argv[0]} gives too much: expected a secret of at most {_LARGEST:,} bytes")

@@ -8,7 +8,7 @@ They are read, never written: none of them can be asked to write only if nothing
 new value where other users see it. Logging in is theirs too (OP_SERVICE_ACCOUNT_TOKEN, BW_SESSION, `lpass login`).
 
 Invariants: argv lists, and no secret in them; the program sees the variables it needs and no others; it is never asked
-to talk to a person, and ended when it takes too long. What it says on stderr is shown in one line, its stdout never.
+to talk to a person, and ended when it takes too long. What it says on stderr is shown in one line, its stdout nowhere.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from opskit.errors import SecretAbsent, SecretStoreError, UnresolvedReference
 from opskit.secrets.reference import Reference, Secret, refuse_unknown_parts
+from opskit.secrets.words import last_words
 
 TIMEOUT = 60.0
 """Seconds; a vault that has to be fetched first takes some."""
@@ -85,7 +86,7 @@ class ProgramScheme:
             raise SecretStoreError(f"cannot run {program.name}: {(error.strerror or 'error').lower()}") from None
         if done.returncode == 0:
             return done.stdout
-        words = " ".join(done.stderr.decode(errors="replace").split())[-300:]
+        words = last_words(done.stdout, done.stderr)
         if program.absent.search(words):
             raise SecretAbsent(f"{reference} cannot be resolved: {program.name} says: {words}")
         told = words or f"exit code {done.returncode}"

@@ -127,6 +127,18 @@ def test_private_output_is_not_shown(program: Callable[[str], str], programs: Pr
     assert (answer.said, answer.output) == ("", b"value\n")
 
 
+def test_what_a_program_has_just_made_is_hidden(program: Callable[[str], str]) -> None:
+    """A new value that goes to stderr too, as by `sh -x`, is not shown."""
+    known: list[str] = []
+
+    def redact(text: str) -> str:
+        return text.replace(known[0], "*")
+
+    programs = Programs(PATH, redact, hide=lambda made: known.append(made.reveal()))
+    answer = programs.run((program("set -x; echo value; exit 4"),), About(), has_private_output=True)
+    assert answer.said == "+ echo * / + exit 4"
+
+
 def test_a_secret_across_the_cut_of_a_line(program: Callable[[str], str], programs: Programs) -> None:
     """A long line is cut after values were removed: no half of one is left."""
     text = "printf '%0995d' 0 >&2; echo old-sentinel >&2; exit 4"
