@@ -55,10 +55,13 @@ class SqlServer:
             cursor.execute(statement, values)
             return tuple(cursor.fetchall())
 
+    def log_files(self) -> list[Path]:
+        """All that it writes outside its tables: the general and the error log, and the binary log."""
+        return [path for name in ("log", "data/general", "data/binary.0*") for path in self.folder.glob(name)]
+
     def logged(self) -> bytes:
-        """All that it wrote outside its tables: the general and the error log, and the binary log."""
-        names = ("log", "data/general", "data/binary.0*")
-        return b"".join(path.read_bytes() for name in names for path in self.folder.glob(name))
+        """What they say."""
+        return b"".join(path.read_bytes() for path in self.log_files())
 
 
 @cache
