@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -56,6 +57,10 @@ def host(machine: Machine, request: pytest.FixtureRequest) -> Machine:
     machine.config.write_text(machine.config.read_text() + textwrap.dedent(text))
     set_secret(machine, OLD)
     return machine
+
+
+WITH_TWO_SLOTS = pytest.mark.parametrize("host", ["two"], indirect=True)
+"""Of tests for which it makes no difference."""
 
 
 def set_secret(host: Machine, value: str, name: str = "secrets.gpg#db") -> None:
@@ -149,12 +154,14 @@ def test_what_cannot_be_mended_can_be_given_up(host: Machine) -> None:
     assert host.run("rotate", "undo", "db", "--give-up").code == 2
 
 
+@WITH_TWO_SLOTS
 def test_an_emergency_does_not_wait(host: Machine) -> None:
     """With --emergency the old value is gone when the command ends."""
     assert host.run("rotate", "run", "db", "--emergency").code == 0
     assert accepted(host) == {digest(current(host))}
 
 
+@WITH_TWO_SLOTS
 def test_bad_requests(host: Machine) -> None:
     """Unknown names, contradictory options and rotations that are not there are told apart, and change nothing."""
     for arguments, code, words in (
@@ -171,6 +178,7 @@ def test_bad_requests(host: Machine) -> None:
     assert accepted(host) == {digest(OLD)} and current(host) == OLD
 
 
+@WITH_TWO_SLOTS
 def test_a_refused_current_value_is_found_before_anything_changes(host: Machine) -> None:
     """When the store's value is not the one in use, nothing is begun."""
     set_secret(host, "somebody-changed-it-by-hand")
@@ -180,6 +188,7 @@ def test_a_refused_current_value_is_found_before_anything_changes(host: Machine)
     assert accepted(host) == {digest(OLD)}
 
 
+@WITH_TWO_SLOTS
 def test_only_what_is_due_is_run(host: Machine) -> None:
     """`run --due` begins what is due, then leaves it alone until it is due again."""
     assert host.run("rotate", "run", "--due").code == 0
@@ -189,6 +198,7 @@ def test_only_what_is_due_is_run(host: Machine) -> None:
     assert current(host) == first
 
 
+@WITH_TWO_SLOTS
 def test_what_is_due_is_run_though_an_old_value_cannot_be_ended(host: Machine) -> None:
     """One that fails keeps no other from its turn; its name, where it stands and what can be done are told."""
     text = host.config.read_text()
@@ -207,6 +217,7 @@ def test_what_is_due_is_run_though_an_old_value_cannot_be_ended(host: Machine) -
     assert current(host) != OLD
 
 
+@WITH_TWO_SLOTS
 def test_an_error_says_of_which_rotation_it_is_and_what_can_be_done(host: Machine) -> None:
     """Where an error stopped a rotation, its name and state are told, and how to go on or back."""
     with_a_reload_that_fails(host)
@@ -230,6 +241,7 @@ def test_an_error_says_of_which_rotation_it_is_and_what_can_be_done(host: Machin
         ("check: [sh, -c", "check: [shh, -c", "its check is no program that could be run: shh"),
     ],
 )
+@WITH_TWO_SLOTS
 def test_what_could_not_be_told_to_a_consumer_is_found_before_anything_changes(
     host: Machine, before: str, after: str, told: str
 ) -> None:
@@ -246,6 +258,7 @@ def test_what_could_not_be_told_to_a_consumer_is_found_before_anything_changes(
     assert standing(host)["last"] is None
 
 
+@WITH_TWO_SLOTS
 def test_values_that_a_rotation_needs_are_not_set_or_deleted_by_hand(host: Machine) -> None:
     """While the old value can come back, `secrets set` and `delete` refuse: they would push it out of the store."""
     reference = f"gpg://{host.state}/secrets.gpg#db"
@@ -263,6 +276,7 @@ def test_values_that_a_rotation_needs_are_not_set_or_deleted_by_hand(host: Machi
     assert host.run("secrets", "set", "--generate", reference).code == 0
 
 
+@WITH_TWO_SLOTS
 def test_a_rotation_whose_entry_was_renamed_is_not_forgotten(host: Machine) -> None:
     """Status tells of it with exit 3, the same secret is not rotated by another name, and by its own it goes on."""
     assert host.run("rotate", "run", "db").code == 0
@@ -278,6 +292,7 @@ def test_a_rotation_whose_entry_was_renamed_is_not_forgotten(host: Machine) -> N
     assert host.run("rotate", "retire", "db", "--now").code == 0
 
 
+@WITH_TWO_SLOTS
 @pytest.mark.parametrize("lost", ["fingerprints.key", "journal.sqlite"])
 def test_what_rotations_need_to_go_on_is_not_made_anew(host: Machine, lost: str) -> None:
     """Without the key or the journal nothing is judged or changed; with it back the rotation goes on."""
@@ -294,6 +309,7 @@ def test_what_rotations_need_to_go_on_is_not_made_anew(host: Machine, lost: str)
     assert host.run("rotate", "retire", "db", "--now").code == 0
 
 
+@WITH_TWO_SLOTS
 def test_retiring_leaves_alone_what_has_not_come_so_far(host: Machine) -> None:
     """A timer's `rotate retire` does not go on with a rotation that has stopped before its old value's turn."""
     with_a_reload_that_fails(host)
@@ -307,6 +323,7 @@ def test_retiring_leaves_alone_what_has_not_come_so_far(host: Machine) -> None:
     assert standing(host)["last"] == before["last"]
 
 
+@WITH_TWO_SLOTS
 def test_two_at_once_exclude_one_another(host: Machine) -> None:
     """While a run is at work, another is refused with exit 11."""
     gate = host.folder / "gate"
@@ -351,6 +368,7 @@ def test_the_keys_of_the_backups_have_an_age_too(machine: Machine) -> None:
     assert key_standings(load(machine.config), later - 2 * 86400)[0].next_action is None
 
 
+@WITH_TWO_SLOTS
 def test_status_knows_of_a_run_at_work(host: Machine) -> None:
     """While a run is at work its rotation is not reported as stopped."""
     gate = host.folder / "gate"
@@ -368,6 +386,7 @@ def test_status_knows_of_a_run_at_work(host: Machine) -> None:
     assert host.run("rotate", "retire", "db", "--now").code == 0
 
 
+@WITH_TWO_SLOTS
 def test_a_link_that_somebody_else_made_is_not_followed(host: Machine) -> None:
     """A consumer's file that is a link of another user is refused: who made it would choose what is written over."""
     if os.geteuid() != 0:
@@ -402,6 +421,7 @@ def broken(host: Machine, name: str) -> None:
         each.unlink()
 
 
+@WITH_TWO_SLOTS
 def test_json_tells_of_each_though_one_fails(host: Machine) -> None:
     """An error of one is in its place; those before and after it are there as well; the exit code is the error's."""
     with_others(host, "first", "second", "third")
@@ -420,6 +440,7 @@ def test_json_tells_of_each_though_one_fails(host: Machine) -> None:
     assert "1 of 3 could not be done: second" in answer.err
 
 
+@WITH_TWO_SLOTS
 def test_a_failed_one_says_how_far_it_came(host: Machine) -> None:
     """Where an error stopped a rotation on its way, its entry has both: the error, and where it stands."""
     with_others(host, "other")
@@ -435,6 +456,7 @@ def test_a_failed_one_says_how_far_it_came(host: Machine) -> None:
     assert again.code == 31
 
 
+@WITH_TWO_SLOTS
 def test_text_tells_of_those_that_went_through_and_of_every_error(host: Machine) -> None:
     """Each is told in its turn: success before failure, and of two failures both, with names and hints."""
     with_others(host, "first", "second", "third")
@@ -450,6 +472,7 @@ def test_text_tells_of_those_that_went_through_and_of_every_error(host: Machine)
     assert answer.err.count("hint: set the value that is in use") == 2
 
 
+@WITH_TWO_SLOTS
 def test_an_interrupted_run_tells_what_was_done_and_what_was_not_tried(host: Machine) -> None:
     """With --json Ctrl-C ends with the error, and beside it what became of each that was named."""
     with_others(host, "first", "second")

@@ -30,7 +30,7 @@ from tests.contracts.test_rotation_target import lab  # noqa: F401  # the fixtur
 REFERENCE = Reference("gpg", "/secrets.gpg", "x")
 STRIDE = 6
 """Of so many points one is tried for each kind, each kind beginning with another; the campaign tries all."""
-SLOW = {"ssh": 2, "backup-key": 4}
+SLOW = {"ssh": 3, "backup-key": 5}
 """Kinds whose calls take long, of which so many times fewer points are tried."""
 
 

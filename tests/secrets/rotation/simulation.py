@@ -56,6 +56,7 @@ class World:
         self.policy = Policy()
         self.calls: list[str] = []
         self.fault: Fault | None = None
+        self._journals: list[Journal] = []
         self.is_dead = False
         self.may_lock_out = False
         """Whether consumers may be locked out for a while, as the scenario is about that."""
@@ -88,9 +89,15 @@ class World:
     def journal(self) -> Journal:
         """The one on the disk."""
         journal = Journal(self.folder / "journal.sqlite")
+        self._journals.append(journal)
         for name in ("keep", "note", "reach", "mark", "list_parts"):
             setattr(journal, name, self._counted(f"journal.{name}", getattr(journal, name)))
         return journal
+
+    def close(self) -> None:
+        """Let go of every journal: a thousand worlds would else hold more files than a process may."""
+        while self._journals:
+            self._journals.pop().close()
 
     def latest(self) -> Rotation | None:
         journal = Journal(self.folder / "journal.sqlite")
