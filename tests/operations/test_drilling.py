@@ -332,6 +332,67 @@ def test_the_scratch_goes_whatever_happens(tmp_path: Path) -> None:
         assert not list(tmp_path.iterdir())
 
 
+def test_wiping_takes_everything_however_it_lies(tmp_path: Path) -> None:
+    """Nothing is left of a tree: many folders, hidden ones, odd names, and a file beside folders."""
+    with scratch_in(tmp_path) as scratch:
+        for number in range(300):
+            place = scratch.restored / f"{number % 7}" / f"-{number}" / ".hidden"
+            place.mkdir(parents=True)
+            (place / "file").write_text("x")
+        os.mkdir(os.fsencode(scratch.restored) + b"/\xff\n'")
+        (scratch.restored / "7" / "full").mkdir(parents=True)
+        for number in range(500):
+            (scratch.restored / "7" / "full" / f"{number}").write_text("x")
+        (scratch.restored / "beside").write_text("x")
+    assert not any(tmp_path.iterdir())
+
+
+def test_wiping_takes_what_no_path_can_name(tmp_path: Path) -> None:
+    """A folder deeper than a path may be long goes too."""
+    with scratch_in(tmp_path) as scratch:
+        scratch.restored.mkdir()
+        _make_deep(scratch.restored, levels=30, name="d" * 200)
+    assert not any(tmp_path.iterdir())
+
+
+def test_wiping_needs_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no rm the scratch goes all the same."""
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with scratch_in(tmp_path) as scratch:
+        (scratch.restored / "docs" / "one").mkdir(parents=True)
+        (scratch.restored / "docs" / "one" / "file").write_text("x")
+    assert not any(tmp_path.iterdir())
+
+
+def _make_deep(folder: Path, levels: int, name: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=descriptor)
+        above, descriptor = descriptor, os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(above)
+    os.close(descriptor)
+
+
+def test_those_who_wipe_share_the_work(tmp_path: Path) -> None:
+    """Where nearly all lies below one folder, what is below it is shared; small folders are where the two meet."""
+    for number in range(400):
+        (tmp_path / "restored" / "lib" / "site" / f"{number}").mkdir(parents=True)
+    for name in ("restored/bin", "restored/lib/site/7/below"):
+        (tmp_path / name).mkdir()
+    for number in range(2000):
+        (tmp_path / "restored" / "bin" / f"{number}").touch()
+    branches = scratches._branches(tmp_path)
+    assert len(branches) == 401 and len(set(branches)) == 401
+    assert branches[0] == "restored/bin" and branches[-1] == "restored/lib/site/7"
+
+
+def test_names_of_what_is_wiped_fit_into_a_command(tmp_path: Path) -> None:
+    """Where the folders of a level are too many to be named, those above them are."""
+    for number in range(900):
+        (tmp_path / "restored" / f"{number % 3}" / f"{number}-{'n' * 150}").mkdir(parents=True)
+    assert sorted(scratches._branches(tmp_path)) == ["restored/0", "restored/1", "restored/2"]
+
+
 def test_an_interrupted_wipe_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while the scratch is wiped does not leave it behind."""
     wipe, calls = scratches._wipe, []

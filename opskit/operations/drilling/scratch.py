@@ -16,7 +16,6 @@ import fcntl
 import os
 import re
 import shutil
-import signal
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -32,7 +31,10 @@ log = logger(__name__)
 
 _NAME = re.compile(r"opskit-drill-[0-9a-f]{12}")
 _MARKER = "opskit-drill.marker"
-_BRANCHES = 16
+_BRANCHES = 256
+"""So many folders are enough for two processes to share the wiping."""
+_NAMES = 100_000
+"""Bytes of names that a program is started with, at most: every Linux takes 128 KiB."""
 _GRACE_SECONDS = 10.0
 BLOCK = 4096
 """Bytes that an entry takes beside its content, at most, on file systems with blocks of this size."""
@@ -132,7 +134,7 @@ def _sweep(path: Path) -> None:
 def _wipe(folder: Path) -> None:
     """Remove a folder, its marker last: what is left after an interruption or an error is still known for ours."""
     _open_folders(folder)
-    _remove_many(_branches(folder))
+    _remove_many(folder)
     for entry in list(os.scandir(folder)):
         if entry.name != _MARKER:
             _remove(entry)
@@ -148,35 +150,62 @@ def _wipe(folder: Path) -> None:
 
 
 def _branches(folder: Path) -> list[str]:
-    """Folders that hold nearly everything, so that several processes have about as much to remove."""
-    found = [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    """Folders that hold nearly everything, relative to `folder`, small ones in the middle: two will meet there."""
+    found = _folders_in(folder, "")
     while 0 < len(found) < _BRANCHES:
-        below = [
-            entry.path for path in found for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)
-        ]  # fmt: skip
-        if not below:
+        below = [name for each in found for name in _folders_in(folder, each) or [each]]
+        if below == found or sum(len(os.fsencode(each)) + 1 for each in below) > _NAMES:
             break
         found = below
-    return found
+    found.sort(key=lambda each: _weight(folder / each), reverse=True)
+    return found[::2] + found[1::2][::-1]
 
 
-def _remove_many(folders: list[str]) -> None:
-    """Remove folders by rm, some at once: it takes a fifth of the time that Python does. What it leaves comes after."""
-    command = ["xargs", "--null", "--max-procs=2", "--max-args=8", "rm", "-rf", "--one-file-system", "--"]
+def _weight(folder: Path) -> int:
+    """About how much there is to remove: by the size of the folder's list, and the folders in it."""
     try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is this process's to answer
-        )  # fmt: skip
-    except OSError:  # no such program: then it takes longer
+        status = os.lstat(folder)
+    except OSError:
+        return 0
+    return status.st_size + status.st_nlink * BLOCK
+
+
+def _folders_in(top: Path, name: str) -> list[str]:
+    with contextlib.suppress(OSError):  # a path too long for the kernel
+        with os.scandir(top / name) as entries:
+            return [os.path.join(name, each.name) for each in entries if each.is_dir(follow_symlinks=False)]
+    return []
+
+
+def _remove_many(folder: Path) -> None:
+    """Remove the folders in a folder by two rm, which take a fifth of the time that Python does.
+
+    One begins at the first branch and one at the last, and both go through all: so neither is idle before all is gone,
+    however much one branch holds. What they leave comes after.
+    """
+    branches, running = _branches(folder), list[subprocess.Popen[bytes]]()
+    if not branches:
         return
     try:
-        process.communicate(b"".join(os.fsencode(each) + b"\0" for each in folders))
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
+        for names in ([*branches, *_folders_in(folder, "")], branches[::-1]):
+            running.append(
+                subprocess.Popen(
+                    ["rm", "-rf", "--one-file-system", "--", *names],
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is this process's to answer
+                )
+            )
+        for each in running:
+            each.wait()
+    except OSError:  # no such program: then it takes longer
+        return
+    finally:
+        for each in running:
+            each.kill()
+            each.wait()
 
 
 def _remove(entry: os.DirEntry[str]) -> None:
