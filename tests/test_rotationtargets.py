@@ -19,9 +19,9 @@ from opskit.secrets.rotation.commands import Programs
 EXAMPLE = Path(__file__).resolve().parent.parent / "config.example.yaml"
 KEEPS_OLD = {
     "wallet": True, "app-db": True, "shop-db": True, "crm-db": True, "queue": True, "uploader": True,
-    "deploy-key": True, "web-certificate": False, "recovery-key": True,
+    "deploy-key": True, "web-certificate": False,
 }  # fmt: skip
-WITNESSES = {"app-db", "shop-db", "uploader", "recovery-key"}
+WITNESSES = {"app-db", "shop-db", "uploader"}
 
 
 def resolve(reference: Reference) -> Secret:
@@ -31,7 +31,7 @@ def resolve(reference: Reference) -> Secret:
 @pytest.mark.parametrize("name", KEEPS_OLD)
 def test_the_example_names_every_kind(name: str) -> None:
     """Each entry makes a target; no secret is resolved and no server asked before a rotation begins."""
-    target = target_of(load(EXAMPLE).rotations[name], Means(Programs(os.environ), resolve, lambda: 0.0, EXAMPLE))
+    target = target_of(load(EXAMPLE).rotations[name], Means(Programs(os.environ), resolve, lambda: 0.0))
     assert target.keeps_old is KEEPS_OLD[name] is keeps_old(load(EXAMPLE).rotations[name])
     assert isinstance(target, Witness) is (name in WITNESSES)
 
@@ -47,4 +47,4 @@ def test_one_role_of_postgresql_is_replaced() -> None:
     entry = load(EXAMPLE).rotations["app-db"]
     entry = entry.but(postgresql=entry.postgresql.but(users=("app",), owner=None))
     assert keeps_old(entry) is False
-    assert target_of(entry, Means(Programs(os.environ), resolve, lambda: 0.0, EXAMPLE)).keeps_old is False
+    assert target_of(entry, Means(Programs(os.environ), resolve, lambda: 0.0)).keeps_old is False

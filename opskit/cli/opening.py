@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from opskit.cli.context import Context
 
 if TYPE_CHECKING:
+    from opskit.access import Access
     from opskit.config.model import Config
     from opskit.gpg import KeyInfo
     from opskit.operations.rekeying.openers import Openers
@@ -27,9 +28,9 @@ class Opening:
 
     def is_safe(self, key: str) -> bool:
         """Whether a key can be destroyed: everything was seen, nothing needs it, and no other host may write for it."""
-        from opskit.setup.needed import is_safe_to_destroy
-
-        return self.found is not None and is_safe_to_destroy(key, self.found, self.absent)
+        if self.found is None or self.absent or self.found.unread or self.found.lost or self.found.unsure:
+            return False
+        return not self.found.is_needed(key)
 
     def in_words(self, key: str) -> str:
         """What a key opens, for the table."""
@@ -109,15 +110,31 @@ def warn_of_expiry(context: Context, config: Config, known: Sequence[KeyInfo]) -
 def look(context: Context, config: Config) -> Opening:
     """Look at the key objects of every destination that can be reached."""
     from opskit import access
-    from opskit.cli.reading import history_of
     from opskit.cli.render import printable
     from opskit.errors import OpskitError
-    from opskit.setup.needed import openers_of
 
     try:
         with access.by_config(config, may_be_none=True) as opened:
-            return Opening(openers_of(opened, config, history_of(opened)), sorted(opened.absent))
+            return Opening(_openers(opened, config), sorted(opened.absent))
     except OpskitError as error:
         if config.keys.host is not None:
             context.message(printable(f"what the keys open was not seen: {error}"))
         return Opening(absent=sorted(config.destinations))
+
+
+def _openers(opened: Access, config: Config) -> Openers:
+    from opskit.cli.reading import history_of
+    from opskit.errors import CacheError
+    from opskit.operations.rekeying.openers import openers
+    from opskit.wiring import identity_of
+
+    opened.marks()  # the copies learn what was superseded
+    history = history_of(opened)
+    keys, recipients = identity_of(config).keyring.keys(), config.keys.recipients
+    try:
+        found = openers(opened.copies, history.snapshots, keys, recipients, opened.cache, host=config.host)
+    except CacheError:  # a backup holds it
+        found = openers(opened.copies, history.snapshots, keys, recipients, host=config.host)
+    # They may be of a host that this config does not know yet, and that writes for an old key.
+    found.unread += sorted({name for _, name, _ in history.rejected} - history.holders.keys())
+    return found

@@ -14,12 +14,11 @@ from opskit.cli.context import Context
 from opskit.cli.failures import Failure, failure_of, report
 from opskit.cli.key_ages import key_standings
 from opskit.cli.render import counted, human_duration, printable, table
-from opskit.cli.rotation_plan import spoken, steps_of
+from opskit.cli.rotation_plan import is_told_again, spoken, steps_of
 from opskit.errors import OpskitError, RotationLocked, StateFull, StateRefused, UsageError
 from opskit.secrets.rotation.migration import ITEM, Progress
 from opskit.secrets.rotation.schedule import Standing, standing
 from opskit.secrets.rotation.state import Rotation, State
-from opskit.secrets.rotation.steps import AGAIN
 
 if TYPE_CHECKING:
     from opskit.config.rotating import Rotation as Entry
@@ -35,7 +34,7 @@ class Rotating:
 
     def __init__(self, context: Context, *, hurry: bool = False) -> None:
         self._context, self._config, self._hurry = context, context.load_config(), hurry
-        self._world = rotations.World(context.environ, lambda: wiring.now().timestamp(), context.find_config())
+        self._world = rotations.World(context.environ, lambda: wiring.now().timestamp())
         self._progress = Progress(0, 0, 0)
 
     def plan(self, names: Sequence[str] | None) -> int:
@@ -192,7 +191,7 @@ class Rotating:
     def _around(self, journal: Journal, rotation: Rotation, step: str) -> Iterator[None]:
         """Record a step while it is made, and tell of it."""
         entry = self._config.rotations[rotation.name]
-        tell = self._context.warning if step.endswith(AGAIN) else self._context.message
+        tell = self._context.warning if is_told_again(step) else self._context.message
         tell(f"{printable(rotation.name)}: {spoken(entry, rotation, step)}")
         about = {"rotation": rotation.id, "old": rotation.old_print, "new": rotation.new_print}
         target = f"{rotation.name} {step}"
@@ -261,7 +260,8 @@ class Rotating:
         if is_refusal and (rotation.problem is None or rotation.waits_until is not None):
             return
         self._context.warning(f"{name} has stopped: {'on the way back' if rotation.is_back else rotation.shown}")
-        back = "" if rotation.is_back else f", or to go back: opskit rotate undo {name}"
+        is_late = rotation.is_back or journal.was_intended(rotation, State.OLD_DELETED)
+        back = "" if is_late else f", or to go back: opskit rotate undo {name}"
         if "opskit rotate" not in (error.hint or ""):
             mended = f"when that is mended: opskit rotate resume {name}{back}"
             error.hint = mended if error.hint is None else f"{error.hint}\n{mended}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opskit.config.rotating import BackupKeyRotation, CommandRotation, PostgresqlRotation, TlsRotation
+from opskit.config.rotating import CommandRotation, PostgresqlRotation, TlsRotation
 from opskit.secrets.rotation.state import Rotation, State
 from opskit.secrets.rotation.steps import AGAIN
 
@@ -33,16 +33,6 @@ _REPLACING = _SPOKEN | {
     State.OLD_DISABLED: "see that all work without the old value, which was replaced",
 }
 """What is said of targets with one slot."""
-_REKEYING = _SPOKEN | {
-    State.PLANNED: "the current key opens the backups",
-    State.STAGED: "make a new key and keep it, pending",
-    State.APPLIED: "encrypt the keys of all runs to it too",
-    State.TESTED: "open some with it",
-    State.OLD_DISABLED: "retire the old key",
-    State.OLD_DELETED: "delete the old key",
-    State.ROLLED_BACK: "go back to the old key",
-}
-"""What is said of keys of the backups."""
 
 
 def keeps_old(entry: Entry) -> bool:
@@ -58,15 +48,18 @@ def keeps_old(entry: Entry) -> bool:
             return True
 
 
+def is_told_again(step: str) -> bool:
+    """Whether a step gives a consumer once more what somebody took from it."""
+    return step.startswith("consumer ") and step.endswith(AGAIN)
+
+
 def spoken(entry: Entry, rotation: Rotation, step: str) -> str:
     """What a step does, while it is done."""
     if step == State.PLANNED and rotation.old_print is None:
         return "there is no value to go back to"
-    if step.endswith(AGAIN):
+    if is_told_again(step):
         name = step.removeprefix("consumer ").removesuffix(AGAIN)
         return f"{name} does not hold the new value any more, and is told again"
-    if isinstance(entry, BackupKeyRotation):
-        return _REKEYING.get(step, step)
     return _SPOKEN.get(step, step) if keeps_old(entry) else _REPLACING.get(step, step)
 
 
@@ -81,10 +74,6 @@ def steps_of(entry: Entry) -> list[str]:
 
 
 def _applied(entry: Entry) -> list[str]:
-    if isinstance(entry, BackupKeyRotation):
-        return [
-            "make it a recipient: encrypt the keys of all runs to it too, at every copy; open some; make it current"
-        ]
     if keeps_old(entry):
         return [f"make the target ({entry.kind}) accept it, log in with it, make it current"]
     lines = [f"make the target ({entry.kind}) accept it instead of the old one, log in with it, make it current"]
@@ -99,12 +88,6 @@ def _applied(entry: Entry) -> list[str]:
 
 
 def _ended(entry: Entry) -> list[str]:
-    if isinstance(entry, BackupKeyRotation):
-        return [
-            f"after {entry.grace}, where every copy was seen and every other host has written for the new recipient: "
-            "retire the old one, who opens nothing any more",
-            f"after {entry.observe} more, where nothing needs it: delete the old key",
-        ]
     if keeps_old(entry):
         return [
             f"after {entry.grace}, where nothing uses it any more: switch the old value off",

@@ -68,9 +68,6 @@ class Items(Entry):
 
 
 class _Rotation(Entry):
-    needs_value: ClassVar[bool] = False
-    """Whether somebody has to set the first value."""
-
     secret: Reference = key("where the secret lies: a store that takes values")
     every: Duration = key("a new value is due this long after the one before", default=Duration.parse("30d"))
     grace: Duration = key(
@@ -285,25 +282,7 @@ class TlsRotation(_Rotation):
     tls: TlsServer = key("the server's files, its CA, and where it shows the certificate")
 
 
-class BackupKey(Entry):
-    """A recipient of the backups, who gets another key."""
-
-    user_id: _Text | None = key(
-        "name of the new key, such as 'Recovery <ops@example.org>'; default: that of the key before", default=None
-    )
-    gone: tuple[_Label, ...] = key("hosts that back up no more, and will never write for a new key", default=())
-
-
-class BackupKeyRotation(_Rotation):
-    """A recipient of these backups. The value: a recovery-key file, in a store that only who rotates can open."""
-
-    kind: ClassVar[str] = "backup_key"
-    needs_value: ClassVar[bool] = True
-
-    backup_key: BackupKey = key("the recipient whose private key the secret is")
-
-
 Rotation = (
     CommandRotation | PostgresqlRotation | MariadbRotation | MysqlRotation | RedisRotation
-    | IamRotation | SshRotation | TlsRotation | BackupKeyRotation
+    | IamRotation | SshRotation | TlsRotation
 )  # fmt: skip

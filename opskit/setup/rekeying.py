@@ -29,7 +29,6 @@ from opskit.operations.rekeying.survey import Survey, survey
 from opskit.repository.durable import require_writable
 from opskit.repository.history import History
 from opskit.repository.marks import Marks
-from opskit.repository.recovery.keyfile import KeyFile
 from opskit.setup import recipients, unused_key
 from opskit.setup.places import require_new_file
 from opskit.setup.unused_key import Left
@@ -40,34 +39,13 @@ _TRIALS = 3
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to change: a recipient to add (a key file or fingerprint), or one that is made new; one to retire.
-
-    `made` is a recipient to add whose private key is in memory, and kept elsewhere already.
-    """
+    """What is to change: a recipient to add (a key file or fingerprint), or one that is made new; one to retire."""
 
     add: str | None = None
     retire: str | None = None
     new_recipient: str | None = None
     recovery_key: Path | None = None
     passphrase: bytes | None = field(default=None, repr=False)
-    made: Made | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A recipient whose private key is in memory."""
-
-    fingerprint: str
-    keyring: gpg.Keyring
-    passphrase: bytes | None = field(default=None, repr=False)
-
-    def decrypt(self, data: bytes) -> bytes:
-        """Open a key object; raises NoKey."""
-        return self.keyring.decrypt(data, passphrase=self.passphrase or b"").payload
-
-    def sign(self, data: bytes) -> bytes:
-        """A message signed by it."""
-        return self.keyring.sign(data, self.fingerprint, passphrase=self.passphrase or b"")
 
 
 @dataclass(slots=True)
@@ -148,10 +126,25 @@ def require_maintainer(config: Config) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A recipient that was made just now, in memory."""
+
+    fingerprint: str
+    keyring: gpg.Keyring
+    passphrase: bytes | None = field(repr=False)
+
+    def decrypt(self, data: bytes) -> bytes:
+        return self.keyring.decrypt(data, passphrase=self.passphrase or b"").payload
+
+    def sign(self, data: bytes) -> bytes:
+        return self.keyring.sign(data, self.fingerprint, passphrase=self.passphrase or b"")
+
+
 @contextmanager
-def _new_one(wish: Wish, config: Config) -> Iterator[Made | None]:
+def _new_one(wish: Wish, config: Config) -> Iterator[_Made | None]:
     if wish.new_recipient is None:
-        yield wish.made
+        yield None
         return
     if wish.recovery_key is None:
         raise UsageError("--new-recipient needs --recovery-key FILE: where shall the private half go?")
@@ -159,10 +152,10 @@ def _new_one(wish: Wish, config: Config) -> Iterator[Made | None]:
     require_new_file(wish.recovery_key)
     with gpg.ephemeral_keyring(None) as keyring:
         fingerprint = keyring.generate(wish.new_recipient, passphrase=wish.passphrase)
-        yield Made(fingerprint, keyring, wish.passphrase)
+        yield _Made(fingerprint, keyring, wish.passphrase)
 
 
-def _added(wish: Wish, made: Made | None) -> tuple[bytes, str]:
+def _added(wish: Wish, made: _Made | None) -> tuple[bytes, str]:
     """The public key of who is added, and its fingerprint; nothing where nobody is."""
     if made is not None:
         return made.keyring.export_public([made.fingerprint]), made.fingerprint
@@ -243,11 +236,15 @@ def _signer(held: Held) -> str | None:
     return next((each.fingerprint for each in held.keys if each.can_sign), None)
 
 
-def _write_key_file(config: Config, opened: Access, wish: Wish, made: Made | None, keyring: gpg.Keyring) -> None:
+def _write_key_file(config: Config, opened: Access, wish: Wish, made: _Made | None, keyring: gpg.Keyring) -> None:
     """The recovery-key file of a new recipient, durably."""
     if made is None or wish.recovery_key is None:
         return
-    file = key_file(config, opened.repository, made, keyring)
+    secret = made.keyring.export_secret(made.fingerprint, passphrase=made.passphrase)
+    file = operations.recovery_key(keyring, opened.repository, config.keys.host or "", secret)
+    keys = config.keys
+    everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
+    file = replace(file, signers=keys.signers, maintainers=keys.maintainers, public=keyring.export_public(everyone))
     unused_key.note(config.state_dir, made.fingerprint, wish.recovery_key, file)
     try:
         operations.write_recovery_key(wish.recovery_key, file)
@@ -257,16 +254,8 @@ def _write_key_file(config: Config, opened: Access, wish: Wish, made: Made | Non
         raise
 
 
-def key_file(config: Config, repository: str, made: Made, keyring: gpg.Keyring) -> KeyFile:
-    """What the recovery-key file of a recipient says; `keyring` is this host's."""
-    keys, secret = config.keys, made.keyring.export_secret(made.fingerprint, passphrase=made.passphrase)
-    file = operations.recovery_key(keyring, repository, keys.host or "", secret)
-    everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
-    return replace(file, signers=keys.signers, maintainers=keys.maintainers, public=keyring.export_public(everyone))
-
-
 def _settle(
-    path: Path, config: Config, wish: Wish, made: Made | None, public: bytes, after: Keys, keyring: gpg.Keyring
+    path: Path, config: Config, wish: Wish, made: _Made | None, public: bytes, after: Keys, keyring: gpg.Keyring
 ) -> None:
     """The public half into this host's key ring, and the config; else a file for whom nothing was made goes again."""
     try:
@@ -281,7 +270,7 @@ def _settle(
     unused_key.forget(config.state_dir)
 
 
-def _holder(held: Held, made: Made | None) -> Holder:
+def _holder(held: Held, made: _Made | None) -> Holder:
     signer = _signer(held)
     consents: list[Callable[[bytes], bytes]] = [lambda data: held.sign(data, signer)] if signer else []
     return Holder(

@@ -9,7 +9,9 @@ import pytest
 from opskit.cli.rotation_plan import keeps_old, spoken, steps_of
 from opskit.config.load import load, parse
 from opskit.config.rotating import Rotation as Entry
+from opskit.secrets.rotation.machine import SWITCH_ON
 from opskit.secrets.rotation.state import Rotation, State
+from opskit.secrets.rotation.steps import AGAIN
 from tests.cli.hosts import Machine
 from tests.cli.test_rotate import host  # noqa: F401  # the fixture
 
@@ -29,6 +31,12 @@ rotations:
     consumers: {%s}
 """
 ROTATION = Rotation("1", "db", "gpg:///s.gpg#db", 5.0, old_print="a")
+
+
+def test_only_consumers_are_told_again() -> None:
+    """Switching the old value on again, which ends in the same word, is told as what it is."""
+    assert spoken(entry(), ROTATION, SWITCH_ON) == SWITCH_ON
+    assert spoken(entry(), ROTATION, f"consumer app{AGAIN}").startswith("app does not hold the new value any more")
 
 
 def entry(more: str = "", consumers: str = "app: {reload: [r]}, web: {reload: [r]}") -> Entry:

@@ -75,7 +75,6 @@ class Machine:
             raise self._steps.stranger()
         current = self._values.at(Stage.CURRENT)
         if current is None:
-            self._require_no_value_needed()
             return None
         if self._subject.target.verify(current):
             for consumer in self._subject.consumers:
@@ -88,13 +87,6 @@ class Machine:
             hint="set the value that is in use (opskit secrets set), or --recover makes a new one with the credential "
             "of an administrator, where the config names one",
         )
-
-    def _require_no_value_needed(self) -> None:
-        if self._subject.needs_value:
-            raise UsageError(
-                f"{self._subject.reference} has no value, and {self._subject.name} cannot make a first one",
-                hint=f"set the one that is in use: opskit secrets set '{self._subject.reference}' < FILE",
-            )
 
     def begin(self, *, recover: bool = False) -> Rotation:
         """Plan, and note that a rotation begins; `advance` goes on from there."""

@@ -87,5 +87,3 @@ class Subject:
     policy: Policy = Policy()
     may_delete: Callable[[Secret], str | None] = lambda _old: None
     """Why the old value must not be deleted yet (a backup that needs it), or None."""
-    needs_value: bool = False
-    """Whether a first value is for people to set: none can be made where there is none."""

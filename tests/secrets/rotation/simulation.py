@@ -43,6 +43,10 @@ class Fault:
     """kill-before, kill-after, timeout-before, timeout-after, refuse, lie."""
 
 
+WORLDS: list[World] = []
+"""All that were made in a test: its end closes them."""
+
+
 class World:
     """Everything outside the machine. `first=None`: the store is empty. `kind`: two-slots, one-slot, making."""
 
@@ -57,6 +61,7 @@ class World:
         self.calls: list[str] = []
         self.fault: Fault | None = None
         self._journals: list[Journal] = []
+        WORLDS.append(self)
         self.is_dead = False
         self.may_lock_out = False
         """Whether consumers may be locked out for a while, as the scenario is about that."""
