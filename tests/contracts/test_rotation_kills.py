@@ -28,9 +28,9 @@ from tests.contracts.targets import KINDS, Lab
 from tests.contracts.test_rotation_target import lab  # noqa: F401  # the fixture: every kind, with its real server
 
 REFERENCE = Reference("gpg", "/secrets.gpg", "x")
-STRIDE = 8
+STRIDE = 12
 """Of so many points one is tried for each kind, each kind beginning with another; the campaign tries all."""
-SLOW = {"ssh": 3}
+SLOW = {"ssh": 2}
 """Kinds whose logins take long, of which so many times fewer points are tried."""
 
 

@@ -193,7 +193,7 @@ def campaign(template: Machine, folder: Path, points: list[tuple[str, str, int]]
 def test_a_disk_that_becomes_full(template: Machine, tmp_path: Path, slots: str, tell: Tell) -> None:
     """Full at some point, it says so and what to do; with room again `resume` ends where the consumer's value works."""
     points = [(*point, LEAVES[number % len(LEAVES)]) for number, point in enumerate(POINTS)]
-    tell(campaign(template, tmp_path, points[slots == "two" :: 6], slots))
+    tell(campaign(template, tmp_path, points[slots == "two" :: 9], slots))
 
 
 @pytest.mark.campaign

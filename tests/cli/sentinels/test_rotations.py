@@ -118,9 +118,9 @@ def test_rotations_show_nothing(machine: Machine, kinds: set[str], tell: Callabl
             story.targets[kind].accepts()
         story.rotate("resume", codes=range(4))
         story.rotate("run", *(set(story.targets) - story.under_way()))
-        for kind in story.targets:
+        for kind in list(story.targets)[::2]:
             story.rotate("undo", kind)
-        story.rotate("run", *story.targets, "--json", OPSKIT_LOG="json")
+        story.rotate("run", *(set(story.targets) - story.under_way()), "--json", OPSKIT_LOG="json")
         story.rotate("status")
         story.rotate("retire", *story.targets, "--now")
         assert story.leaks() == []

@@ -18,7 +18,7 @@ from tests.telling import Tell
 
 WAYS = ("kill-before", "kill-after", "timeout-before", "timeout-after", "refuse", "lie")
 ATTEMPTS = 4
-HISTORIES = 120
+HISTORIES = 60
 """Of two faults, of each kind of target and each way to go on."""
 CONSUMERS = ("app", "web")
 
