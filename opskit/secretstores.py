@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from opskit.config.model import Config
 from opskit.errors import ConfigError, NoKey, OpskitError, UsageError
 from opskit.gpg import Keyring, recipients_of, usable_recipients
+from opskit.repository import deleted_keys
 from opskit.repository.durable import alone, write_durably
 from opskit.secrets.base import SecretStore, StoreScheme
 from opskit.secrets.reference import Reference, Resolver, Scheme, Secret
@@ -183,7 +184,8 @@ def _sealed(config: Config, now: Callable[[], float], data: bytes) -> bytes:
     if config.keys.host is None:
         raise ConfigError("keys.host is not set: this host has no key of its own", hint="run opskit init")
     with Keyring(config.state_dir / KEYRING) as keyring:
-        valid, _ = usable_recipients(keyring.keys(), [config.keys.host, *config.keys.recipients], now())
+        wanted, deleted = [config.keys.host, *config.keys.recipients], deleted_keys.objections(config.state_dir)
+        valid, _ = usable_recipients(keyring.keys(), wanted, now(), deleted)
         return keyring.encrypt(data, valid)
 
 

@@ -24,6 +24,7 @@ from opskit.gpg import Keyring, check_programs
 from opskit.hooks import Hooks
 from opskit.locations import bucket_at, is_bucket
 from opskit.operations.session import Host
+from opskit.repository import deleted_keys
 from opskit.repository.identity import Identity, read_repository_id
 from opskit.secrets.base import SecretStore
 from opskit.secrets.reference import Reference, Resolver, Secret
@@ -260,6 +261,7 @@ def identity_of(config: Config) -> Identity:
         config.keys.maintainers,
         config.keys.retired,
         None if config.keys.passphrase is None else partial(_reveal, config.keys.passphrase),
+        partial(deleted_keys.objections, config.state_dir),
     )
 
 

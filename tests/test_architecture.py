@@ -133,7 +133,7 @@ ROOMS = (
     ),
     Room(
         "secretstores",
-        ("errors", "config.model", "gpg", "repository.durable", "secrets"),
+        ("errors", "config.model", "gpg", "repository.deleted_keys", "repository.durable", "secrets"),
         "the part of wiring that knows secrets; wiring and its other parts ask it",
     ),
     Room(

@@ -265,6 +265,7 @@ def _as_json(result: Result) -> dict[str, object]:
 def _tell(context: Context, result: Result, told: set[str]) -> None:
     """Tell what became of a source; what `told` has was told of a source before."""
     from opskit.cli.render import counted, human_bytes, human_duration, printable, table
+    from opskit.repository import deleted_keys
 
     for alarm in result.alarms:
         context.warning(f"{result.source}: ALARM: {alarm}")
@@ -298,6 +299,8 @@ def _tell(context: Context, result: Result, told: set[str]) -> None:
         context.warning(printable(error))
     if len(errors) > 20:
         context.warning(f"{len(errors) - 20} more like these; --json lists them all")
+    if any(map(deleted_keys.is_objection, errors)):
+        context.hint(deleted_keys.HINT)
     _advise(context, result, told)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from opskit.cli.context import Context
 from opskit.cli.options import noun
 from opskit.cli.render import counted, printable
 from opskit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from opskit.config.model import Config
 
 app = noun("Check, show and explain the config.")
 
@@ -25,7 +28,7 @@ def validate(typer_context: typer.Context) -> None:
     context = Context.of(typer_context)
     path = context.find_config()
     config = load(path)
-    risks = warnings(config)
+    risks = [*_deleted_recipients(config), *warnings(config)]
     if context.json:
         names = {"sources": list(config.sources), "destinations": list(config.destinations)}
         context.write_json({"ok": True, "file": path, **names, "warnings": risks})
@@ -93,6 +96,20 @@ def iam_policy(
     if part is None:
         raise UsageError(f"--may: expected {', '.join(wiring.PARTS)}, got {may!r}")
     context.write(wiring.iam_policy_of(context.load_config(), destination, part))
+
+
+def _deleted_recipients(config: Config) -> list[str]:
+    """What the state folder of this host tells against recipients; raises ConfigError where that is damaged."""
+    from opskit.cli.opening import deleted_recipients
+    from opskit.repository.deleted_keys import HINT
+
+    try:
+        return [f"{text}; {HINT}" for text in deleted_recipients(config)]
+    except ConfigError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        # Anybody may judge a config, also who may not look into the state folder.
+        return [f"keys.recipients: whose private key was deleted is not known here: {error}"]
 
 
 def _create(path: Path, text: str) -> None:

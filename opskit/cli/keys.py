@@ -19,6 +19,8 @@ from opskit.cli.rekeying import DryRunOption, HolderOption
 from opskit.cli.signers import rotate_host, trust
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from opskit.access import Held
     from opskit.config.model import Config
     from opskit.gpg import KeyInfo
@@ -41,6 +43,8 @@ class Shown:
     known: KeyInfo | None
     has_private: bool
     problem: str | None
+    deleted: date | None = None
+    """The day on which its private key was deleted for ever, as far as this host knows."""
 
 
 @app.command("list")
@@ -216,6 +220,7 @@ def _role_of(stranger: str, config: Config) -> tuple[str, ...]:
 def _keys(config: Config, users: Sequence[KeyInfo]) -> list[Shown]:
     """The keys of the config; `users` are those of the user's own GnuPG home."""
     from opskit.gpg import Keyring, usable_recipients
+    from opskit.repository import deleted_keys
     from opskit.wiring import keyring_folder, now
 
     own = Keyring(keyring_folder(config.state_dir)).keys()
@@ -228,7 +233,8 @@ def _keys(config: Config, users: Sequence[KeyInfo]) -> list[Shown]:
         "maintainer": config.keys.maintainers,
         "host": (config.keys.host,) if config.keys.host else (),
     }
-    _, objections = usable_recipients(own, config.keys.recipients, now().timestamp())
+    deleted, refused = deleted_keys.read(config.state_dir), deleted_keys.objections(config.state_dir)
+    _, objections = usable_recipients(own, config.keys.recipients, now().timestamp(), refused)
     problems = dict(each.split(": ", 1) for each in objections)
     if config.keys.host and config.keys.host not in private:
         problems.setdefault(config.keys.host, "the host's own key has no private half here: it cannot sign")
@@ -239,6 +245,7 @@ def _keys(config: Config, users: Sequence[KeyInfo]) -> list[Shown]:
             here.get(fingerprint),
             fingerprint in private,
             problems.get(fingerprint),
+            deleted.get(fingerprint),
         )
         for fingerprint in dict.fromkeys(each for members in roles.values() for each in members)
     ]
@@ -269,6 +276,7 @@ def _as_json(key: Shown) -> dict[str, object]:
         "expires": _day(known.expires) if known else None,
         "private_here": key.has_private,
         "problem": key.problem,
+        "deleted": key.deleted and key.deleted.isoformat(),
     }
 
 
@@ -280,6 +288,7 @@ def _day(moment: int | None) -> str | None:
 
 def _write(context: Context, shown: list[Shown], opens: list[str]) -> None:
     from opskit.cli.render import printable, table
+    from opskit.repository import deleted_keys
 
     rows = []
     for key, opened in zip(shown, opens, strict=True):
@@ -289,7 +298,7 @@ def _write(context: Context, shown: list[Shown], opens: list[str]) -> None:
             if known
             else ("?", "?", "?", _WITHOUT_KEY.get(key.fingerprint, "(no public key in this host's key ring)"))
         )
-        private = "yes" if key.has_private else "no"
+        private = "yes" if key.has_private else f"deleted {key.deleted}" if key.deleted else "no"
         rows.append((key.fingerprint, ", ".join(key.roles), private, opened, *facts))
     for line in table(
         rows, ("fingerprint", "roles", "private half here", "opens", "algorithm", "created", "expires", "user id")
@@ -303,5 +312,7 @@ def _write(context: Context, shown: list[Shown], opens: list[str]) -> None:
                 f"{key.fingerprint}: the private half of a recipient is on this host, or a card's stub: "
                 "whoever breaks in can read every backup; keep it elsewhere"
             )
-    if any(key.problem and "recipient" in key.roles for key in shown):
-        context.hint("import a renewed public key, or replace the recipient: opskit keys rotate")
+    rejected = [key.problem for key in shown if key.problem and "recipient" in key.roles]
+    if rejected:
+        otherwise = "import a renewed public key, or replace the recipient: opskit keys rotate"
+        context.hint(deleted_keys.hint(rejected, otherwise))

@@ -107,6 +107,14 @@ def warn_of_expiry(context: Context, config: Config, known: Sequence[KeyInfo]) -
         context.warning(text)
 
 
+def deleted_recipients(config: Config) -> list[str]:
+    """A sentence for each recipient of this config whose private key was deleted; raises ConfigError."""
+    from opskit.repository import deleted_keys
+
+    refused = deleted_keys.objections(config.state_dir)
+    return [f"keys.recipients: {each}: {refused[each]}" for each in config.keys.recipients if each in refused]
+
+
 def look(context: Context, config: Config) -> Opening:
     """Look at the key objects of every destination that can be reached."""
     from opskit import access
@@ -130,7 +138,9 @@ def _openers(opened: Access, config: Config) -> Openers:
 
     opened.marks()  # the copies learn what was superseded
     history = history_of(opened)
-    keys, recipients = identity_of(config).keyring.keys(), config.keys.recipients
+    identity = identity_of(config)
+    # What only a key opens that was deleted is opened by nobody: then the others are needed.
+    keys, recipients = identity.keyring.keys(), set(identity.recipients) - identity.deleted().keys()
     try:
         found = openers(opened.copies, history.snapshots, keys, recipients, opened.cache, host=config.host)
     except CacheError:  # a backup holds it

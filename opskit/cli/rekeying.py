@@ -115,6 +115,9 @@ def _tell_recipients(context: Context, changed: Changed, would: str) -> None:
     for fingerprint in changed.after.recipients:
         if fingerprint not in changed.before.recipients:
             context.write(f"{fingerprint} {'would be able to' if would else 'can now'} restore")
+    if changed.taken_back:
+        note = f"the note that its private key was deleted {'would be' if would else 'is'} taken back"
+        context.write(f"{changed.taken_back}: {note}")
     for fingerprint in changed.before.recipients:
         if fingerprint not in changed.after.recipients:
             context.write(f"{fingerprint} {would + 'be' if would else 'is'} retired")
@@ -217,6 +220,7 @@ def _as_json(changed: Changed, opened: Access) -> dict[str, object]:
         "unused_key": _removable(changed.unused_key),
         "outdated": changed.outdated,
         "unusable": changed.unusable,
+        "taken_back": changed.taken_back,
         "absent": sorted(opened.absent),
     }
     if done is None:

@@ -38,7 +38,7 @@ def status(
     from opskit import gpg
 
     gpg.begin_check()  # answered while the rest is imported
-    from opskit.cli.opening import warn_of_expiry
+    from opskit.cli.opening import deleted_recipients, warn_of_expiry
     from opskit.cli.reading import tell_successors, warn_of_rejected
     from opskit.cli.render import printable
     from opskit.wiring import identity_of
@@ -63,6 +63,8 @@ def status(
         from opskit.cli.matrix import show
 
         show(context, found, places, now, simulated=config.simulated)
+    for text in deleted_recipients(config):  # last: a damaged note keeps nobody from seeing the rest
+        context.warning(text)
     return max(code, 13 if any(each.is_forged for each in found) else 3 * (not all(each.is_ok for each in found)))
 
 

@@ -6,7 +6,7 @@ The listing is the colon format of GnuPG's doc/DETAILS. Times are epoch seconds;
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 _ALGORITHMS = {"1": "rsa", "16": "elg", "17": "dsa", "18": "ecdh", "19": "ecdsa", "22": "eddsa"}
@@ -122,16 +122,19 @@ def normalised(fingerprint: str) -> str:
     return "".join(fingerprint.split()).upper().removeprefix("0X")
 
 
-def usable_recipients(keys: Sequence[KeyInfo], wanted: Sequence[str], now: float) -> tuple[list[str], list[str]]:
+def usable_recipients(
+    keys: Sequence[KeyInfo], wanted: Sequence[str], now: float, refused: Mapping[str, str] | None = None
+) -> tuple[list[str], list[str]]:
     """Split `wanted` fingerprints: those that can be encrypted to at `now` (epoch seconds), and reasons for the rest.
 
-    One expired recipient makes gpg refuse the whole message, so it has to be left out, and said.
+    One expired recipient makes gpg refuse the whole message, so it has to be left out, and said. `refused` are reasons
+    that no public key tells, by fingerprint.
     """
     known = {key.fingerprint: key for key in keys}
     valid: list[str] = []
     rejected: list[str] = []
     for fingerprint in dict.fromkeys(map(normalised, wanted)):
-        reason = _objection(known.get(fingerprint), now)
+        reason = (refused or {}).get(fingerprint) or _objection(known.get(fingerprint), now)
         if reason is None:
             valid.append(fingerprint)
         else:

@@ -95,16 +95,19 @@ def host_key(keyring: Keyring, wanted: str | None, label: str) -> str:
     return wanted
 
 
-def read_recipients(texts: Sequence[str], now: float) -> tuple[list[Recipient], list[str]]:
+def read_recipients(
+    texts: Sequence[str], now: float, deleted: Mapping[str, str] | None = None
+) -> tuple[list[Recipient], list[str]]:
     """Look at recipients before anything is made: the keys, and what speaks against some of them.
 
-    `now` is in epoch seconds. Raises UsageError where a key is not there, or where none can be encrypted to.
+    `now` is in epoch seconds, `deleted` as `usable_recipients` takes it. Raises UsageError where a key is not there, or
+    where none can be encrypted to.
     """
     if not texts:
         return [], []
     with gpg.ephemeral_keyring(None) as scratch:
         fingerprints = list(dict.fromkeys(import_recipient(scratch, text) for text in texts))
-        valid, rejected = gpg.usable_recipients(scratch.keys(), fingerprints, now)
+        valid, rejected = gpg.usable_recipients(scratch.keys(), fingerprints, now, deleted)
         if not valid:
             raise UsageError(f"--recipient: nobody could restore: {'; '.join(rejected)}")
         return [Recipient(each, scratch.export_public([each])) for each in fingerprints], rejected

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from opskit import encoding
 from opskit.errors import NoKey, UnresolvedReference
 from opskit.gpg import PASSPHRASE, usable_recipients
+from opskit.repository import deleted_keys
 from opskit.repository.identity import Identity
 
 _SHORTEST, _LONGEST = 12, 1000
@@ -38,15 +39,17 @@ def wanted_readers(recipients: Iterable[str], *, passphrase: bool) -> list[str]:
 def readers_of(identity: Identity, now: float) -> Readers:
     """The readers that this host's config names, as far as they can be encrypted to now; raises NoKey without any.
 
-    `now` is epoch seconds.
+    `now` is epoch seconds. Raises ConfigError where it is not known whose private key was deleted.
     """
-    valid, rejected = usable_recipients(identity.keyring.keys(), identity.recipients, now)
+    valid, rejected = usable_recipients(identity.keyring.keys(), identity.recipients, now, identity.deleted())
     if not valid:
         raise NoKey(
             "no recipient can be encrypted to: " + "; ".join(rejected or ["none is configured"]),
             hint="check the clock of this host: it is behind the day on which the keys were made"
             if all("the clock" in reason for reason in rejected) and rejected
-            else "opskit keys list shows the recipients; import a renewed public key or add another recipient",
+            else deleted_keys.hint(
+                rejected, "opskit keys list shows the recipients; import a renewed public key or add another recipient"
+            ),
         )
     passphrase, objections = _passphrase(identity)
     return Readers(valid, rejected + objections, passphrase)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ class Identity:
     `signers` may sign snapshots (maintainers among them), `maintainers` alone may sign marks. `trusted` is a key ring
     file with the public keys of both, for gpgv. `retired` were recipients once: what they agreed to counts on.
     `passphrase` gives one that opens key objects beside the recipients; it raises UnresolvedReference.
+    `deleted` gives the recipients that nobody can be any more, with the reason (`deleted_keys`); it raises ConfigError.
+    It is asked by who encrypts alone: a damaged note must not stand in the way of a restore.
     """
 
     keyring: Keyring
@@ -30,6 +32,7 @@ class Identity:
     maintainers: Sequence[str] = ()
     retired: Sequence[str] = ()
     passphrase: Callable[[], bytes] | None = None
+    deleted: Callable[[], Mapping[str, str]] = dict
 
     def verify(self, data: bytes) -> Signed:
         """Check a signed object against the trusted keys; raises Forged."""

@@ -24,6 +24,7 @@ from opskit.operations import initialise as operations
 from opskit.operations.initialise import Made, Recipient
 from opskit.operations.lock import exclusive
 from opskit.repository import copy as copies
+from opskit.repository import deleted_keys
 from opskit.repository.durable import create_durably, require_writable, write_durably
 from opskit.repository.identity import id_in
 from opskit.setup import places
@@ -87,7 +88,8 @@ def initialise(path: Path, wishes: Wishes, passphrase: bytes | None, keep: Path 
     known = configs.load(path) if path.exists() else None
     judge(wishes, known)
     draft = draft_of(path, wishes, known)
-    read = operations.read_recipients(wishes.recipients, wiring.now().timestamp())
+    deleted = deleted_keys.objections(draft.state_dir)
+    read = operations.read_recipients(wishes.recipients, wiring.now().timestamp(), deleted)
     added = {"sources": [*wishes.sources], "destinations": [*wishes.destinations]}
     with wiring.audit_log(draft) as audit:
         record = operation(audit, "init", str(path), details=added, redact=log.redact)

@@ -8,13 +8,14 @@ to must be believed on.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from opskit.config.model import Keys
 from opskit.config.render import with_lists
 from opskit.errors import ConfigError, UsageError
 from opskit.gpg import KeyInfo, usable_recipients
+from opskit.repository import deleted_keys
 from opskit.repository.durable import write_durably
 
 
@@ -50,17 +51,22 @@ def _keys(keys: Keys, recipients: Sequence[str]) -> Keys:
     return keys.but(recipients=kept, retired=tuple(dict.fromkeys(gone)))
 
 
-def require_usable(known: Sequence[KeyInfo], recipients: Sequence[str], added: str, now: float) -> list[str]:
-    """What speaks against some of the recipients; `now` is epoch seconds.
+def require_usable(
+    known: Sequence[KeyInfo], recipients: Sequence[str], added: str, now: float, deleted: Mapping[str, str]
+) -> list[str]:
+    """What speaks against some of the recipients; `now` is epoch seconds, `deleted` as `usable_recipients` takes it.
 
     Raises UsageError where it speaks against the one who is `added`, or against all: two keys that expired together
     must be renewed or replaced one after the other.
     """
-    valid, rejected = usable_recipients(known, recipients, now)
+    valid, rejected = usable_recipients(known, recipients, now, deleted)
     if rejected and (not valid or (added and added not in valid)):
         raise UsageError(
             f"not every recipient can be encrypted to: {'; '.join(rejected)}",
-            hint="renew a key (gpg --quick-set-expire) and give its public half to opskit keys add, or add another one",
+            hint=deleted_keys.hint(
+                rejected,
+                "renew a key (gpg --quick-set-expire) and give its public half to opskit keys add, or add another one",
+            ),
         )
     return rejected
 

@@ -12,7 +12,7 @@ Nothing is asked of a person here, and nothing is printed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,11 +21,13 @@ from opskit import gpg, wiring
 from opskit.access import Access, Held
 from opskit.config.model import Config, Keys
 from opskit.errors import Damaged, NoKey, UsageError
-from opskit.gpg import KeyInfo, owners
+from opskit.gpg import KeyInfo, Keyring, owners
+from opskit.gpg.listing import normalised
 from opskit.operations import initialise as operations
 from opskit.operations.keyobjects import require_passphrase, wanted_readers
 from opskit.operations.rekeying.rekey import Author, Holder, Rekeyed, rekey
 from opskit.operations.rekeying.survey import Survey, survey
+from opskit.repository import deleted_keys
 from opskit.repository.durable import require_writable
 from opskit.repository.history import History
 from opskit.repository.marks import Marks
@@ -66,6 +68,8 @@ class Changed:
     recovery_key: Path | None = None
     unused_key: Left | None = None
     unusable: list[str] = field(default_factory=list)
+    taken_back: str | None = None
+    """Who was added although it was noted that his private key was deleted: the note is gone."""
 
 
 def at_hand(held: Held | None, keys: Keys) -> Held | None:
@@ -83,16 +87,18 @@ def change(
     Raises UsageError for what cannot be meant, NoKey, ConfigError, StoreError.
     """
     require_maintainer(config)
-    workers = config.performance.workers
+    workers, deleted = config.performance.workers, deleted_keys.objections(config.state_dir)
     own = [row.key for row in opened.cache.runs().values()] if opened.cache else []
     found = survey(opened.copies, history.snapshots, marks, more=own, workers=workers)
     with wiring.identity_of(config).keyring as keyring, _new_one(wish, config) as made:
-        public, added = _added(wish, made)
+        public, added = _added(wish, made, config.keys, keyring)
+        taken_back = added if deleted.pop(added, None) else None  # whoever adds a key says that somebody has it
         after = _after(config.keys, wish, added)
         known = [*keyring.keys(), *_infos(public)]
-        unusable = recipients.require_usable(known, after.recipients, added, wiring.now().timestamp())
+        unusable = recipients.require_usable(known, after.recipients, added, wiring.now().timestamp(), deleted)
+        able = set(after.recipients) - deleted.keys()
         held = held if not unusable or wish == Wish() else None  # who is left out of key objects is left out for good
-        _require_openable(found, known, after, held, wish, unusable)
+        _require_openable(found, known, able, held, wish, unusable)
         if held is not None:
             _require_working(found, held, wish)
             require_passphrase(wiring.identity_of(config))
@@ -100,15 +106,19 @@ def change(
         if holder is not None and wish != Wish():
             holder.require_consent()
         recipients.require_editable(path, after)
-        result = Changed(config.keys, after, recovery_key=wish.recovery_key if made else None, unusable=unusable)
+        result = Changed(
+            config.keys, after, recovery_key=wish.recovery_key if made else None, unusable=unusable,
+            taken_back=taken_back,
+        )  # fmt: skip
         result.unused_key = unused_key.left(config.state_dir, config.keys, wish.recovery_key)
         if not dry_run:
             require_writable(path)
             _write_key_file(config, opened, wish, made, keyring)
             _settle(path, config, wish, made, public, after, keyring)
+            deleted_keys.forget(config.state_dir, added)
         changed = config.but(keys=after)
         if holder is None:
-            _tell_left(result, found, known, after)
+            _tell_left(result, found, known, after, able)
             return result
         if dry_run and public:
             return _dry(result, config, opened, found, marks, holder, public, workers)
@@ -155,13 +165,20 @@ def _new_one(wish: Wish, config: Config) -> Iterator[_Made | None]:
         yield _Made(fingerprint, keyring, wish.passphrase)
 
 
-def _added(wish: Wish, made: _Made | None) -> tuple[bytes, str]:
+def _added(wish: Wish, made: _Made | None, keys: Keys, keyring: Keyring) -> tuple[bytes, str]:
     """The public key of who is added, and its fingerprint; nothing where nobody is."""
     if made is not None:
         return made.keyring.export_public([made.fingerprint]), made.fingerprint
     if wish.add is None:
         return b"", ""
-    (only,), _ = operations.read_recipients([wish.add], wiring.now().timestamp())
+    try:
+        (only,), _ = operations.read_recipients([wish.add], wiring.now().timestamp())
+    except UsageError:
+        # This host may know him, who is a recipient or was one, where the gpg of whoever types does not.
+        known = normalised(wish.add)
+        if known not in (*keys.recipients, *keys.retired) or known not in {key.fingerprint for key in keyring.keys()}:
+            raise
+        return keyring.export_public([known]), known
     return only.public, only.fingerprint
 
 
@@ -181,9 +198,10 @@ def _infos(public: bytes) -> Sequence[KeyInfo]:
 
 
 def _require_openable(
-    found: Survey, known: Sequence[KeyInfo], after: Keys, held: Held | None, wish: Wish, unusable: Sequence[str]
-) -> None:
-    """Raise NoKey where a recipient goes without whom some run would be opened by nobody who stays."""
+    found: Survey, known: Sequence[KeyInfo], able: Collection[str], held: Held | None, wish: Wish,
+    unusable: Sequence[str],
+) -> None:  # fmt: skip
+    """Raise NoKey where a recipient goes without whom some run would be opened by nobody who stays and is `able` to."""
     if wish.retire is None:
         return
     mine = {key_id for each in (held.keys if held else ()) for key_id in each.key_ids}
@@ -191,7 +209,7 @@ def _require_openable(
         digest
         for digest, each in found.objects.items()
         if wish.retire in owners(each.key_ids, known)
-        and not set(after.recipients).intersection(owners(each.key_ids, known))
+        and not set(able).intersection(owners(each.key_ids, known))
         and not mine.intersection(each.key_ids)
     ]
     if stuck:
@@ -297,10 +315,10 @@ def _dry(
     return result
 
 
-def _tell_left(result: Changed, found: Survey, known: Sequence[KeyInfo], after: Keys) -> None:
+def _tell_left(result: Changed, found: Survey, known: Sequence[KeyInfo], after: Keys, able: Collection[str]) -> None:
     for digest, each in found.objects.items():
         who = owners(each.key_ids, known)
         if sorted(who) != wanted_readers(after.recipients, passphrase=after.passphrase is not None):
             result.outdated += 1
-        if not set(who).intersection(after.recipients):
+        if not set(who).intersection(able):
             result.only_retired[digest] = who

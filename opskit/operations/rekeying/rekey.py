@@ -30,7 +30,7 @@ from opskit.operations.rekeying import merging
 from opskit.operations.rekeying.finish import Finished, finish, superseded_at
 from opskit.operations.rekeying.survey import KeyObject, Survey
 from opskit.operations.session import LISTING_IS_GOOD_FOR
-from opskit.repository import consent, names
+from opskit.repository import consent, deleted_keys, names
 from opskit.repository.copy import Copy
 from opskit.repository.identity import Identity
 from opskit.repository.marks import SUPERSEDE, Mark, Marked, Marks
@@ -260,7 +260,10 @@ class _Rekeying:
         if readers.rejected:
             raise NoKey(
                 f"not every recipient can be encrypted to: {'; '.join(readers.rejected)}",
-                hint="renew that key (gpg --quick-set-expire) and import it, or remove it: opskit keys remove",
+                hint=deleted_keys.hint(
+                    readers.rejected,
+                    "renew that key (gpg --quick-set-expire) and import it, or remove it: opskit keys remove",
+                ),
             )
         return readers
 

@@ -1,0 +1,95 @@
+"""The note of recipients whose private key was deleted for ever: what is encrypted to such a one opens to nobody.
+
+An old config that is put back names such a key again, and nothing about its public half tells: so whoever encrypts to
+recipients asks here. Invariants: the note holds no secret, and is never taken for empty where it cannot be read. It is
+to be written before the key is deleted, by one command at a time. That a key is gone is known of this state folder
+alone: a host that comes back from a copy does not know it, and nor does another host.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from opskit import encoding
+from opskit.errors import ConfigError, Damaged
+from opskit.repository.durable import write_durably
+
+_NOTE = "deleted-keys.json"
+_WHY = "its private key was deleted on"
+_FINGERPRINT = re.compile("[0-9A-F]{40}|[0-9A-F]{64}")
+
+HINT = (
+    "let keys.recipients name somebody else (opskit keys add, then opskit keys remove FINGERPRINT); if you do have "
+    "that private key, on paper perhaps: opskit keys add FINGERPRINT"
+)
+
+
+def read(state: Path) -> dict[str, date]:
+    """The day (UTC) on which each private key was deleted, by fingerprint in capitals; empty before the first.
+
+    Raises ConfigError where the note is damaged, or cannot be read.
+    """
+    try:
+        return _decoded((state / _NOTE).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(
+            f"{state / _NOTE} cannot be read: {(error.strerror or 'error').lower()}",
+            hint="run opskit as the user that owns state_dir (sudo?), or name a config of your own with --config",
+        ) from error
+    except (Damaged, ValueError) as error:
+        raise ConfigError(
+            f"{state / _NOTE} is damaged: {error}",
+            hint="it names recipients whose private key was deleted: bring it back from a copy of the state folder; "
+            "or see that keys.recipients names none of these, and move it away",
+        ) from error
+
+
+def objections(state: Path) -> dict[str, str]:
+    """Why nobody could open what is encrypted to each of them, by fingerprint; raises ConfigError as `read` does."""
+    return {fingerprint: f"{_WHY} {day}, so nobody could open it" for fingerprint, day in read(state).items()}
+
+
+def note(state: Path, fingerprint: str, when: datetime) -> None:
+    """Say, durably, that a private key is about to be deleted, beside what is noted; raises ConfigError, OpskitError.
+
+    A key that is noted already keeps its day.
+    """
+    _write(state, {fingerprint.upper(): when.astimezone(UTC).date(), **read(state)})
+
+
+def forget(state: Path, fingerprint: str) -> None:
+    """Somebody has that private key after all; what is not noted is no failure. Raises ConfigError, OpskitError."""
+    noted = read(state)
+    if noted.pop(fingerprint.upper(), None) is not None:
+        _write(state, noted)
+
+
+def hint(rejected: Iterable[str], otherwise: str) -> str:
+    """What to do about recipients that were rejected for these reasons; `otherwise` where there are others."""
+    deleted = [*map(is_objection, rejected)]
+    if not any(deleted):
+        return otherwise
+    return HINT if all(deleted) else f"{otherwise}; {HINT}"
+
+
+def is_objection(text: str) -> bool:
+    """Whether a sentence about a recipient says that his private key was deleted."""
+    return _WHY in text
+
+
+def _write(state: Path, noted: Mapping[str, date]) -> None:
+    write_durably(state / _NOTE, encoding.encode({each: day.isoformat() for each, day in noted.items()}))
+
+
+def _decoded(data: bytes) -> dict[str, date]:
+    found = encoding.decode_object(data, what=_NOTE)
+    if strange := [each for each in found if not _FINGERPRINT.fullmatch(each)]:
+        raise Damaged(f"expected fingerprints of 40 hexadecimal digits, got {strange[0]!r}")
+    if strange := [each for each, day in found.items() if not isinstance(day, str)]:
+        raise Damaged(f"expected the day on which {strange[0]} was deleted, got something else")
+    return {fingerprint: date.fromisoformat(day) for fingerprint, day in found.items()}
