@@ -227,7 +227,7 @@ class _Run:
             files=reading.files, entries=reading.entries, bytes=reading.total_bytes,
             unreadable=reading.unreadable, complete=reading.unreadable == 0, writer=f"opskit {__version__}",
             new_bytes=new[0], stored_bytes=new[1], alarms=alarms.judge(counts, snapshots, limits) if limits else (),
-            unreadable_since=lacking_since,
+            unreadable_since=lacking_since, recipients=self._storing.recipients,
         )  # fmt: skip
         payload = manifests.encode(manifest)
         data = self._identity.keyring.sign(payload, self._identity.host_key)

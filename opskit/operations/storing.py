@@ -39,6 +39,7 @@ class Storing:
         self._session, self._host = session, session.host
         self._readers = readers_of(session.host.identity, session.host.now().timestamp())
         self.rejected = self._readers.rejected
+        self.recipients = self._readers.recipients
         self._fanout = Fanout(session.copies)
         self.writer = ChunkWriter(
             session.cache, session.live, self._fanout,

@@ -8,8 +8,9 @@ Invariants:
   SHA-256 of the one before, so removal, rollback and forks show.
 - The snapshot id is the SHA-256 of the signed object; any unambiguous prefix names it.
 
-What it shows without a key: host, labels, tags, times, counts, sizes and the sharing of packs. No
-content hash and no file name. Signing and verifying are gpg's business, roles the repository's.
+What it shows without a key: host, labels, tags, times, counts, sizes, the sharing of packs, and who can
+read it (as key objects do). No content hash and no file name. Signing and verifying are gpg's business,
+roles the repository's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ MAX_LIST = 512
 """Names in one pack list."""
 _LIST_CUT = 0x7F
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Manifest:
 
     `new_bytes` of content were stored for it, in `stored_bytes`; `alarms` are sentences about what was odd.
     `unreadable_since` says since when at the latest none of what it lacks could be read; None: that is not known.
+    `recipients` are the fingerprints that this run was encrypted to, or would have been where nothing was new; none
+    where whoever wrote it did not tell.
     """
 
     repository: str
@@ -73,6 +77,7 @@ class Manifest:
     stored_bytes: int = 0
     alarms: Sequence[str] = ()
     unreadable_since: datetime | None = None
+    recipients: Sequence[str] = ()
 
     def object_names(self, key_object: Callable[[str], str] = names.key) -> Iterator[str]:
         """Every object this snapshot names directly (the packs inside pack lists come on top).
@@ -123,6 +128,7 @@ def encode(manifest: Manifest) -> bytes:
             **({"stored_bytes": manifest.stored_bytes} if manifest.stored_bytes else {}),
             **({"alarms": list(manifest.alarms)} if manifest.alarms else {}),
             **({"unreadable_since": time_text(manifest.unreadable_since)} if manifest.unreadable_since else {}),
+            **({"recipients": list(manifest.recipients)} if manifest.recipients else {}),
         }
     )
 
@@ -166,6 +172,7 @@ def _manifest(value: dict[str, Any]) -> Manifest:
         stored_bytes=int(value.get("stored_bytes", 0)),
         alarms=tuple(str(text) for text in value.get("alarms", ())),
         unreadable_since=time_of(value["unreadable_since"]) if "unreadable_since" in value else None,
+        recipients=[check_fingerprint(each) for each in value.get("recipients", ())],
     )
 
 
@@ -221,6 +228,13 @@ def check_digest(text: object) -> str:
     """The text itself if it is 64 lower-case hex digits, else ValueError."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
         raise ValueError(f"expected 64 hex digits, got {str(text)[:80]!r}")
+    return text
+
+
+def check_fingerprint(text: object) -> str:
+    """The text itself if it is the fingerprint of an OpenPGP key, else ValueError."""
+    if not isinstance(text, str) or not _FINGERPRINT.fullmatch(text):
+        raise ValueError(f"expected the upper-case hex digits of a fingerprint, got {str(text)[:80]!r}")
     return text
 
 

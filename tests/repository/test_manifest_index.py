@@ -29,14 +29,16 @@ MANIFEST = Manifest(
     repository="f" * 32, host="web", source="data", sequence=2, previous=digest(1),
     started=datetime(2026, 11, 21, 2, tzinfo=UTC), finished=datetime(2026, 11, 21, 3, tzinfo=UTC), tags=["a"],
     tree_pack=digest("pack"), tree_member=3, runs=[RUN], kit={"recover.py": digest("kit")}, files=1, entries=2, bytes=3,
-    unreadable=0, complete=True, writer="opskit 1",
+    unreadable=0, complete=True, writer="opskit 1", recipients=["A" * 40],
 )  # fmt: skip
 
 
 def test_manifests_survive() -> None:
-    """A manifest read back is the one that was written; its encoding is canonical."""
+    """A manifest read back is the one that was written; its encoding is canonical; also one without recipients."""
     data = manifest.encode(MANIFEST)
     assert manifest.decode(data) == MANIFEST
+    silent = replace(MANIFEST, recipients=[])
+    assert b"recipients" not in manifest.encode(silent) and manifest.decode(manifest.encode(silent)) == silent
     assert data == json.dumps(json.loads(data), sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -49,6 +51,7 @@ def test_manifests_survive() -> None:
         {"tree": {"pack": "../x", "member": 0}}, {"runs": [{}]},
         {"kit": {"a": "b"}},
         {"runs": [{"run": "r", "key": "x", "indexes": [], "packs": []}]},
+        {"recipients": ["a@example.org"]}, {"recipients": ["a" * 40]}, {"recipients": 1},
     ],
 )  # fmt: skip
 def test_malformed_manifests(change: dict[str, object]) -> None:

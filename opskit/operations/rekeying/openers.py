@@ -3,8 +3,8 @@
 Invariants: what an object says is remembered by its name, which is its hash, so it is read once. A key is *needed* at
 a copy where an object is that nobody else who counts opens, and nothing there, whole, stands in for it. What could not
 be read, and copies that were not seen, may need any key. So may a run whose key object is nowhere any more: `heal` puts
-wrong bytes into quarantine, and of those the key may still open some. So may another host, as long as it has stored
-nothing since its last key object was encrypted anew: nobody here knows whether its config names the new recipients.
+wrong bytes into quarantine, and of those the key may still open some. So may another host whose newest backup was for
+nobody who is a recipient here: nobody changed the config there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from opskit.errors import OpskitError
 from opskit.gpg import KeyInfo, owners, recipients_of
+from opskit.operations.rekeying.following import written_for
 from opskit.repository import names
 from opskit.repository.cache import Cache
 from opskit.repository.copy import Copy, get_from
@@ -34,8 +35,8 @@ class Openers:
     """By primary fingerprint (or key id, where nobody knows whose it is), by destination.
 
     `unread` are key objects that no copy at hand has whole, or that say nothing; `lost` runs that snapshots need and
-    whose key is in no object that is listed; `unsure` other hosts that back up here, of which no key object shows for
-    whom they write now.
+    whose key is in no object that is listed; `unsure` other hosts that back up here, and that nothing shows to write
+    for a present recipient.
     """
 
     found: dict[str, dict[str, Opens]] = field(default_factory=dict)
@@ -79,7 +80,7 @@ def openers(
     for copy in copies:
         _look(found, copy, whose, hints, recipients)
     found.lost = _lost(copies, hints)
-    found.unsure = _unsure(copies, snapshots, whose, host)
+    found.unsure = _unsure(copies, snapshots, whose, recipients, host)
     return found
 
 
@@ -96,17 +97,24 @@ def _lost(copies: Sequence[Copy], hints: Collection[tuple[str, str]]) -> list[st
 
 
 def _unsure(
-    copies: Sequence[Copy], snapshots: Sequence[Snapshot], whose: Mapping[str, list[str]], host: str
+    copies: Sequence[Copy],
+    snapshots: Sequence[Snapshot],
+    whose: Mapping[str, list[str]],
+    recipients: Collection[str],
+    host: str,
 ) -> list[str]:
-    """The hosts of whose key objects none is as they made it; who has snapshots and no such object may need any key."""
-    hosts = {each.manifest.host for each in snapshots} - {host}
-    shown = {
+    """Hosts whose newest manifest names no present recipient; else key objects as they made them count."""
+    told = written_for(snapshots)
+    shown = {name for name, written in told.items() if written.intersection(recipients)}
+    shown |= {
         each.manifest.host
         for each in snapshots
         for run in each.manifest.runs
-        if names.key(run.key) in whose and all(copy.succession.is_original(run.key) for copy in copies)
+        if not told[each.manifest.host]
+        and names.key(run.key) in whose
+        and all(copy.succession.is_original(run.key) for copy in copies)
     }
-    return sorted(hosts - shown)
+    return sorted(told.keys() - shown - {host})
 
 
 def _look(
