@@ -76,6 +76,30 @@ class Witness(Protocol):
         ...
 
 
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A target that can tell in advance what would keep a rotation from its end."""
+
+    def foresee(self, current: Secret | None) -> None:
+        """Raise TargetRefused where a rotation would be refused on its way, TargetError; nothing is changed.
+
+        `current` is what the store has; None: nothing.
+        """
+        ...
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A target for which a value may be needed though nobody uses it: what only it opens may lie anywhere."""
+
+    def need_of(self, secret: Secret, kept: Secret) -> str | None:
+        """Why `secret` must go on being kept and accepted beside `kept`, in words; None where it may go.
+
+        Raises TargetError where that cannot be found out.
+        """
+        ...
+
+
 def password() -> Secret:
     """A new random one."""
     return Secret("".join(secrets.choice(LETTERS) for _ in range(LENGTH)))

@@ -74,6 +74,7 @@ class Machine:
         if self._values.at(Stage.PENDING) is not None:
             raise self._steps.stranger()
         current = self._values.at(Stage.CURRENT)
+        self._proof.foresee(current)
         if current is None:
             return None
         if self._subject.target.verify(current):
@@ -300,6 +301,7 @@ class Machine:
             # It has to be unused for as long again: what was seen once would else be seen for ever.
             self._steps.reached(rotation, State.GRACE, f"the old value is still used: {use}")
             raise Waits(f"the old value is still used: {use}")
+        self._proof.require_unneeded(old, new)
 
     def _require_current(self, rotation: Rotation) -> None:
         if not self._values.is_at(Stage.CURRENT, rotation.new_print):
@@ -354,6 +356,7 @@ class Machine:
                 return self._steps.reached(rotation, State.GRACE, "items are under the old value again")
             if (reason := self._subject.may_delete(old)) is not None:
                 raise Waits(f"the old value is still needed: {reason}")
+            self._proof.require_unneeded(old, new)
             with self._steps.doing(rotation, State.OLD_DELETED):
                 self._subject.target.revoke(old, new, final=True)
                 self._values.forget(rotation.old_print)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from opskit.errors import OpskitError
 from opskit.secrets.reference import Secret
-from opskit.secrets.rotation.base import Witness
+from opskit.secrets.rotation.base import Foreseeing, Keeper, Witness
 from opskit.secrets.rotation.state import Rotation
 from opskit.secrets.rotation.subject import Consumer, Subject, Tools
 
@@ -70,6 +70,19 @@ class Proof:
         """What shows that the old value was used after `since` (epoch seconds), or None."""
         target = self._subject.target
         return target.in_use(old, new, since) if old is not None and isinstance(target, Witness) else None
+
+    def foresee(self, current: Secret | None) -> None:
+        """Raises what the target raises that knows already that a rotation would not come to its end."""
+        if isinstance(self._subject.target, Foreseeing):
+            self._subject.target.foresee(current)
+
+    def require_unneeded(self, old: Secret | None, new: Secret) -> None:
+        """Raises Waits where the old value must be kept though nobody uses it. No grace begins anew for that."""
+        target = self._subject.target
+        if old is None or not isinstance(target, Keeper):
+            return
+        if (need := target.need_of(old, new)) is not None:
+            raise Waits(f"the old value is kept: {need}")
 
     def require_time(self, since: float, span: float, what: str) -> None:
         """Raises Waits until `span` seconds after `since` (epoch seconds); without a span never, whatever the time."""

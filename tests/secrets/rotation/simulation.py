@@ -76,12 +76,16 @@ class World:
         self.consumer_fault: Callable[[str], str | None] = lambda _name: None
         self.evidence: Callable[[float], str | None] | None = None
         """What a Witness tells of the old value; None for a target that is none."""
+        self.need: Callable[[], str | None] | None = None
+        """What a Keeper tells of the old value; None for a target that is none."""
+        self.foresees: Callable[[Secret | None], None] | None = None
+        """What a Foreseeing target does with the current value; None for a target that foresees nothing."""
         self.may_delete: Callable[[Secret], str | None] = lambda _old: None
 
     def machine(self) -> Machine:
         """A new process: nothing is remembered but what is on the disk."""
         self.is_dead = False
-        target = _Target(self) if self.evidence is None else _WitnessTarget(self)
+        target = self._target()
         consumers = [_Consumer(self, name) for name in self.has]
         subject = Subject(
             "db", REFERENCE, _Store(self), target, consumers, self.items, self.policy,
@@ -90,6 +94,13 @@ class World:
         ids = iter(range(1000))
         tools = Tools(lambda: self.clock, self._sleep, lambda: f"rotation-{self.clock:.0f}-{next(ids)}")
         return Machine(subject, self.journal(), Fingerprints(b"k" * 32), tools)
+
+    def _target(self) -> _Target:
+        if self.evidence is not None:
+            return _WitnessTarget(self)
+        if self.need is not None:
+            return _KeepingTarget(self)
+        return _Target(self) if self.foresees is None else _ForeseeingTarget(self)
 
     def journal(self) -> Journal:
         """The one on the disk."""
@@ -231,6 +242,19 @@ class _WitnessTarget(_Target):
         assert secret.reveal_bytes() == OLD != kept.reveal_bytes()
         assert self.world.evidence is not None
         return self.world.evidence(since)
+
+
+class _KeepingTarget(_Target):
+    def need_of(self, secret: Secret, kept: Secret) -> str | None:
+        assert secret.reveal_bytes() == OLD != kept.reveal_bytes()
+        assert self.world.need is not None
+        return self.world.call("target.need_of", self.world.need)
+
+
+class _ForeseeingTarget(_Target):
+    def foresee(self, current: Secret | None) -> None:
+        assert self.world.foresees is not None
+        self.world.foresees(current)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from opskit.errors import SecretStoreError, StateFull, TargetError, UsageError
+from opskit.errors import SecretStoreError, StateFull, TargetError, TargetRefused, UsageError
 from opskit.secrets.base import Stage
 from opskit.secrets.reference import Secret
 from opskit.secrets.rotation.state import Rotation, State
@@ -64,6 +64,46 @@ def test_with_one_slot_nothing_is_said_to_be_switched_off(made: Made) -> None:
         State.NEEDS_OPERATOR,
         "the target does not accept the new value any more; the store has both values",
     )
+
+
+def test_a_value_that_is_needed_is_kept(made: Made) -> None:
+    """Neither switched off nor deleted while its target needs it kept; the grace goes on, the way back stays open."""
+    world = made()
+    world.policy = Policy(grace=HOUR, observe=HOUR)
+    world.need = lambda: "a disk is away"
+    run(world)
+    world.clock += HOUR
+    rotation = resume(world)
+    assert (rotation.state, rotation.problem) == (State.GRACE, "the old value is kept: a disk is away")
+    assert OLD in world.target.accepted
+    world.need = lambda: None
+    assert resume(world).state is State.OLD_DISABLED, "the grace did not begin anew"
+    world.clock += HOUR
+    world.need = lambda: "a host writes for it again"
+    rotation = resume(world)
+    assert (rotation.state, rotation.problem) == (
+        State.OLD_DISABLED,
+        "the old value is kept: a host writes for it again",
+    )
+    assert undo(world).state is State.ROLLED_BACK
+    assert OLD in world.target.accepted
+
+
+def test_what_a_target_foresees_keeps_a_rotation_from_its_beginning(made: Made) -> None:
+    """Nothing is noted nor made, with `--recover` neither; the target is told what the store has, if anything."""
+    for first in (OLD, None):
+        world, seen = made(first=first), list[Secret | None]()
+
+        def refuse(current: Secret | None, seen: list[Secret | None] = seen) -> None:
+            seen.append(current)
+            raise TargetRefused("it would not come to its end")
+
+        world.foresees = refuse
+        for recover in (False, True):
+            with pytest.raises(TargetRefused, match="would not come"):
+                world.machine().begin(recover=recover)
+        assert world.latest() is None and "target.create" not in world.calls
+        assert [each and each.reveal_bytes() for each in seen] == [first, first]
 
 
 def test_without_a_time_to_wait_a_clock_that_was_set_back_holds_nothing(made: Made) -> None:
