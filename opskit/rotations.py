@@ -52,10 +52,11 @@ _LONG_LINE = 16
 
 @dataclass(frozen=True)
 class World:
-    """The environment of the programs that are called, and the time in epoch seconds."""
+    """The environment of the programs that are called, the time in epoch seconds, and where the config lies."""
 
     environ: Mapping[str, str]
     now: Callable[[], float]
+    config_file: Path
 
 
 @dataclass(frozen=True)
@@ -165,12 +166,16 @@ class _Making:
             name,
             entry.secret,
             store,
-            rotationtargets.target_of(entry, rotationtargets.Means(self._programs(), self._resolve, self.world.now)),
+            rotationtargets.target_of(entry, self._means()),
             [self._consumer(each, found) for each, found in entry.consumers.items()],
             None if entry.items is None else self._items(entry.items),
             Policy(grace.total_seconds(), observe.total_seconds(), entry.propagation.total_seconds()),
             self._may_delete(entry),
         )
+
+    def _means(self) -> rotationtargets.Means:
+        world = self.world
+        return rotationtargets.Means(self._programs(), self._resolve, world.now, world.config_file)
 
     def _resolve(self, reference: Reference) -> Secret:
         secret = secretstores.resolver(self.world.environ).resolve(reference)

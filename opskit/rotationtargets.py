@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opskit.config.rotating import (
+    BackupKeyRotation,
     CommandRotation,
     IamRotation,
     MariadbRotation,
@@ -28,8 +30,6 @@ from opskit.secrets.reference import Reference, Secret
 from opskit.secrets.rotation.commands import Programs
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from opskit.secrets.rotation.base import RotationTarget
     from opskit.secrets.rotation.targets.mysql.server import Access, Place
     from opskit.secrets.rotation.targets.postgresql import Server
@@ -45,6 +45,7 @@ class Means:
     resolve: Resolve
     now: Callable[[], float]
     """Epoch seconds."""
+    config_file: Path
 
     def later(self, reference: Reference | None) -> Callable[[], Secret] | None:
         """Resolves a reference each time that it is called."""
@@ -181,12 +182,21 @@ def _tls(entry: Rotation, means: Means) -> RotationTarget:
     return TlsKeys(settings, means.programs, means.now)
 
 
+def _backup_key(entry: Rotation, means: Means) -> RotationTarget:
+    from opskit.setup.backup_key.target import BackupKey, BackupKeySettings
+
+    assert isinstance(entry, BackupKeyRotation)
+    given = entry.backup_key
+    return BackupKey(BackupKeySettings(means.config_file, given.user_id, given.gone))
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
 _MAKERS: Mapping[str, Callable[[Rotation, Means], RotationTarget]] = {
     "aws_iam": _aws_iam,
+    "backup_key": _backup_key,
     "command": _command,
     "mariadb": _mariadb,
     "mysql": _mysql,

@@ -152,7 +152,7 @@ ROOMS = (
     ),
     Room(
         "rotationtargets",
-        ("errors", "config.rotating", "secrets"),
+        ("errors", "config.rotating", "secrets", "setup.backup_key"),
         "the part of wiring that knows what accepts secrets; the rest of rotation sees the seam",
     ),
     Room(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from opskit.cli.context import Context
 
 if TYPE_CHECKING:
-    from opskit.access import Access
     from opskit.config.model import Config
     from opskit.gpg import KeyInfo
     from opskit.operations.rekeying.openers import Openers
@@ -28,9 +27,9 @@ class Opening:
 
     def is_safe(self, key: str) -> bool:
         """Whether a key can be destroyed: everything was seen, nothing needs it, and no other host may write for it."""
-        if self.found is None or self.absent or self.found.unread or self.found.lost or self.found.unsure:
-            return False
-        return not self.found.is_needed(key)
+        from opskit.setup.needed import is_safe_to_destroy
+
+        return self.found is not None and is_safe_to_destroy(key, self.found, self.absent)
 
     def in_words(self, key: str) -> str:
         """What a key opens, for the table."""
@@ -91,8 +90,8 @@ class Opening:
             else:
                 hosts = printable(", ".join(self.found.unsure))
                 context.message(
-                    f"{key}: do not destroy it yet: nothing needs it now, but {hosts} stored nothing since the keys "
-                    "were changed, and may write for it yet: look into keys.recipients of the config there"
+                    f"{key}: do not destroy it yet: nothing needs it now, but the newest backup of {hosts} was for no "
+                    "present recipient: correct keys.recipients of the config there (opskit keys add), then back up"
                 )
 
 
@@ -118,33 +117,15 @@ def deleted_recipients(config: Config) -> list[str]:
 def look(context: Context, config: Config) -> Opening:
     """Look at the key objects of every destination that can be reached."""
     from opskit import access
+    from opskit.cli.reading import history_of
     from opskit.cli.render import printable
     from opskit.errors import OpskitError
+    from opskit.setup.needed import openers_of
 
     try:
         with access.by_config(config, may_be_none=True) as opened:
-            return Opening(_openers(opened, config), sorted(opened.absent))
+            return Opening(openers_of(opened, config, history_of(opened)), sorted(opened.absent))
     except OpskitError as error:
         if config.keys.host is not None:
             context.message(printable(f"what the keys open was not seen: {error}"))
         return Opening(absent=sorted(config.destinations))
-
-
-def _openers(opened: Access, config: Config) -> Openers:
-    from opskit.cli.reading import history_of
-    from opskit.errors import CacheError
-    from opskit.operations.rekeying.openers import openers
-    from opskit.wiring import identity_of
-
-    opened.marks()  # the copies learn what was superseded
-    history = history_of(opened)
-    identity = identity_of(config)
-    # What only a key opens that was deleted is opened by nobody: then the others are needed.
-    keys, recipients = identity.keyring.keys(), set(identity.recipients) - identity.deleted().keys()
-    try:
-        found = openers(opened.copies, history.snapshots, keys, recipients, opened.cache, host=config.host)
-    except CacheError:  # a backup holds it
-        found = openers(opened.copies, history.snapshots, keys, recipients, host=config.host)
-    # They may be of a host that this config does not know yet, and that writes for an old key.
-    found.unread += sorted({name for _, name, _ in history.rejected} - history.holders.keys())
-    return found

@@ -34,7 +34,7 @@ class Rotating:
 
     def __init__(self, context: Context, *, hurry: bool = False) -> None:
         self._context, self._config, self._hurry = context, context.load_config(), hurry
-        self._world = rotations.World(context.environ, lambda: wiring.now().timestamp())
+        self._world = rotations.World(context.environ, lambda: wiring.now().timestamp(), context.find_config())
         self._progress = Progress(0, 0, 0)
 
     def plan(self, names: Sequence[str] | None) -> int:

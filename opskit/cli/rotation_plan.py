@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opskit.config.rotating import CommandRotation, PostgresqlRotation, TlsRotation
+from opskit.config.rotating import BackupKeyRotation, CommandRotation, PostgresqlRotation, TlsRotation
 from opskit.secrets.rotation.state import Rotation, State
 from opskit.secrets.rotation.steps import AGAIN
 
@@ -33,6 +33,16 @@ _REPLACING = _SPOKEN | {
     State.OLD_DISABLED: "see that all work without the old value, which was replaced",
 }
 """What is said of targets with one slot."""
+_REKEYING = _SPOKEN | {
+    State.PLANNED: "the current key opens the backups",
+    State.STAGED: "make a new key and keep it, pending",
+    State.APPLIED: "encrypt the keys of all runs to it too",
+    State.TESTED: "open some with it",
+    State.OLD_DISABLED: "retire the old key",
+    State.OLD_DELETED: "delete the old key",
+    State.ROLLED_BACK: "go back to the old key",
+}
+"""What is said of keys of the backups."""
 
 
 def keeps_old(entry: Entry) -> bool:
@@ -60,6 +70,8 @@ def spoken(entry: Entry, rotation: Rotation, step: str) -> str:
     if is_told_again(step):
         name = step.removeprefix("consumer ").removesuffix(AGAIN)
         return f"{name} does not hold the new value any more, and is told again"
+    if isinstance(entry, BackupKeyRotation):
+        return _REKEYING.get(step, step)
     return _SPOKEN.get(step, step) if keeps_old(entry) else _REPLACING.get(step, step)
 
 
@@ -74,6 +86,10 @@ def steps_of(entry: Entry) -> list[str]:
 
 
 def _applied(entry: Entry) -> list[str]:
+    if isinstance(entry, BackupKeyRotation):
+        return [
+            "make it a recipient: encrypt the keys of all runs to it too, at every copy; open some; make it current"
+        ]
     if keeps_old(entry):
         return [f"make the target ({entry.kind}) accept it, log in with it, make it current"]
     lines = [f"make the target ({entry.kind}) accept it instead of the old one, log in with it, make it current"]
@@ -88,6 +104,12 @@ def _applied(entry: Entry) -> list[str]:
 
 
 def _ended(entry: Entry) -> list[str]:
+    if isinstance(entry, BackupKeyRotation):
+        return [
+            f"after {entry.grace}, where every copy was seen and every other host has written for the new recipient: "
+            "retire the old one, who opens nothing any more",
+            f"after {entry.observe} more, where nothing needs it: delete the old key",
+        ]
     if keeps_old(entry):
         return [
             f"after {entry.grace}, where nothing uses it any more: switch the old value off",

@@ -25,8 +25,10 @@ from opskit.config.model import (
 )
 from opskit.config.references import references_in, risk_of
 from opskit.config.remote import AzureDestination, GcsDestination, SftpDestination, WebdavDestination
+from opskit.config.rotating import BackupKeyRotation
 from opskit.config.rotation_rules import rotation_contradictions
 from opskit.config.syntax import Location
+from opskit.secrets.reference import Reference
 
 
 def contradictions(config: Config) -> list[tuple[Location, str]]:
@@ -240,6 +242,11 @@ def _database_contradictions(config: Config) -> Iterator[tuple[Location, str]]:
                     yield (*where, i), "stands there twice, expected each file once"
 
 
+def _is_always_here(secret: Reference, config: Config) -> bool:
+    """Whether a secret lies on this host itself, as far as its reference tells."""
+    return secret.scheme in ("keyring", "dotenv") or Path(secret.locator).is_relative_to(config.state_dir)
+
+
 def _key_risks(config: Config) -> Iterator[str]:
     keys = config.keys
     if len(set(keys.recipients)) < 2:
@@ -258,6 +265,12 @@ def _key_risks(config: Config) -> Iterator[str]:
             f"keys.passphrase: this host can resolve {keys.passphrase}: whoever gets in there, and at a copy, can read "
             "all history that it opens; with recipients alone he could read none"
         )
+    for name, entry in config.rotations.items():
+        if isinstance(entry, BackupKeyRotation) and _is_always_here(entry.secret, config):
+            yield (
+                f"rotations.{name}.secret: {entry.secret} can be read here at any time: whoever gets in reads all "
+                "history that it opens; keep it behind the credential of the person who rotates (vault:, a smartcard)"
+            )
     if keys.host is not None and keys.host in keys.maintainers:
         yield (
             "keys.maintainers: the host's own key is a maintainer: an intruder on this host can erase history "

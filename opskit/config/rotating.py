@@ -282,7 +282,24 @@ class TlsRotation(_Rotation):
     tls: TlsServer = key("the server's files, its CA, and where it shows the certificate")
 
 
+class BackupKey(Entry):
+    """A recipient of the backups, who gets another key."""
+
+    user_id: _User | None = key(
+        "name of the new key, such as 'Recovery <ops@example.org>'; default: that of the key before", default=None
+    )
+    gone: tuple[_Label, ...] = key("hosts that back up no more, and will never write for a new key", default=())
+
+
+class BackupKeyRotation(_Rotation):
+    """A recipient of these backups. The value: a recovery-key file, in a store that only who rotates can open."""
+
+    kind: ClassVar[str] = "backup_key"
+
+    backup_key: BackupKey = key("the recipient whose private key the secret is")
+
+
 Rotation = (
     CommandRotation | PostgresqlRotation | MariadbRotation | MysqlRotation | RedisRotation
-    | IamRotation | SshRotation | TlsRotation
+    | IamRotation | SshRotation | TlsRotation | BackupKeyRotation
 )  # fmt: skip

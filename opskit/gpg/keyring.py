@@ -124,7 +124,7 @@ class Keyring:
         self._listed = None
         # --gnupg because 2.4 makes no Ed25519 key under --rfc4880; --yes because two keys may have one name here.
         options = ["--gnupg", "--pinentry-mode", "loopback", "--yes", "--default-preference-list", _PREFERENCES]
-        primary = ["--quick-generate-key", user_id, "ed25519", "cert,sign", "never"]
+        primary = ["--quick-generate-key", "--", user_id, "ed25519", "cert,sign", "never"]
         made = self._gpg([*options, *primary], secret=passphrase or b"")
         made.output.close()
         fingerprint = made.lines("KEY_CREATED")[0][1]

@@ -12,9 +12,10 @@ Nothing is asked of a person here, and nothing is printed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from opskit import gpg, wiring
@@ -31,6 +32,7 @@ from opskit.repository import deleted_keys
 from opskit.repository.durable import require_writable
 from opskit.repository.history import History
 from opskit.repository.marks import Marks
+from opskit.repository.recovery.keyfile import KeyFile
 from opskit.setup import recipients, unused_key
 from opskit.setup.places import require_new_file
 from opskit.setup.unused_key import Left
@@ -41,13 +43,36 @@ _TRIALS = 3
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to change: a recipient to add (a key file or fingerprint), or one that is made new; one to retire."""
+    """What is to change: a recipient to add (a key file or fingerprint), or one that is made new; one to retire.
+
+    `made` is a recipient to add whose private key is in memory, and kept elsewhere already.
+    """
 
     add: str | None = None
     retire: str | None = None
     new_recipient: str | None = None
     recovery_key: Path | None = None
     passphrase: bytes | None = field(default=None, repr=False)
+    made: Made | None = None
+    all_agree: bool = False
+    """Every private key at hand agrees to what is done: none of them has to be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A recipient whose private key is in memory."""
+
+    fingerprint: str
+    keyring: gpg.Keyring
+    passphrase: bytes | None = field(default=None, repr=False)
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Open a key object; raises NoKey."""
+        return self.keyring.decrypt(data, passphrase=self.passphrase or b"").payload
+
+    def sign(self, data: bytes) -> bytes:
+        """A message signed by it."""
+        return self.keyring.sign(data, self.fingerprint, passphrase=self.passphrase or b"")
 
 
 @dataclass(slots=True)
@@ -102,7 +127,7 @@ def change(
         if held is not None:
             _require_working(found, held, wish)
             require_passphrase(wiring.identity_of(config))
-        holder = _holder(held, made) if held is not None else None
+        holder = _holder(held, made, wish) if held is not None else None
         if holder is not None and wish != Wish():
             holder.require_consent()
         recipients.require_editable(path, after)
@@ -136,25 +161,10 @@ def require_maintainer(config: Config) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A recipient that was made just now, in memory."""
-
-    fingerprint: str
-    keyring: gpg.Keyring
-    passphrase: bytes | None = field(repr=False)
-
-    def decrypt(self, data: bytes) -> bytes:
-        return self.keyring.decrypt(data, passphrase=self.passphrase or b"").payload
-
-    def sign(self, data: bytes) -> bytes:
-        return self.keyring.sign(data, self.fingerprint, passphrase=self.passphrase or b"")
-
-
 @contextmanager
-def _new_one(wish: Wish, config: Config) -> Iterator[_Made | None]:
+def _new_one(wish: Wish, config: Config) -> Iterator[Made | None]:
     if wish.new_recipient is None:
-        yield None
+        yield wish.made
         return
     if wish.recovery_key is None:
         raise UsageError("--new-recipient needs --recovery-key FILE: where shall the private half go?")
@@ -162,10 +172,10 @@ def _new_one(wish: Wish, config: Config) -> Iterator[_Made | None]:
     require_new_file(wish.recovery_key)
     with gpg.ephemeral_keyring(None) as keyring:
         fingerprint = keyring.generate(wish.new_recipient, passphrase=wish.passphrase)
-        yield _Made(fingerprint, keyring, wish.passphrase)
+        yield Made(fingerprint, keyring, wish.passphrase)
 
 
-def _added(wish: Wish, made: _Made | None, keys: Keys, keyring: Keyring) -> tuple[bytes, str]:
+def _added(wish: Wish, made: Made | None, keys: Keys, keyring: Keyring) -> tuple[bytes, str]:
     """The public key of who is added, and its fingerprint; nothing where nobody is."""
     if made is not None:
         return made.keyring.export_public([made.fingerprint]), made.fingerprint
@@ -254,15 +264,11 @@ def _signer(held: Held) -> str | None:
     return next((each.fingerprint for each in held.keys if each.can_sign), None)
 
 
-def _write_key_file(config: Config, opened: Access, wish: Wish, made: _Made | None, keyring: gpg.Keyring) -> None:
+def _write_key_file(config: Config, opened: Access, wish: Wish, made: Made | None, keyring: gpg.Keyring) -> None:
     """The recovery-key file of a new recipient, durably."""
     if made is None or wish.recovery_key is None:
         return
-    secret = made.keyring.export_secret(made.fingerprint, passphrase=made.passphrase)
-    file = operations.recovery_key(keyring, opened.repository, config.keys.host or "", secret)
-    keys = config.keys
-    everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
-    file = replace(file, signers=keys.signers, maintainers=keys.maintainers, public=keyring.export_public(everyone))
+    file = key_file(config, opened.repository, made, keyring)
     unused_key.note(config.state_dir, made.fingerprint, wish.recovery_key, file)
     try:
         operations.write_recovery_key(wish.recovery_key, file)
@@ -272,8 +278,16 @@ def _write_key_file(config: Config, opened: Access, wish: Wish, made: _Made | No
         raise
 
 
+def key_file(config: Config, repository: str, made: Made, keyring: gpg.Keyring) -> KeyFile:
+    """What the recovery-key file of a recipient says; `keyring` is this host's."""
+    keys, secret = config.keys, made.keyring.export_secret(made.fingerprint, passphrase=made.passphrase)
+    file = operations.recovery_key(keyring, repository, keys.host or "", secret)
+    everyone = list(dict.fromkeys([*keys.signers, *keys.maintainers]))
+    return replace(file, signers=keys.signers, maintainers=keys.maintainers, public=keyring.export_public(everyone))
+
+
 def _settle(
-    path: Path, config: Config, wish: Wish, made: _Made | None, public: bytes, after: Keys, keyring: gpg.Keyring
+    path: Path, config: Config, wish: Wish, made: Made | None, public: bytes, after: Keys, keyring: gpg.Keyring
 ) -> None:
     """The public half into this host's key ring, and the config; else a file for whom nothing was made goes again."""
     try:
@@ -288,15 +302,19 @@ def _settle(
     unused_key.forget(config.state_dir)
 
 
-def _holder(held: Held, made: _Made | None) -> Holder:
-    signer = _signer(held)
-    consents: list[Callable[[bytes], bytes]] = [lambda data: held.sign(data, signer)] if signer else []
+def _holder(held: Held, made: Made | None, wish: Wish) -> Holder:
+    signers = [each.fingerprint for each in held.keys if each.can_sign]
+    consents = [partial(_signed, held, each) for each in (signers if wish.all_agree else signers[:1])]
     return Holder(
         frozenset(key_id for each in held.keys for key_id in each.key_ids),
         held.decrypt,
         [*consents, *([made.sign] if made else [])],
         [made.decrypt] if made else [],
     )
+
+
+def _signed(held: Held, signer: str, data: bytes) -> bytes:
+    return held.sign(data, signer)
 
 
 def _dry(

@@ -30,8 +30,8 @@ from tests.contracts.test_rotation_target import lab  # noqa: F401  # the fixtur
 REFERENCE = Reference("gpg", "/secrets.gpg", "x")
 STRIDE = 12
 """Of so many points one is tried for each kind, each kind beginning with another; the campaign tries all."""
-SLOW = {"ssh": 2}
-"""Kinds whose logins take long, of which so many times fewer points are tried."""
+SLOW = {"ssh": 2, "backup-key": 4}
+"""Kinds whose calls take long, of which so many times fewer points are tried."""
 
 
 class Killed(BaseException):

@@ -23,7 +23,8 @@ _PART = 16
 _LINE = 8
 _WORD = 4
 _PUBLIC = frozenset(("username", "access_key_id"))
-_BLOCK = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----\n?", re.DOTALL)
+_KEY = rb"[A-Z ]*PRIVATE KEY(?: BLOCK)?-----"
+_BLOCK = re.compile(rb"-----BEGIN " + _KEY + rb".*?-----END " + _KEY + rb"\n?", re.DOTALL)
 _BLANK = bytes(range(33))
 
 
@@ -160,6 +161,9 @@ def _secret_parts(value: bytes) -> Iterator[bytes]:
 
 def _of_key(block: bytes) -> Iterator[bytes]:
     """The secret number, and the lines that hold some of it: those around it are the same in all keys, or public."""
+    if b"PGP" in block:
+        yield from _of_openpgp(block)
+        return
     load = serialization.load_ssh_private_key if b"OPENSSH" in block else serialization.load_pem_private_key
     key = load(block, None)
     numbers = getattr(key, "private_numbers", None)
@@ -167,3 +171,14 @@ def _of_key(block: bytes) -> Iterator[bytes]:
     yield key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     lines = block.splitlines()[1:-1]
     yield from lines[1:3] if b"OPENSSH" in block else lines[:2]
+
+
+def _of_openpgp(block: bytes) -> Iterator[bytes]:
+    """The secret numbers of an unprotected key and its subkey, which end their packets but for a sum."""
+    data = base64.b64decode(b"".join(block.partition(b"\n\n")[2].splitlines()[:-2]))
+    while data:
+        head = 1 << (data[0] & 3)  # the packets of gpg have headers of the old form
+        end = 1 + head + int.from_bytes(data[1 : 1 + head])
+        if data[0] >> 2 & 15 in (5, 7):
+            yield data[end - 34 : end - 2]
+        data = data[end:]

@@ -229,6 +229,26 @@ def tls_keys(stage: Stage) -> Iterator[Target]:
         yield Target("tls", entry, first.reveal_bytes(), refuses.touch, refuses.unlink)
 
 
+@contextmanager
+def backup_key(stage: Stage) -> Iterator[Target]:
+    """The key of a recipient, whose copies go away."""
+    machine, away = stage.machine, stage.machine.folder / "away"
+    stage.private.append(machine.key)
+    places = [(each, away / each.name) for each in (machine.a, machine.b)]
+    away.mkdir()
+
+    def refuses() -> None:
+        for here, there in places:
+            here.rename(there)
+
+    def accepts() -> None:
+        for here, there in places:
+            there.rename(here)
+
+    assert machine.run("backup").code == 0
+    yield Target("backup_key", {}, machine.key.read_bytes(), refuses, accepts)
+
+
 TARGETS: dict[str, Callable[[Stage], AbstractContextManager[Target]]] = {
     "command": command,
     "postgresql": partial(postgresql, count=1),
@@ -239,5 +259,6 @@ TARGETS: dict[str, Callable[[Stage], AbstractContextManager[Target]]] = {
     "aws_iam": aws_iam,
     "ssh": ssh,
     "tls": tls_keys,
+    "backup_key": backup_key,
 }
 """By the name of the rotation; each may call pytest.skip, naming what is missing."""

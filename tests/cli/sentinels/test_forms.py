@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from opskit.gpg import ephemeral_keyring
 from tests.cli.hosts import Machine
 from tests.cli.sentinels.forms import Sentinels
 from tests.cli.sentinels.stage import Stage
@@ -84,6 +85,12 @@ def test_the_searcher_knows_what_is_secret_of_a_value() -> None:
         secrets.add("key", json.dumps({"key": text.decode()}).encode())
         assert secrets.found_in(text) and not secrets.found_in(other)
         assert secrets.found_in(text.splitlines()[2])
+    with ephemeral_keyring(None) as ring:
+        openpgp = ring.generate("Somebody <s@example.org>")
+        text, other = ring.export_secret(openpgp), ring.export_public([openpgp])
+    secrets.add("key", b"repository: x\n\n" + text + other)
+    assert secrets.found_in(text) and not secrets.found_in(other) and not secrets.found_in(b"repository: x")
+    assert secrets.found_in(base64.b64decode(b"".join(text.partition(b"\n\n")[2].splitlines()[:-2])))
     number = tls.private_numbers().private_value.to_bytes(32)
     for each in (ssh.private_bytes_raw(), number, number.hex().encode(), base64.b64encode(number)):
         assert secrets.found_in(each)

@@ -25,6 +25,7 @@ STORES = {
     "aws_iam": "aws-sm",
     "ssh": "vault",
     "tls": "keyring",
+    "backup_key": "gpg",
 }
 """Where the secret of each kind lies: each store has one."""
 SQL = {"postgresql", "postgresql-alternating", "mariadb", "mysql"}

@@ -1,0 +1,1 @@
+"""The rotation target of opskit's own backup keys."""
