@@ -22,7 +22,8 @@ from opskit.gpg import KeyInfo, Keyring, Signed
 from opskit.locations import is_bucket
 from opskit.operations.session import Host, cache_file, open_copies
 from opskit.operations.successors import successors, told
-from opskit.repository import names
+from opskit.operations.unsealing import Unsealing
+from opskit.repository import names, sealed_keys
 from opskit.repository.believing import Rejected
 from opskit.repository.cache import Cache, open_or_replace
 from opskit.repository.consent import Agreed, nobody_agrees
@@ -33,6 +34,7 @@ from opskit.repository.history import History, load_history
 from opskit.repository.marks import Marks, load_marks
 from opskit.repository.recovery import keyfile
 from opskit.repository.recovery.keyfile import KeyFile
+from opskit.repository.sealed_keys import SealedKey
 from opskit.repository.unlocking import Decrypt
 from opskit.stores.base import Store
 from opskit.wiring import host_of, read_only, store_at, stores_of
@@ -41,8 +43,6 @@ Ask = Callable[[str], bytes]
 """Asks the person for a passphrase; raises NoKey where there is nobody to ask."""
 
 MAX_KEY_FILE = 1024 * 1024
-
-PASSPHRASE_ATTEMPTS = 3
 
 
 @dataclass(slots=True)
@@ -103,6 +103,11 @@ class Access:
             return self._evidence(self.cache)
         except CacheError:
             return self._evidence(None)
+
+    def sealed_keys(self) -> list[SealedKey]:
+        """The private keys that were sealed, oldest first; none where no signature is judged."""
+        known = self.maintainers if self.judges_signatures else ()
+        return sealed_keys.load(self.copies, self.verify, maintainers=known, repository=self.repository)
 
     def _evidence(self, cache: Cache | None) -> Ledger:
         return load_evidence(self.copies, self.verify, signers=self.signers, repository=self.repository, cache=cache)
@@ -293,19 +298,24 @@ def read_key_file(path: Path) -> KeyFile:
 
 
 @contextmanager
-def private_key(key: Path | None, ask: Ask, passphrase: bytes | None = None) -> Iterator[Decrypt]:
+def private_key(
+    key: Path | None, ask: Ask, passphrase: bytes | None = None, *, opened: Access | None = None
+) -> Iterator[Decrypt]:
     """Decrypt with a key file (imported to memory for this block) or, without one, the user's own gpg.
+
+    What that does not open, the keys do that are sealed to it at the copies `opened`.
 
     A protected key file needs a passphrase: the one given, else `ask` is called, up to three times. What no key opens,
     and a passphrase of its own does, is opened with the one given, else (of the user's own gpg only) with one asked
     for. Raises NoKey.
     """
     if key is None:
-        with Keyring(None) as own:
-            yield gpg.ByPassphrase(lambda data: own.decrypt(data, passphrase=passphrase).payload, ask, passphrase)
+        with Keyring(None) as own, _unsealing(opened) as also:
+            one = also.beside(lambda data: own.decrypt(data, passphrase=passphrase).payload)
+            yield gpg.ByPassphrase(one, ask, passphrase)
         return
-    with _imported(key) as keyring:
-        opener = _Opener(keyring, ask, passphrase)
+    with _imported(key) as keyring, _unsealing(opened) as also:
+        opener = also.beside(gpg.Unlocking(keyring, ask, passphrase))
         yield opener if passphrase is None else gpg.ByPassphrase(opener, ask, passphrase)
 
 
@@ -313,12 +323,26 @@ def private_key(key: Path | None, ask: Ask, passphrase: bytes | None = None) -> 
 class Held:
     """Private keys at hand: of a key file, or in the user's own gpg (a card's among them).
 
-    `sign` makes a message signed by the key with that fingerprint; raises NoKey.
+    `sign` makes a message signed by the key with that fingerprint; raises NoKey. `sealed` are keys that these opened
+    at the copies: `decrypt` opens with them too, but they agree to nothing.
     """
 
     keys: Sequence[KeyInfo]
     decrypt: Decrypt
     sign: Callable[[bytes, str], bytes]
+    sealed: Sequence[KeyInfo] = ()
+
+
+@contextmanager
+def unsealed(held: Held, opened: Access) -> Iterator[Held]:
+    """The same with all that is sealed to them at the copies, in memory for this block."""
+    with _unsealing(opened) as also:
+        found = also.open_all(held.decrypt) if held.keys else []
+        yield replace(held, decrypt=also.beside(held.decrypt), sealed=found) if found else held
+
+
+def _unsealing(opened: Access | None) -> Unsealing:
+    return Unsealing(opened.sealed_keys if opened else list)
 
 
 @contextmanager
@@ -326,7 +350,7 @@ def held_keys(key: Path | None, ask: Ask, passphrase: bytes | None = None) -> It
     """The private keys at hand, to decrypt and to sign with, as `private_key` finds them; raises NoKey."""
     if key is not None:
         with _imported(key) as keyring:
-            opener = _Opener(keyring, ask, passphrase)
+            opener = gpg.Unlocking(keyring, ask, passphrase)
             yield Held([each for each in keyring.keys() if each.has_secret], opener, opener.sign)
         return
     with Keyring(None) as own:
@@ -358,38 +382,3 @@ def _imported(key: Path) -> Iterator[Keyring]:
                 hint="take another copy of the recovery-key file: the one on paper, or from another safe place",
             ) from error
         yield keyring
-
-
-class _Opener:
-    """Decrypts, asking for the passphrase when the key turns out to have one."""
-
-    def __init__(self, keyring: Keyring, ask: Ask, passphrase: bytes | None) -> None:
-        self._keyring, self._ask, self._passphrase = keyring, ask, passphrase
-        self._left = PASSPHRASE_ATTEMPTS if passphrase is None else 0
-
-    def __call__(self, data: bytes) -> bytes:
-        while True:
-            try:
-                return self._keyring.decrypt(data, passphrase=self._passphrase or b"").payload
-            except NoKey as error:
-                # only gpg's words tell a key that is locked from one that does not fit
-                if "passphrase" not in str(error):
-                    raise
-            self._passphrase = self._another()
-
-    def sign(self, data: bytes, signer: str) -> bytes:
-        """`data` signed by a key of the file, whose passphrase is asked for as in decrypting."""
-        while True:
-            try:
-                return self._keyring.sign(data, signer, passphrase=self._passphrase or b"")
-            except OpskitError as error:
-                if "passphrase" not in str(error):
-                    raise
-            self._passphrase = self._another()
-
-    def _another(self) -> bytes:
-        if not self._left:
-            raise NoKey("the passphrase is wrong", hint="the key file is fine: only its passphrase does not fit")
-        again = "" if self._passphrase is None else "the passphrase is wrong; "
-        self._left -= 1
-        return self._ask(f"{again}passphrase of the key file: ")

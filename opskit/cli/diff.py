@@ -54,7 +54,7 @@ def diff(
         warn_of_rejected(context, history)
         forgotten = opened.marks().forgotten()
         chosen = [choose(history.snapshots, each, forgotten) for each in (before, after)]
-        with decrypting(context, key, passphrase) as decrypt:
+        with decrypting(context, opened, key, passphrase) as decrypt:
             first, second = (SnapshotReader(each.manifest, opened.copies, decrypt, opened.trusted) for each in chosen)
             changes = map(summary.add, between(first, second, below))
             if context.json:

@@ -84,7 +84,7 @@ class Drilling:
         with access.by_config(self._config, writable=True) as opened:
             choices, past = self._choose(opened)
         reports = []
-        with decrypting(self._context, self._key, self._passphrase) as decrypt:
+        with decrypting(self._context, opened, self._key, self._passphrase) as decrypt:
             for choice in choices:
                 target = f"{choice.snapshot.manifest.source} {choice.pair.destination}"
                 with audited(

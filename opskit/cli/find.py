@@ -55,7 +55,7 @@ def find(
         forgotten = opened.marks().forgotten()
         current = [each for each in snapshots if each.id not in forgotten]
         chosen = snapshots if everywhere else newest_of_each(current)
-        with decrypting(context, key, passphrase) as decrypt:
+        with decrypting(context, opened, key, passphrase) as decrypt:
             code = judged(event, _search(context, opened, chosen, decrypt, matches))
     if code == 3 and len(chosen) < len(snapshots):
         context.hint("--all looks into older snapshots too")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,7 +63,7 @@ def list_keys(typer_context: typer.Context) -> int | None:
     if context.json:
         context.write_json([{**_as_json(key), **opening.as_json(key.fingerprint, key.roles)} for key in shown])
     else:
-        _write(context, shown, [opening.in_words(key.fingerprint) for key in shown])
+        _write(context, shown, [opening.in_words(key.fingerprint) for key in shown], opening.sealed_to)
         opening.tell(context, config)
     warn_of_expiry(context, config, [key.known for key in shown if key.known and not key.problem])
     return 3 if any(key.problem for key in shown) else 0
@@ -286,7 +286,7 @@ def _day(moment: int | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
-def _write(context: Context, shown: list[Shown], opens: list[str]) -> None:
+def _write(context: Context, shown: list[Shown], opens: list[str], sealed: Collection[str]) -> None:
     from opskit.cli.render import printable, table
     from opskit.repository import deleted_keys
 
@@ -299,6 +299,7 @@ def _write(context: Context, shown: list[Shown], opens: list[str]) -> None:
             else ("?", "?", "?", _WITHOUT_KEY.get(key.fingerprint, "(no public key in this host's key ring)"))
         )
         private = "yes" if key.has_private else f"deleted {key.deleted}" if key.deleted else "no"
+        private += ", sealed" if key.fingerprint in sealed else ""
         rows.append((key.fingerprint, ", ".join(key.roles), private, opened, *facts))
     for line in table(
         rows, ("fingerprint", "roles", "private half here", "opens", "algorithm", "created", "expires", "user id")

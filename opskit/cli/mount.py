@@ -115,7 +115,7 @@ class _Mounted:
 
         packs = self._packs()
         try:
-            with decrypting(self._context, key, passphrase) as decrypt:
+            with decrypting(self._context, opened, key, passphrase) as decrypt:
                 view = RepositoryView(
                     history.snapshots,
                     opened.marks().forgotten(),

@@ -20,6 +20,8 @@ class Opening:
 
     found: Openers | None = None
     absent: list[str] = field(default_factory=list)
+    sealed_to: dict[str, list[str]] = field(default_factory=dict)
+    """Of keys whose private half is sealed at every copy at hand: whose private key opens that."""
 
     def strangers(self, known: Collection[str]) -> list[str]:
         """Keys that open something and are none of those known."""
@@ -29,7 +31,13 @@ class Opening:
         """Whether a key can be destroyed: everything was seen, nothing needs it, and no other host may write for it."""
         from opskit.setup.needed import is_safe_to_destroy
 
-        return self.found is not None and is_safe_to_destroy(key, self.found, self.absent)
+        return self.found is not None and is_safe_to_destroy(key, self.found, self.absent) and not self.holds(key)
+
+    def holds(self, heir: str) -> list[str]:
+        """Keys that are sealed to this one and to no present recipient, and open what nothing else does."""
+        if self.found is None:
+            return []
+        return sorted(each for each, who in self.sealed_to.items() if heir in who and self.found.is_needed(each))
 
     def in_words(self, key: str) -> str:
         """What a key opens, for the table."""
@@ -48,6 +56,7 @@ class Opening:
         if self.found is None:
             return {
                 "opens": None, "safe_to_destroy": None, "not_seen": self.absent, "lost_runs": [], "unsure_hosts": [],
+                "sealed_to": [],
             }  # fmt: skip
         opens = {
             name: {"key_objects": each.objects, "runs": len(each.runs), "needed": each.needed}
@@ -56,7 +65,7 @@ class Opening:
         safe = self.is_safe(key) if "retired" in roles else None
         return {
             "opens": opens, "safe_to_destroy": safe, "not_seen": self.absent, "lost_runs": self.found.lost,
-            "unsure_hosts": self.found.unsure,
+            "unsure_hosts": self.found.unsure, "sealed_to": self.sealed_to.get(key, []),
         }  # fmt: skip
 
     def tell(self, context: Context, config: Config) -> None:
@@ -68,13 +77,17 @@ class Opening:
         for key in config.keys.retired:
             if self.is_safe(key):
                 context.message(f"{key} is safe to destroy: nothing at any destination needs it")
+            elif held := self.holds(key):
+                context.warning(
+                    f"{key}: do not destroy it: it alone opens the sealed key of {', '.join(held)}, which is needed yet"
+                )
+                context.hint("with this key: opskit keys rotate --key FILE")
             elif self.found.is_needed(key):
                 places = {name: each.needed for name, each in self.found.of(key).items() if each.needed}
                 where = ", ".join(
                     f"{counted(count, 'key object')} at {printable(name)}" for name, count in places.items()
                 )
-                context.warning(f"{key} IS STILL NEEDED: {where}")
-                context.hint("to encrypt them to the present recipients: opskit keys rotate --key FILE")
+                self._tell_needed(context, key, where)
             elif self.absent or self.found.unread:
                 unseen = [*self.absent, *(["what cannot be read or believed"] if self.found.unread else [])]
                 context.message(f"{key}: do not destroy it yet: {printable(', '.join(unseen))} was not seen")
@@ -87,12 +100,28 @@ class Opening:
                     "quarantine/, or a copy that turns up, may need it"
                 )
                 context.hint("opskit verify names what is lost; opskit heal brings it from a copy that has it")
-            else:
-                hosts = printable(", ".join(self.found.unsure))
+            elif hosts := printable(", ".join(self.found.unsure)):
                 context.message(
                     f"{key}: do not destroy it yet: nothing needs it now, but the newest backup of {hosts} was for no "
                     "present recipient: correct keys.recipients of the config there (opskit keys add), then back up"
                 )
+            else:
+                hosts = printable(", ".join(self.found.naming(key)))
+                context.message(
+                    f"{key}: do not destroy it yet: the newest backup of {hosts} was for it, beside others: there, "
+                    "opskit keys remove, then back up"
+                )
+
+    def _tell_needed(self, context: Context, key: str, where: str) -> None:
+        heirs = ", ".join(self.sealed_to.get(key, ()))
+        if not heirs:
+            context.warning(f"{key} IS STILL NEEDED: {where}")
+            context.hint("to encrypt them to the present recipients: opskit keys rotate --key FILE")
+            return
+        context.message(f"{key} is sealed at the destinations: whoever has the key of {heirs} opens {where} with it")
+        context.hint(
+            f"to encrypt them to the present recipients: opskit keys rotate --key FILE, the key file of {heirs}"
+        )
 
 
 def warn_of_expiry(context: Context, config: Config, known: Sequence[KeyInfo]) -> None:
@@ -120,11 +149,15 @@ def look(context: Context, config: Config) -> Opening:
     from opskit.cli.reading import history_of
     from opskit.cli.render import printable
     from opskit.errors import OpskitError
+    from opskit.repository.sealed_keys import who_opens
     from opskit.setup.needed import openers_of
 
     try:
         with access.by_config(config, may_be_none=True) as opened:
-            return Opening(openers_of(opened, config, history_of(opened)), sorted(opened.absent))
+            found, sealed = openers_of(opened, config, history_of(opened)), opened.sealed_keys()
+            gone, present = {each.recipient for each in sealed}, config.keys.recipients
+            heirs = {each: who_opens(each, sealed, opened.copies, present) for each in gone}
+            return Opening(found, sorted(opened.absent), {each: who for each, who in heirs.items() if who})
     except OpskitError as error:
         if config.keys.host is not None:
             context.message(printable(f"what the keys open was not seen: {error}"))

@@ -116,8 +116,10 @@ def history_of(opened: Access) -> History:
 
 
 @contextmanager
-def decrypting(context: Context, key: Path | None, passphrase: str | None) -> Iterator[Decrypt]:
+def decrypting(context: Context, opened: Access, key: Path | None, passphrase: str | None) -> Iterator[Decrypt]:
     """A private key for this block: of a key file, else the user's own gpg. `passphrase` is a secret reference.
+
+    What that key does not open, those do that are sealed to it at the copies that were `opened`.
 
     No message is opened twice: a smartcard may ask for its PIN each time. Raises NoKey, UnresolvedReference.
     """
@@ -126,16 +128,16 @@ def decrypting(context: Context, key: Path | None, passphrase: str | None) -> It
     from opskit import access
     from opskit.errors import NoKey
 
-    with access.private_key(key, asker(context), resolved(context, passphrase)) as decrypt:
+    with access.private_key(key, asker(context), resolved(context, passphrase), opened=opened) as decrypt:
 
         @lru_cache(maxsize=4096)
-        def opened(data: bytes) -> bytes:
+        def plain(data: bytes) -> bytes:
             try:
                 return decrypt(data)
             except NoKey as error:
                 raise error if error.hint else _explained(context, key, error) from error
 
-        yield opened
+        yield plain
 
 
 def _explained(context: Context, key: Path | None, error: NoKey) -> NoKey:
@@ -169,7 +171,7 @@ def unlocked(
     """A reader of one snapshot; raises NoKey when the key at hand does not open it."""
     from opskit.repository.reader import SnapshotReader
 
-    with decrypting(context, key, passphrase) as decrypt:
+    with decrypting(context, opened, key, passphrase) as decrypt:
         yield SnapshotReader(chosen.manifest, opened.copies, decrypt, opened.trusted)
 
 

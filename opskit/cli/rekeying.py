@@ -45,7 +45,7 @@ def run(
         code = 3 if warn_of_absent(context, opened) else 0
         history, marks = history_of(opened), opened.marks()
         code = max(code, warn_of_rejected(context, history), warn_of_rejected(context, marks))
-        with _held(context, key, passphrase) as everyone:
+        with _held(context, opened, key, passphrase) as everyone:
             held = at_hand(everyone, config.keys)
             _require_fitting(key, held, config.keys)
             wanted = wish(config, held)
@@ -55,12 +55,15 @@ def run(
 
 
 @contextmanager
-def _held(context: Context, key: Path | None, passphrase: str | None) -> Iterator[Held]:
+def _held(context: Context, opened: Access, key: Path | None, passphrase: str | None) -> Iterator[Held]:
     from opskit import access
     from opskit.cli.reading import asker, resolved
 
-    with access.held_keys(key, asker(context), resolved(context, passphrase)) as held:
-        yield held
+    with (
+        access.held_keys(key, asker(context), resolved(context, passphrase)) as held,
+        access.unsealed(held, opened) as everyone,
+    ):
+        yield everyone
 
 
 def _require_fitting(key: Path | None, held: Held | None, keys: Keys) -> None:

@@ -16,6 +16,7 @@ from opskit.cli.key_ages import key_standings
 from opskit.cli.render import counted, human_duration, printable, table
 from opskit.cli.rotation_plan import is_told_again, spoken, steps_of
 from opskit.errors import OpskitError, RotationLocked, StateFull, StateRefused, UsageError
+from opskit.secrets.rotation.machine import GIVEN_UP
 from opskit.secrets.rotation.migration import ITEM, Progress
 from opskit.secrets.rotation.schedule import Standing, standing
 from opskit.secrets.rotation.state import Rotation, State
@@ -234,7 +235,8 @@ class Rotating:
         moved = f", {counted(counts.get('done', 0), 'item')} moved" if counts else ""
         self._context.message(f"{printable(rotation.name)}: {rotation.shown}{moved}")
         if rotation.cause and rotation.is_back:
-            self._context.warning(printable(f"{rotation.name}: the old value is back: {rotation.cause}"))
+            said = "" if rotation.cause.startswith(GIVEN_UP) else "the old value is back: "
+            self._context.warning(printable(f"{rotation.name}: {said}{rotation.cause}"))
         if rotation.waits_until is not None:
             self._context.message(f"  {rotation.problem}: opskit rotate retire {rotation.name}")
         elif rotation.problem is not None:

@@ -9,7 +9,7 @@ from opskit.gpg.bulk import decrypt_symmetric, decrypt_with_passphrase, encrypt_
 from opskit.gpg.ephemeral import ephemeral_keyring, remove_stale_keyrings
 from opskit.gpg.keyring import Decrypted, Keyring
 from opskit.gpg.listing import KeyInfo, expiring, usable_recipients
-from opskit.gpg.passphrase import ByPassphrase
+from opskit.gpg.passphrase import ByPassphrase, Unlocking
 from opskit.gpg.program import Buffer, MemoryFile, Scratch, Versions, begin_check, check_programs
 from opskit.gpg.recipients import PASSPHRASE, owners, recipients_of
 from opskit.gpg.verify import NOBODY, RevokedSigner, Signed, UnknownSigner, unjudged, verify, write_public_keyring
@@ -27,6 +27,7 @@ __all__ = [
     "Scratch",
     "Signed",
     "UnknownSigner",
+    "Unlocking",
     "Versions",
     "begin_check",
     "check_programs",

@@ -17,7 +17,7 @@ from opskit.log import logger
 from opskit.operations.keyobjects import readers_of, seal
 from opskit.operations.reading import Reading, root_of
 from opskit.operations.session import Session
-from opskit.repository import index, names, tree
+from opskit.repository import index, names, sealed_keys, tree
 from opskit.repository.fanout import Fanout
 from opskit.repository.index import Index, IndexedPack
 from opskit.repository.locating import indexes_needed
@@ -37,6 +37,7 @@ class Storing:
 
     def __init__(self, session: Session, workers: int) -> None:
         self._session, self._host = session, session.host
+        self._note_deleted()
         self._readers = readers_of(session.host.identity, session.host.now().timestamp())
         self.rejected = self._readers.rejected
         self.recipients = self._readers.recipients
@@ -52,6 +53,15 @@ class Storing:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.writer.close()
         self._fanout.__exit__(kind, *error)
+
+    def _note_deleted(self) -> None:
+        """Learn which of this host's recipients another host has sealed: nothing more is encrypted to them."""
+        session, identity = self._session, self._host.identity
+        found = sealed_keys.load(
+            session.copies, identity.verify,
+            maintainers=identity.maintainers, repository=self._host.repository, cache=session.cache,
+        )  # fmt: skip
+        sealed_keys.note_deleted(self._host.state, identity.recipients, found)
 
     def put(self, name: str, data: bytes) -> None:
         """Queue an object for every working copy; raises every copy's failure when none works."""

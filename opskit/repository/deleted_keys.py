@@ -2,8 +2,8 @@
 
 An old config that is put back names such a key again, and nothing about its public half tells: so whoever encrypts to
 recipients asks here. Invariants: the note holds no secret, and is never taken for empty where it cannot be read. It is
-to be written before the key is deleted, by one command at a time. That a key is gone is known of this state folder
-alone: a host that comes back from a copy does not know it, and nor does another host.
+to be written before the key is deleted, by one command at a time. Other hosts learn it from the key that was sealed
+(`sealed_keys`), and a host that comes back from a copy does; but whoever says later that he has it is believed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from opskit.repository.durable import write_durably
 
 _NOTE = "deleted-keys.json"
 _WHY = "its private key was deleted on"
+_BACK = "taken back "
 _FINGERPRINT = re.compile("[0-9A-F]{40}|[0-9A-F]{64}")
 
 HINT = (
@@ -32,6 +33,11 @@ def read(state: Path) -> dict[str, date]:
 
     Raises ConfigError where the note is damaged, or cannot be read.
     """
+    return {each: date.fromisoformat(said) for each, said in _noted(state).items() if not said.startswith(_BACK)}
+
+
+def _noted(state: Path) -> dict[str, str]:
+    """What the note says of each: the day of the deletion, or since when somebody is known to have it."""
     try:
         return _decoded((state / _NOTE).read_bytes())
     except FileNotFoundError:
@@ -59,14 +65,22 @@ def note(state: Path, fingerprint: str, when: datetime) -> None:
 
     A key that is noted already keeps its day.
     """
-    _write(state, {fingerprint.upper(): when.astimezone(UTC).date(), **read(state)})
+    noted = _noted(state)
+    if noted.get(fingerprint.upper(), _BACK).startswith(_BACK):
+        _write(state, noted | {fingerprint.upper(): when.astimezone(UTC).date().isoformat()})
 
 
-def forget(state: Path, fingerprint: str) -> None:
-    """Somebody has that private key after all; what is not noted is no failure. Raises ConfigError, OpskitError."""
-    noted = read(state)
-    if noted.pop(fingerprint.upper(), None) is not None:
-        _write(state, noted)
+def note_elsewhere(state: Path, fingerprint: str, when: datetime) -> None:
+    """The same of a key that another host deletes, by its clock; not where it was taken back later than `when`."""
+    said = _noted(state).get(fingerprint.upper(), "")
+    if not said or (said.startswith(_BACK) and _back_since(said) < when):
+        note(state, fingerprint, when)
+
+
+def take_back(state: Path, fingerprint: str, now: datetime) -> None:
+    """Somebody has that private key after all, whatever was said before; raises ConfigError, OpskitError."""
+    said = _BACK + now.astimezone(UTC).isoformat()
+    _write(state, _noted(state) | {fingerprint.upper(): said})
 
 
 def hint(rejected: Iterable[str], otherwise: str) -> str:
@@ -82,14 +96,20 @@ def is_objection(text: str) -> bool:
     return _WHY in text
 
 
-def _write(state: Path, noted: Mapping[str, date]) -> None:
-    write_durably(state / _NOTE, encoding.encode({each: day.isoformat() for each, day in noted.items()}))
+def _write(state: Path, noted: Mapping[str, str]) -> None:
+    write_durably(state / _NOTE, encoding.encode(dict(noted)))
 
 
-def _decoded(data: bytes) -> dict[str, date]:
+def _back_since(said: str) -> datetime:
+    return datetime.fromisoformat(said.removeprefix(_BACK)).astimezone(UTC)
+
+
+def _decoded(data: bytes) -> dict[str, str]:
     found = encoding.decode_object(data, what=_NOTE)
     if strange := [each for each in found if not _FINGERPRINT.fullmatch(each)]:
         raise Damaged(f"expected fingerprints of 40 hexadecimal digits, got {strange[0]!r}")
     if strange := [each for each, day in found.items() if not isinstance(day, str)]:
         raise Damaged(f"expected the day on which {strange[0]} was deleted, got something else")
-    return {fingerprint: date.fromisoformat(day) for fingerprint, day in found.items()}
+    for said in found.values():  # raises ValueError
+        (_back_since if said.startswith(_BACK) else date.fromisoformat)(said)
+    return found

@@ -120,7 +120,7 @@ def set_up(
     with (
         ExitStack() as stack,
         access.by_key_file(location, key) as opened,
-        access.private_key(key, ask, passphrase) as decrypt,
+        access.private_key(key, ask, passphrase, opened=opened) as decrypt,
     ):
         history = opened.history()
         found = find_host(history, opened.copies, decrypt, opened.trusted, wishes.host)

@@ -29,4 +29,5 @@ def openers_of(opened: Access, config: Config, history: History) -> Openers:
 
 def is_safe_to_destroy(key: str, found: Openers, absent: Collection[str]) -> bool:
     """Whether everything was seen, nothing needs the private key, and no other host may write for it."""
-    return not (absent or found.unread or found.lost or found.unsure or found.is_needed(key))
+    unknown = absent or found.unread or found.lost or found.unsure
+    return not (unknown or found.is_needed(key) or found.naming(key))

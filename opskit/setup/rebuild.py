@@ -92,7 +92,7 @@ def rebuild(
     with (
         ExitStack() as stack,
         access.by_key_file(location, key) as opened,
-        access.private_key(key, ask, passphrase) as decrypt,
+        access.private_key(key, ask, passphrase, opened=opened) as decrypt,
     ):
         wanted = host or (known.host if known else None)
         found = find_host(opened.history(), opened.copies, decrypt, opened.trusted, wanted)
@@ -163,13 +163,8 @@ def _as_rekeyed(found: Found, old: Keys, opened: access.Access, state: Path, key
     name = copy.key_object(hint)
     if name == names.key(hint) or name not in copy.objects:
         return old, []
-    with (
-        gpg.ephemeral_keyring(access.read_key_file(key).secret) as mine,
-        Keyring(wiring.keyring_folder(state)) as keyring,
-    ):
-        keyring.create()
-        keyring.import_keys(found.keys.encode())
-        keyring.import_keys(mine.export_public([each.fingerprint for each in mine.keys() if each.has_secret]))
+    with Keyring(wiring.keyring_folder(state)) as keyring:
+        _take_in(keyring, found, key)
         known = keyring.keys()
     readers = gpg.owners(gpg.recipients_of(copy.get(name)), known)
     present = [each.fingerprint for each in known if each.fingerprint in readers]
@@ -182,11 +177,19 @@ def _as_rekeyed(found: Found, old: Keys, opened: access.Access, state: Path, key
     return old.but(**today), strangers
 
 
+def _take_in(keyring: Keyring, found: Found, key: Path) -> None:
+    """The public keys that the snapshot has, and that of the key at hand, which may be younger than all snapshots."""
+    with gpg.ephemeral_keyring(access.read_key_file(key).secret) as mine:
+        own = mine.export_public([each.fingerprint for each in mine.keys() if each.has_secret])
+    keyring.create()
+    keyring.import_keys(found.keys.encode())
+    keyring.import_keys(own)
+
+
 def _new_keys(found: Found, old: Keys, state: Path, key: Path, recovery_key: Path | None) -> Keys:
     """Make the host's new key beside the old public ones, and the recovery-key file that names it."""
     with Keyring(wiring.keyring_folder(state)) as keyring:
-        keyring.create()
-        keyring.import_keys(found.keys.encode())
+        _take_in(keyring, found, key)
         new = operations.host_key(keyring, None, found.host)
         keys = old.but(
             host=new,

@@ -12,7 +12,7 @@ Nothing is asked of a person here, and nothing is printed.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,8 +27,8 @@ from opskit.gpg.listing import normalised
 from opskit.operations import initialise as operations
 from opskit.operations.keyobjects import require_passphrase, wanted_readers
 from opskit.operations.rekeying.rekey import Author, Holder, Rekeyed, rekey
-from opskit.operations.rekeying.survey import Survey, survey
-from opskit.repository import deleted_keys
+from opskit.operations.rekeying.survey import KeyObject, Survey, survey
+from opskit.repository import deleted_keys, sealed_keys
 from opskit.repository.durable import require_writable
 from opskit.repository.history import History
 from opskit.repository.marks import Marks
@@ -98,7 +98,10 @@ class Changed:
 
 
 def at_hand(held: Held | None, keys: Keys) -> Held | None:
-    """The private keys that are, or were, recipients' of this config; None where there is none."""
+    """The private keys that are, or were, recipients' of this config; None where there is none.
+
+    Those that were sealed to them may be of anybody: they only open.
+    """
     mine = [each for each in held.keys if each.fingerprint in (*keys.recipients, *keys.retired)] if held else []
     return replace(held, keys=mine) if held and mine else None
 
@@ -112,6 +115,9 @@ def change(
     Raises UsageError for what cannot be meant, NoKey, ConfigError, StoreError.
     """
     require_maintainer(config)
+    sealed = opened.sealed_keys()
+    if not dry_run:
+        sealed_keys.note_deleted(config.state_dir, config.keys.recipients, sealed)
     workers, deleted = config.performance.workers, deleted_keys.objections(config.state_dir)
     own = [row.key for row in opened.cache.runs().values()] if opened.cache else []
     found = survey(opened.copies, history.snapshots, marks, more=own, workers=workers)
@@ -123,7 +129,8 @@ def change(
         unusable = recipients.require_usable(known, after.recipients, added, wiring.now().timestamp(), deleted)
         able = set(after.recipients) - deleted.keys()
         held = held if not unusable or wish == Wish() else None  # who is left out of key objects is left out for good
-        _require_openable(found, known, able, held, wish, unusable)
+        heirs = {each.recipient: sealed_keys.who_opens(each.recipient, sealed, opened.copies, able) for each in sealed}
+        _require_openable(found, known, able, heirs, held, wish, unusable)
         if held is not None:
             _require_working(found, held, wish)
             require_passphrase(wiring.identity_of(config))
@@ -140,7 +147,8 @@ def change(
             require_writable(path)
             _write_key_file(config, opened, wish, made, keyring)
             _settle(path, config, wish, made, public, after, keyring)
-            deleted_keys.forget(config.state_dir, added)
+            if taken_back or added in {each.recipient for each in sealed}:
+                deleted_keys.take_back(config.state_dir, added, wiring.now())
         changed = config.but(keys=after)
         if holder is None:
             _tell_left(result, found, known, after, able)
@@ -185,8 +193,8 @@ def _added(wish: Wish, made: Made | None, keys: Keys, keyring: Keyring) -> tuple
         (only,), _ = operations.read_recipients([wish.add], wiring.now().timestamp())
     except UsageError:
         # This host may know him, who is a recipient or was one, where the gpg of whoever types does not.
-        known = normalised(wish.add)
-        if known not in (*keys.recipients, *keys.retired) or known not in {key.fingerprint for key in keyring.keys()}:
+        known, ours = normalised(wish.add), {keys.host, *keys.signers, *keys.maintainers}
+        if known in ours or known not in {key.fingerprint for key in keyring.keys()}:
             raise
         return keyring.export_public([known]), known
     return only.public, only.fingerprint
@@ -208,18 +216,26 @@ def _infos(public: bytes) -> Sequence[KeyInfo]:
 
 
 def _require_openable(
-    found: Survey, known: Sequence[KeyInfo], able: Collection[str], held: Held | None, wish: Wish,
-    unusable: Sequence[str],
+    found: Survey, known: Sequence[KeyInfo], able: Collection[str], heirs: Mapping[str, Sequence[str]],
+    held: Held | None, wish: Wish, unusable: Sequence[str],
 ) -> None:  # fmt: skip
-    """Raise NoKey where a recipient goes without whom some run would be opened by nobody who stays and is `able` to."""
+    """Raise NoKey where a recipient goes without whom some run would be opened by nobody who stays and is `able` to.
+
+    `heirs` are those who open a key that is sealed: present recipients, or else others.
+    """
     if wish.retire is None:
         return
-    mine = {key_id for each in (held.keys if held else ()) for key_id in each.key_ids}
+
+    def who_opens(each: KeyObject) -> set[str]:
+        who = owners(each.key_ids, known)
+        return {*who, *(heir for one in who for heir in heirs.get(one, ()))}
+
+    mine = {key_id for each in ((*held.keys, *held.sealed) if held else ()) for key_id in each.key_ids}
     stuck = [
         digest
         for digest, each in found.objects.items()
-        if wish.retire in owners(each.key_ids, known)
-        and not set(able).intersection(owners(each.key_ids, known))
+        if wish.retire in who_opens(each)
+        and not set(able).intersection(who_opens(each))
         and not mine.intersection(each.key_ids)
     ]
     if stuck:
@@ -306,7 +322,7 @@ def _holder(held: Held, made: Made | None, wish: Wish) -> Holder:
     signers = [each.fingerprint for each in held.keys if each.can_sign]
     consents = [partial(_signed, held, each) for each in (signers if wish.all_agree else signers[:1])]
     return Holder(
-        frozenset(key_id for each in held.keys for key_id in each.key_ids),
+        frozenset(key_id for each in (*held.keys, *held.sealed) for key_id in each.key_ids),
         held.decrypt,
         [*consents, *([made.sign] if made else [])],
         [made.decrypt] if made else [],

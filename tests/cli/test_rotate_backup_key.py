@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from opskit.gpg import Keyring
 from opskit.repository import deleted_keys
 from tests.cli.hosts import Machine
 from tests.cli.recovery import (
@@ -23,20 +24,20 @@ from tests.cli.recovery import (
     value,
     waits,
 )
-from tests.cli.test_keys_rotate import other_host, recipients
+from tests.cli.test_keys_rotate import other_host, public_key, recipients
 
-KILLS = 4
+KILLS = 2
 
 
 def is_undone(machine: Machine, new: Path | None) -> None:
     """Only the old key opens, as before, and no config names a key that is gone."""
-    (old,), retired = recipients(machine)
+    (old, *_), retired = recipients(machine)
     assert value(machine).read_bytes().strip() == machine.key.read_bytes().strip()
     assert machine.run("backup").code == 0, "for the old key alone"
-    for copy in (machine.a, machine.b):
-        for each in machine.run("--json", "snapshots").json:
-            assert restores(machine, machine.key, copy, each["id"])
-            assert new is None or not restores(machine, new, copy, each["id"])
+    ids = [each["id"] for each in machine.run("--json", "snapshots").json]
+    for copy, some in ((machine.a, ids), (machine.b, ids[-1:])):
+        assert all(restores(machine, machine.key, copy, each) for each in some)
+        assert new is None or not restores(machine, new, copy, ids[-1])
     assert (
         not {old} & deleted_keys.read(machine.state).keys() and set(retired) <= deleted_keys.read(machine.state).keys()
     )
@@ -140,6 +141,45 @@ def test_an_undo_waits_for_no_host_that_never_wrote_for_the_new_key(host: Machin
     is_undone(host, new)
 
 
+def test_an_undo_keeps_a_key_that_another_host_names(host: Machine, tmp_short: Path) -> None:  # noqa: F811
+    """Also beside the old one: that may be taken out there, and the new one would be left alone."""
+    other = other_host(host, tmp_short / "other")
+    (old,), _ = recipients(host)
+    succeeds(host, "rotate", "run", "recovery")
+    (new,) = [each for each in recipients(host)[0] if each != old]
+    succeeds(other, "keys", "add", public_half(host, new))
+    succeeds(other, "backup")
+    answer = host.run("rotate", "undo", "recovery")
+    assert answer.code == 31 and f"other backs up for {new} still: there, opskit keys remove {new}" in answer.err
+    (of_new,) = [each for each in host.run("--json", "keys", "list").json if each["fingerprint"] == new]
+    assert of_new["safe_to_destroy"] is False, "its newest backup names it"
+    succeeds(other, "keys", "remove", new)
+    succeeds(other, "backup")
+    succeeds(host, "rotate", "resume", "recovery")
+    assert recipients(host)[0] == [old]
+    is_undone(host, None)
+
+
+def test_an_undo_looks_at_every_destination(host: Machine, tmp_short: Path) -> None:  # noqa: F811
+    """Where a config that was put back names the new key no more, too: what was written for it may be away."""
+    other = other_host(host, tmp_short / "other")
+    (old,), before = recipients(host)[0], host.config.read_text()
+    away = host.folder / "away"
+    host.b.rename(away)
+    succeeds(host, "rotate", "run", "recovery")
+    (new,) = [each for each in recipients(host)[0] if each != old]
+    assert other.run("keys", "add", public_half(host, new)).code == 3
+    assert other.run("keys", "remove", old).code == 3
+    (other.source / "more").write_text("for the new key alone, at one copy\n")
+    assert other.run("backup").code == 3
+    host.config.write_text(before)
+    host.a.rename(host.folder / "away-too")
+    away.rename(host.b)
+    answer = host.run("rotate", "undo", "recovery")
+    assert answer.code == 31 and "a cannot be reached" in answer.err
+    assert host.run("secrets", "get", f"{reference(host)}?stage=previous").code == 0, "it is kept"
+
+
 def test_an_undo_keeps_a_key_that_another_host_writes_for(host: Machine, tmp_short: Path) -> None:  # noqa: F811
     """A host that was moved to the new key already is moved back first: nothing of it is lost, and it is named."""
     other = other_host(host, tmp_short / "other")
@@ -155,6 +195,10 @@ def test_an_undo_keeps_a_key_that_another_host_writes_for(host: Machine, tmp_sho
         assert any(restores(host, key, host.a, each["id"]) for key in (host.key, new_key)), "nothing went"
     assert other.run("keys", "add", public_half(host, before[0])).code == 3
     succeeds(other, "backup")
+    answer = host.run("rotate", "resume", "recovery")
+    assert answer.code == 31 and f"other backs up for {new[0]} still" in answer.err, "it might be left alone there"
+    succeeds(other, "keys", "remove", new[0])
+    succeeds(other, "backup")
     succeeds(host, "rotate", "resume", "recovery")
     for each in host.run("--json", "snapshots").json:
         assert restores(host, host.key, host.a, each["id"]), each
@@ -165,7 +209,7 @@ def test_an_old_key_waits_for_a_destination_that_is_away(host: Machine) -> None:
     away = host.folder / "away"
     host.b.rename(away)
     told = succeeds(host, "rotate", "run", "recovery").err
-    assert "does not have the new recipient yet" in told and "b" in told
+    assert "a destination opens by one of both keys only" in told and "destination=b" in told
     since = last(host)["reached"]["GRACE"]
     for _ in range(2):
         waits(host, "b cannot be reached")
@@ -179,6 +223,7 @@ def test_an_old_key_waits_for_a_destination_that_is_away(host: Machine) -> None:
 def test_an_old_key_waits_for_other_hosts(host: Machine, tmp_short: Path) -> None:  # noqa: F811
     """A host whose config nobody changed writes for the old key; once it was, an empty backup says so."""
     other = other_host(host, tmp_short / "other")
+    (old,), _ = recipients(host)
     succeeds(host, "rotate", "run", "recovery")
     waits(host, "other backs up for recipients without")
     (other.source / "more").write_text("for the old key alone\n")
@@ -187,6 +232,10 @@ def test_an_old_key_waits_for_other_hosts(host: Machine, tmp_short: Path) -> Non
     new = value(host)
     assert other.run("keys", "add", public_half(host, recipients(host)[0][1])).code == 3
     waits(host, "other backs up for recipients without")
+    succeeds(other, "backup")
+    waits(host, f"other backs up for {old} still")
+    assert last(host)["state"] == "OLD_DISABLED"
+    succeeds(other, "keys", "remove", old)
     succeeds(other, "backup")
     succeeds(host, "rotate", "retire", "recovery", "--now")
     for each in host.run("--json", "snapshots").json:
@@ -215,12 +264,148 @@ def test_a_host_that_falls_back_keeps_the_old_key(host: Machine, tmp_short: Path
         assert restores(host, host.key, host.a, each["id"]), each
 
 
+def test_an_undo_seals_a_key_that_nothing_shows(host: Machine, tmp_short: Path) -> None:  # noqa: F811
+    """Its public half was given out: others may encrypt to it tomorrow. They are told, and nothing is lost."""
+    other = other_host(host, tmp_short / "other")
+    before = host.config.read_text()
+    (old,), _ = recipients(host)
+    succeeds(host, "rotate", "run", "recovery")
+    (new,) = [each for each in recipients(host)[0] if each != old]
+    succeeds(other, "keys", "add", public_half(host, new))
+    assert other.run("keys", "remove", old).code == 3
+    host.config.write_text(before)
+    assert host.run("keys", "rotate", "--key", host.key).code == 0
+    succeeds(host, "rotate", "undo", "recovery")
+    assert [*host.a.glob("evidence/*-sealed-key-*")] and new in deleted_keys.read(host.state)
+    told = other.run("backup")
+    assert told.code == 12 and new in told.err and "deleted on" in told.err
+
+
+def test_a_destination_that_was_taken_out_loses_nothing(host: Machine, tmp_short: Path) -> None:  # noqa: F811
+    """Back in the config after the old key went, what it alone has opens with the new one."""
+    away = host.folder / "away"
+    host.a.rename(away)
+    (host.source / "later").write_text("at b alone\n")
+    assert host.run("backup").code == 3
+    away.rename(host.a)
+    host.b.rename(away)
+    succeeds(host, "rotate", "run", "recovery")
+    waits(host, "b cannot be reached")
+    (place,) = [line for line in host.config.read_text().splitlines() if line.startswith("  b:")]
+    host.edit_config(f"{place}\n", "")
+    succeeds(host, "rotate", "retire", "recovery", "--now")
+    away.rename(host.b)
+    host.edit_config("\ndestinations:\n", f"\ndestinations:\n{place}\n")
+    assert host.run("sync").code == 0
+    new = value(host)
+    for each in host.run("--json", "snapshots").json:
+        assert restores(host, new, host.a, each["id"]) and restores(host, new, host.b, each["id"]), each
+
+
+def asleep(other: Machine, host: Machine, folder: Path) -> None:  # noqa: F811
+    """A backup as if it had been made before any key was sealed."""
+    for copy in (host.a, host.b):
+        for sealed in copy.glob("evidence/*-sealed-key-*"):
+            sealed.rename(folder / f"{copy.name}-{sealed.name}")
+    assert other.run("backup").code in (0, 3)
+    for each in folder.glob("?-*-sealed-key-*"):
+        each.rename(host.folder / each.name[0] / "evidence" / each.name[2:])
+
+
+def test_an_heir_is_kept_as_long_as_what_is_sealed_to_it(host: Machine, tmp_short: Path) -> None:  # noqa: F811
+    """Neither removed without its key nor called safe to destroy, while only by it something opens."""
+    other = other_host(host, tmp_short / "other")
+    host.edit_config("backup_key: {", "backup_key: {gone: [other], ")
+    (old,), _ = recipients(host)
+    succeeds(host, "rotate", "run", "recovery")
+    succeeds(host, "rotate", "retire", "recovery", "--now")
+    (new,), new_key = recipients(host)[0], value(host)
+    public, private, third = public_key(tmp_short)
+    succeeds(host, "keys", "add", public, "--key", new_key)
+    (other.source / "late").write_text("for the old key alone\n")
+    asleep(other, host, tmp_short)
+    refused = host.run("keys", "remove", new)
+    assert refused.code == 12 and "nobody who would be left" in refused.err
+    name_recipients(host, third)
+    host.edit_config(f"recipients: [{third}]", f"recipients: [{third}]\n  retired: [{old}, {new}]")
+    other.config.write_text(other.config.read_text().replace(old, third))
+    with Keyring(other.state / "gnupg") as ring:
+        ring.import_keys(public.read_bytes())
+    assert other.run("backup").code in (0, 3)
+    listed = host.run("keys", "list")
+    assert f"it alone opens the sealed key of {old}" in listed.err and f"{new} is safe" not in listed.err
+    succeeds(host, "keys", "rotate", "--key", new_key)
+    for number, each in enumerate(host.run("--json", "snapshots").json):
+        succeeds(host, "restore", each["id"], "--key", private, "--target", tmp_short / f"out-{number}")
+    assert f"{new} is safe to destroy" in host.run("keys", "list").err
+
+
+def test_a_host_that_falls_back_at_the_end_loses_nothing(host: Machine, tmp_short: Path) -> None:  # noqa: F811
+    """What was encrypted to a key that is gone opens with the one that took its place; and that host is told."""
+    other = other_host(host, tmp_short / "other")
+    host.edit_config("backup_key: {", "backup_key: {gone: [other], ")
+    (old,), _ = recipients(host)
+    succeeds(host, "rotate", "run", "recovery")
+    (other.source / "before").write_text("for the old key alone\n")
+    stopped = other.config.read_text()
+    succeeds(host, "rotate", "retire", "recovery", "--now")
+    asleep(other, host, tmp_short)
+    new = value(host)
+    for each in host.run("--json", "snapshots").json:
+        assert restores(host, new, host.a, each["id"]), each
+    told = other.run("backup")
+    assert other.config.read_text() == stopped and told.code == 12 and old in told.err and "deleted on" in told.err
+
+
 def test_a_host_that_is_gone_is_not_waited_for(host: Machine, tmp_short: Path) -> None:  # noqa: F811
     """Named in the config as gone, it does not hold the end of the old key."""
     other_host(host, tmp_short / "other")
     host.edit_config("backup_key: {", "backup_key: {gone: [other], ")
     succeeds(host, "rotate", "run", "recovery")
     succeeds(host, "rotate", "retire", "recovery", "--now")
+
+
+def test_a_config_without_the_new_key_stops_it(host: Machine) -> None:  # noqa: F811
+    """Put back while a rotation is under way, nothing is retired; the way out that is told works, and undo."""
+    before = host.config.read_text()
+    (old,), _ = recipients(host)
+    succeeds(host, "rotate", "run", "recovery")
+    (new,) = [each for each in recipients(host)[0] if each != old]
+    host.config.write_text(before)
+    waits(host, f"opskit keys add {new}")
+    assert host.run("keys", "add", new).code == 0 and set(recipients(host)[0]) == {old, new}
+    is_off(host)
+    host.config.write_text(before)
+    (host.source / "later").write_text("for the old key alone, again\n")
+    succeeds(host, "backup")
+    waits(host, f"opskit keys add {new}")
+    succeeds(host, "rotate", "undo", "recovery")
+    assert recipients(host)[0] == [old]
+    is_undone(host, None)
+
+
+def test_what_a_third_one_alone_opens_is_told(host: Machine, tmp_short: Path) -> None:  # noqa: F811
+    """A disk that was away at the start has it: nothing goes before both open it, and the way that is told works."""
+    public, private, third = public_key(tmp_short)
+    (mine,), _ = recipients(host)
+    succeeds(host, "keys", "add", public, "--key", host.key)
+    both = host.config.read_text()
+    name_recipients(host, third)
+    away = host.folder / "away"
+    host.a.rename(away)
+    (host.source / "later").write_text("for the third one alone\n")
+    assert host.run("backup").code == 3
+    host.config.write_text(both)
+    away.rename(host.a)
+    host.b.rename(away)
+    succeeds(host, "rotate", "run", "recovery")
+    away.rename(host.b)
+    waits(host, "key objects are for other recipients")
+    assert host.run("rotate", "undo", "recovery").code == 31
+    succeeds(host, "keys", "rotate", "--key", private)
+    succeeds(host, "rotate", "resume", "recovery")
+    assert recipients(host)[0] == [mine, third] and last(host)["state"] == "ROLLED_BACK"
+    is_undone(host, None)
 
 
 def test_an_old_config_that_is_put_back_is_noticed(host: Machine) -> None:  # noqa: F811

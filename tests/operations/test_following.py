@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,8 @@ def test_the_newest_of_each_host_counts(order: list[int]) -> None:
     assert written_for(found[each] for each in order) == {"web": {"NEW", "OLD"}, "db": set()}
 
 
-def test_two_of_one_second() -> None:
-    """The one with the higher number is the newer one."""
-    assert written_for([snapshot("web", "a", 1, ("NEW",), 2), snapshot("web", "a", 1, ("OLD",), 1)]) == {"web": {"NEW"}}
+@pytest.mark.parametrize("days", [(1, 1), (200, 1)])
+def test_no_clock_makes_a_backup_newer(days: tuple[int, int]) -> None:
+    """Of one source the one with the higher number is the newer one, also after the clock was ahead for a while."""
+    found = [snapshot("web", "a", days[0], ("NEW",), 1), snapshot("web", "a", days[1], ("OLD",), 2)]
+    assert written_for(found) == written_for(found[::-1]) == {"web": {"OLD"}}

@@ -13,7 +13,19 @@ from opskit.gpg import bulk
 from opskit.gpg.verify import LARGEST_PAYLOAD
 from opskit.operations import contents
 from opskit.paper.sheet import Part
-from opskit.repository import certificates, chunker, consent, evidence, index, manifest, marks, names, pack, tree
+from opskit.repository import (
+    certificates,
+    chunker,
+    consent,
+    evidence,
+    index,
+    manifest,
+    marks,
+    names,
+    pack,
+    sealed_keys,
+    tree,
+)
 from opskit.repository.recovery import keyfile
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -90,6 +102,7 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
     "consent": check_consent,
     "evidence": again(evidence.decode, evidence.encode),  # type: ignore[arg-type]
     "certificate": again(certificates.decode, certificates.encode),  # type: ignore[arg-type]
+    "sealed key": again(sealed_keys.decode, sealed_keys.encode),  # type: ignore[arg-type]
     "key file": check_key_file,
     "paper code": check_paper_code,
 }

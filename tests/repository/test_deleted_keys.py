@@ -28,14 +28,18 @@ def test_what_is_noted_is_read(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
-    """The others stay, and what was never noted is no failure and makes no file."""
-    deleted_keys.forget(tmp_path, A)
-    assert not [*tmp_path.iterdir()]
-    deleted_keys.note(tmp_path, A, NOON)
+def test_who_took_a_key_back_is_believed_until_it_is_deleted_again(tmp_path: Path) -> None:
+    """What another host said before is no news; what it says later is, and so is this host's own word. Others stay."""
     deleted_keys.note(tmp_path, B, NOON)
-    deleted_keys.forget(tmp_path, A)
-    assert [*deleted_keys.read(tmp_path)] == [B]
+    for again in (deleted_keys.note, deleted_keys.note_elsewhere):
+        deleted_keys.take_back(tmp_path, A, NOON - timedelta(days=2))
+        deleted_keys.note_elsewhere(tmp_path, A, NOON - timedelta(days=1))
+        assert A in deleted_keys.read(tmp_path)
+        deleted_keys.take_back(tmp_path, A.lower(), NOON)
+        deleted_keys.note_elsewhere(tmp_path, A, NOON)
+        assert [*deleted_keys.read(tmp_path)] == [B] == [*deleted_keys.objections(tmp_path)]
+        again(tmp_path, A, NOON + timedelta(days=2))
+        assert deleted_keys.read(tmp_path) == {A: date(2026, 11, 25), B: date(2026, 11, 23)}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,7 @@ def test_a_damaged_note_is_no_empty_one(data: bytes, tmp_path: Path) -> None:
     for act in (
         lambda: deleted_keys.read(tmp_path),
         lambda: deleted_keys.note(tmp_path, A, NOON),
-        lambda: deleted_keys.forget(tmp_path, A),
+        lambda: deleted_keys.take_back(tmp_path, A, NOON),
     ):
         with pytest.raises(ConfigError, match="damaged") as caught:
             act()

@@ -12,14 +12,14 @@ from opskit.repository.manifest import Manifest, Snapshot
 
 
 def written_for(snapshots: Iterable[Snapshot]) -> dict[str, frozenset[str]]:
-    """Fingerprints that each host encrypted its newest backup to, by host; none where that backup does not tell."""
-    newest: dict[str, Manifest] = {}
+    """Fingerprints that each host encrypted its newest backup to, by host; none where that backup does not tell.
+
+    Of one source the newest is told by its number, which no clock can change; of several sources by the time.
+    """
+    newest: dict[tuple[str, str], Manifest] = {}
     for manifest in (each.manifest for each in snapshots):
-        known = newest.get(manifest.host)
-        if known is None or _rank(manifest) > _rank(known):
-            newest[manifest.host] = manifest
-    return {host: frozenset(manifest.recipients) for host, manifest in newest.items()}
-
-
-def _rank(manifest: Manifest) -> tuple[object, ...]:
-    return manifest.finished, manifest.sequence
+        known = newest.setdefault((manifest.host, manifest.source), manifest)
+        if manifest.sequence > known.sequence:
+            newest[manifest.host, manifest.source] = manifest
+    found = sorted(newest.values(), key=lambda each: (each.finished, each.source))
+    return {manifest.host: frozenset(manifest.recipients) for manifest in found}

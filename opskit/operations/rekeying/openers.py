@@ -36,17 +36,22 @@ class Openers:
 
     `unread` are key objects that no copy at hand has whole, or that say nothing; `lost` runs that snapshots need and
     whose key is in no object that is listed; `unsure` other hosts that back up here, and that nothing shows to write
-    for a present recipient.
+    for a present recipient; `written` for whom the newest backup of each other host was.
     """
 
     found: dict[str, dict[str, Opens]] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
+    written: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def of(self, key: str) -> dict[str, Opens]:
         """What one key opens, by destination."""
         return self.found.get(key, {})
+
+    def naming(self, key: str) -> list[str]:
+        """Other hosts whose newest backup was for this key, beside others or alone."""
+        return sorted(host for host, who in self.written.items() if key in who)
 
     def is_needed(self, key: str) -> bool:
         """Whether something at hand, as far as it could be read, is opened by nobody else who counts."""
@@ -80,7 +85,8 @@ def openers(
     for copy in copies:
         _look(found, copy, whose, hints, recipients)
     found.lost = _lost(copies, hints)
-    found.unsure = _unsure(copies, snapshots, whose, recipients, host)
+    found.written = {name: who for name, who in written_for(snapshots).items() if name != host}
+    found.unsure = _unsure(copies, snapshots, whose, recipients, found.written)
     return found
 
 
@@ -101,20 +107,19 @@ def _unsure(
     snapshots: Sequence[Snapshot],
     whose: Mapping[str, list[str]],
     recipients: Collection[str],
-    host: str,
+    told: Mapping[str, Collection[str]],
 ) -> list[str]:
     """Hosts whose newest manifest names no present recipient; else key objects as they made them count."""
-    told = written_for(snapshots)
-    shown = {name for name, written in told.items() if written.intersection(recipients)}
+    shown = {name for name, who in told.items() if not set(recipients).isdisjoint(who)}
     shown |= {
         each.manifest.host
         for each in snapshots
         for run in each.manifest.runs
-        if not told[each.manifest.host]
+        if not told.get(each.manifest.host)
         and names.key(run.key) in whose
         and all(copy.succession.is_original(run.key) for copy in copies)
     }
-    return sorted(told.keys() - shown - {host})
+    return sorted(told.keys() - shown)
 
 
 def _look(

@@ -80,10 +80,11 @@ class Witness(Protocol):
 class Foreseeing(Protocol):
     """A target that can tell in advance what would keep a rotation from its end."""
 
-    def foresee(self, current: Secret | None) -> None:
+    def foresee(self, current: Secret | None, previous: Secret | None) -> None:
         """Raise TargetRefused where a rotation would be refused on its way, TargetError; nothing is changed.
 
-        `current` is what the store has; None: nothing.
+        `current` and `previous` are what the store has in these stages; None: nothing. A rotation puts the current
+        value in the place of the previous one, which goes.
         """
         ...
 

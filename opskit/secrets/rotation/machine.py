@@ -33,6 +33,9 @@ from opskit.secrets.rotation.values import Values
 CANDIDATES = 3
 """New values that are tried before a target that refuses them is believed."""
 
+GIVEN_UP = "given up by hand, everything was left as it is"
+"""How the cause of such an end begins."""
+
 SWITCH_ON = "switch the old value on again"
 """A step beside the states."""
 
@@ -74,7 +77,7 @@ class Machine:
         if self._values.at(Stage.PENDING) is not None:
             raise self._steps.stranger()
         current = self._values.at(Stage.CURRENT)
-        self._proof.foresee(current)
+        self._proof.foresee(current, lambda: self._values.at(Stage.PREVIOUS))
         if current is None:
             return None
         if self._subject.target.verify(current):
@@ -134,7 +137,7 @@ class Machine:
                 f"the rotation of {rotation.name} does not need that: it is {rotation.shown}",
                 hint=f"opskit rotate resume {rotation.name}, or undo",
             )
-        given_up = replace(rotation, is_stuck=False, is_back=True, cause=f"given up by hand: {rotation.problem}")
+        given_up = replace(rotation, is_stuck=False, is_back=True, cause=f"{GIVEN_UP}: {rotation.problem}")
         return self._steps.reached(given_up, State.ROLLED_BACK, given_up.cause)
 
     def _stopped(

@@ -71,10 +71,10 @@ class Proof:
         target = self._subject.target
         return target.in_use(old, new, since) if old is not None and isinstance(target, Witness) else None
 
-    def foresee(self, current: Secret | None) -> None:
+    def foresee(self, current: Secret | None, previous: Callable[[], Secret | None]) -> None:
         """Raises what the target raises that knows already that a rotation would not come to its end."""
         if isinstance(self._subject.target, Foreseeing):
-            self._subject.target.foresee(current)
+            self._subject.target.foresee(current, previous())
 
     def require_unneeded(self, old: Secret | None, new: Secret) -> None:
         """Raises Waits where the old value must be kept though nobody uses it. No grace begins anew for that."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from opskit import wiring
 from opskit.access import Access, Held
 from opskit.config.model import Config, Keys
-from opskit.errors import CacheError, Damaged, NoKey, TargetRefused
+from opskit.errors import CacheError, Damaged, NoKey, TargetError, TargetRefused
 from opskit.gpg import KeyInfo, Keyring, usable_recipients
 from opskit.log import logger
 from opskit.operations.rekeying.following import written_for
@@ -27,6 +27,9 @@ log = logger(__name__)
 
 _TRIALS = 3
 """Key objects that a private key is tried on: it takes gpg a moment each, and they were compared when made."""
+
+
+_WHO_OPENS = "encrypt them to all recipients first: opskit keys rotate --key FILE, with the key of another one"
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,26 @@ class Copies:
                 ),
             )
 
-    def require_whole(self, key: KeyInfo) -> None:
-        """Raise TargetRefused where another recipient opens what this one does not: its heir could not either."""
-        if lacking := _not_for(self.survey().objects.values(), key, self._others(key)):
-            raise TargetRefused(
-                f"{lacking:,} key objects are for other recipients and not for {key.fingerprint}: one that came in its "
-                "place would not open them",
-                hint="encrypt them to all of them first: opskit keys rotate --key FILE, with the key of another one",
-            )
+    def require_whole(self, key: KeyInfo, before: KeyInfo | None = None) -> None:
+        """Raise TargetRefused where another recipient opens what this one does not, nor the one `before` it.
 
-    def is_opened_by(self, key: KeyInfo, held: Held) -> bool:
+        Its heir could not either.
+        """
+        objects = [each for each in self.survey().objects.values() if before is None or not _is_for(each, before)]
+        if lacking := _not_for(objects, key, self._others(key)):
+            raise TargetRefused(_lacks(lacking, key), hint=_WHO_OPENS)
+
+    def is_opened_by(self, key: KeyInfo, held: Held, partner: KeyInfo | None) -> bool:
         """Whether a recipient opens what this host made and others open, and whether its private key opens some.
 
-        What other hosts made may lack it until they know of it.
+        What other hosts made may lack it until they know of it. Raises TargetError where it lacks only what the
+        `partner`, whose key comes before or after it, does not open either: that is nothing which applying it mends.
         """
         found, ours = self.survey(), self._ours()
         made = [each for digest, each in found.objects.items() if digest in ours]
         if _not_for(made, key, self._others(key)):
+            if partner is not None and not _not_for(made, key, set(partner.key_ids)):
+                raise TargetError(_lacks(_not_for(made, key, self._others(key)), key), hint=_WHO_OPENS)
             return False
         mine = [each for each in found.objects.values() if each.is_vouched and _is_for(each, key)]
         try:
@@ -96,10 +102,22 @@ class Copies:
             return f"no destination has the key of {len(found.lost):,} runs: opskit heal"
         return None
 
-    def writing_for(self, old: KeyInfo, new: KeyInfo, gone: Collection[str]) -> list[str]:
+    def without(self, new: KeyInfo, old: KeyInfo, gone: Collection[str]) -> list[str]:
         """Other hosts whose newest backup was for the old recipient and not for the new one."""
         told = self._told(gone)
         return sorted(host for host, who in told.items() if old.fingerprint in who and new.fingerprint not in who)
+
+    def naming(self, old: KeyInfo, gone: Collection[str]) -> list[str]:
+        """Other hosts whose newest backup was for a recipient, beside others or alone."""
+        return sorted(set(self._openers().naming(old.fingerprint)) - set(gone))
+
+    def is_nowhere(self, key: KeyInfo) -> bool:
+        """Whether the public half of a key never left whoever made it: it comes into this host's key ring first.
+
+        That nothing is for it, as far as can be seen, would prove nothing: others may have it in their configs.
+        """
+        keys, ours = self.config.keys, {each.fingerprint for each in self.keyring.keys()}
+        return key.fingerprint not in {*ours, *keys.recipients, *keys.retired} and not self.are_for(key)
 
     def unsure(self, gone: Collection[str]) -> list[str]:
         """Other hosts of which nothing shows that they write for any present recipient."""
@@ -148,6 +166,10 @@ class Copies:
         """The key ids of the other recipients."""
         others = set(self.config.keys.recipients) - {key.fingerprint}
         return {key_id for each in self.keyring.keys() if each.fingerprint in others for key_id in each.key_ids}
+
+
+def _lacks(count: int, key: KeyInfo) -> str:
+    return f"{count:,} key objects are for other recipients and not for {key.fingerprint}, which would not open them"
 
 
 def _is_for(each: KeyObject, key: KeyInfo) -> bool:

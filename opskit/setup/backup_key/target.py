@@ -18,7 +18,7 @@ reach no private key but while somebody rotates: the store is one that asks for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,8 @@ from opskit.gpg import KeyInfo
 from opskit.log import logger
 from opskit.operations.keyobjects import require_passphrase
 from opskit.operations.lock import exclusive
-from opskit.repository import deleted_keys
+from opskit.operations.successors import put_where_absent
+from opskit.repository import deleted_keys, sealed_keys
 from opskit.repository.durable import require_writable
 from opskit.repository.history import History
 from opskit.repository.identity import read_repository_id
@@ -73,8 +74,9 @@ class BackupKey:
 
     def __init__(self, settings: BackupKeySettings) -> None:
         self._settings = settings
+        self._partners: dict[str, KeyInfo] = {}  # by fingerprint, whose key comes before it or after it
 
-    def foresee(self, current: Secret | None) -> None:
+    def foresee(self, current: Secret | None, previous: Secret | None) -> None:
         """Refused where it is known that the way forward or back would be, whatever happens meanwhile."""
         with values.held_of(values.required(current)) as (held, (old,)):
             with self._looking() as copies:
@@ -87,6 +89,7 @@ class BackupKey:
                 copies.require_whole(old)
                 recipients.require_editable(path, recipients.with_added(config.keys, "0" * 40))
                 require_writable(path)
+                self._require_replaceable(config, previous, old)
 
     def create(self, current: Secret | None, since: float) -> Secret:
         """A recovery-key file of a new recipient whom nothing names yet; no copy is asked."""
@@ -104,42 +107,59 @@ class BackupKey:
             )
 
     def apply(self, secret: Secret, current: Secret | None) -> None:
-        """Make it a recipient, and encrypt all run keys to it that `current` opens."""
+        """Make it a recipient beside `current`, and encrypt all run keys to both that either opens."""
         with (
             self._working() as copies,
-            values.held_of(values.required(current)) as (held, _),
-            values.held_of(secret) as (_, (new,)),
+            values.held_of(values.required(current), secret) as (held, (old, new)),
             gpg.ephemeral_keyring(None) as keyring,
         ):
-            keyring.import_keys(values.armored(secret))
-            copies.require_usable(recipients.with_added(copies.config.keys, new.fingerprint), [new])
-            failures = self._change(copies, Wish(made=Made(new.fingerprint, keyring, None), all_agree=True), held)
-            _warn_of_lacking({**copies.opened.absent, **failures}, new)
+            self._pair(old, new)
+            both = recipients.with_added(recipients.with_added(copies.config.keys, old.fingerprint), new.fingerprint)
+            copies.require_usable(both, [old, new])
+            failures: Mapping[str, OpskitError] = {}
+            for key, value in ((old, values.required(current)), (new, secret)):
+                # Whatever took the other one out of the config: it must not be left out of what is encrypted now.
+                if key is new or key.fingerprint not in copies.config.keys.recipients:
+                    keyring.import_keys(values.armored(value))
+                    failures = self._change(
+                        copies, Wish(made=Made(key.fingerprint, keyring, None), all_agree=True), held
+                    )
+                    copies = copies.renewed(self._config())
+            _warn_of_lacking({**copies.opened.absent, **failures})
 
     def verify(self, secret: Secret) -> bool:
         """Whether it is a recipient's, and opens what this host stored and others open."""
         with self._looking() as copies, values.held_of(secret) as (held, (key,)):
-            return key.fingerprint in copies.config.keys.recipients and copies.is_opened_by(key, held)
+            is_named = key.fingerprint in copies.config.keys.recipients
+            return is_named and copies.is_opened_by(key, held, self._partners.get(key.fingerprint))
 
     def revoke(self, secret: Secret, kept: Secret, *, final: bool) -> None:
         """Retire the recipient; what it opens is encrypted to the others. `final` raises where anything needs it."""
         with self._working() as copies, values.held_of(secret, kept) as (held, (old, new)):
-            if not self._is_known(copies, old):
-                return  # nobody ever encrypted to it
+            self._pair(old, new)
+            if copies.is_nowhere(old):
+                return
             self._require_kept(copies, old, new)
             copies = self._retired(copies, old, held)
             if final:
                 self._require_unneeded(copies, old)
+                self._seal(copies, secret, old, kept)
                 deleted_keys.note(copies.config.state_dir, old.fingerprint, wiring.now())
 
     def need_of(self, secret: Secret, kept: Secret) -> str | None:
-        """What was not seen, and hosts that do not write for the key that stays."""
+        """What was not seen, who cannot be encrypted to, and hosts that do not write as they should."""
         with self._looking() as copies, values.held_of(secret, kept) as (_, (old, new)):
-            if (reason := copies.unseen()) is not None:
-                return reason
-            gone = self._settings.gone
-            hosts = sorted({*copies.writing_for(old, new, gone), *copies.unsure(gone)})
-            return _not_following(hosts, new) if hosts else None
+            self._pair(old, new)
+            try:
+                self._require_kept(copies, old, new)
+                copies.require_whole(new, old)
+                if old.fingerprint not in copies.config.keys.recipients:
+                    self._require_unnamed(copies, old)
+            except TargetRefused as error:
+                return str(error) if error.hint is None else f"{error} ({error.hint})"
+            if hosts := copies.unsure(self._settings.gone):
+                return _lacking_at(hosts, new)
+            return copies.unseen()
 
     def _require_recipient(self, config: Config, key: KeyInfo, repository: str | None) -> None:
         """Raise TargetRefused where the value in the store is not the key of a recipient of these backups."""
@@ -157,18 +177,61 @@ class BackupKey:
             hint=f"{values.SET_BY_HAND}\nor make it one again: opskit keys add PUBLICKEYFILE",
         )
 
+    def _require_replaceable(self, config: Config, previous: Secret | None, current: KeyInfo) -> None:
+        """Raise TargetRefused where the store has a third key, which a rotation would replace without any proof."""
+        found = None if previous is None else values.fingerprint_in(previous)
+        if found in (None, current.fingerprint) or found in deleted_keys.read(config.state_dir):
+            return
+        raise TargetRefused(
+            f"the previous value in the store is the private key of {found}: a rotation would put another one in its "
+            "place, and nothing shows that no backup needs it",
+            hint="where it is of an earlier rotation: opskit rotate status, on every host that rotates it; else keep a "
+            "copy elsewhere (opskit secrets get 'REFERENCE?stage=previous'), then opskit secrets delete it there",
+        )
+
     def _require_kept(self, copies: Copies, old: KeyInfo, new: KeyInfo) -> None:
-        """Raise TargetRefused where data would be lost with the old key; nothing was changed."""
+        """Raise TargetRefused where nobody would open what only the old key opens; nothing was changed."""
         keys = copies.config.keys
         if new.fingerprint not in keys.recipients:
-            raise TargetRefused(f"{new.fingerprint} is no recipient: nobody would open what {old.fingerprint} opens")
+            raise TargetRefused(
+                f"{self._settings.config_file} does not name {new.fingerprint}: nobody would open what "
+                f"{old.fingerprint} opens",
+                hint=f"opskit keys add {new.fingerprint}",
+            )
         copies.require_usable(recipients.without(keys, old.fingerprint) if old.fingerprint in keys.recipients else keys)
-        if hosts := copies.writing_for(old, new, self._settings.gone):
-            raise TargetRefused(f"{old.fingerprint} is still needed: {_not_following(hosts, new)}")
+        if hosts := copies.without(new, old, self._settings.gone):
+            raise TargetRefused(_lacking_at(hosts, new))
 
-    def _is_known(self, copies: Copies, key: KeyInfo) -> bool:
-        keys = copies.config.keys
-        return key.fingerprint in (*keys.recipients, *keys.retired) or copies.are_for(key)
+    def _require_unnamed(self, copies: Copies, old: KeyInfo) -> None:
+        """Raise TargetRefused where another host still encrypts to it, beside others: it may be left alone there."""
+        if hosts := copies.naming(old, self._settings.gone):
+            raise TargetRefused(
+                f"{', '.join(hosts)} {_back(hosts)} up for {old.fingerprint} still: there, opskit keys remove "
+                f"{old.fingerprint}, then back up (with nothing new, too); name hosts that back up no more in `gone`"
+            )
+
+    def _pair(self, old: KeyInfo, new: KeyInfo) -> None:
+        self._partners |= {old.fingerprint: new, new.fingerprint: old}
+
+    def _seal(self, copies: Copies, secret: Secret, old: KeyInfo, kept: Secret) -> None:
+        """Leave the key that goes at every copy, encrypted to those who stay; read back and opened by the one kept.
+
+        Then nothing is lost whatever turns up that only it opens: a host that was asleep, a disk from another safe.
+        """
+        config, now = copies.config, wiring.now()
+        name, data = sealed_keys.make(
+            copies.keyring, config.keys.host or "", copies.opened.repository, config.host, old.fingerprint,
+            config.keys.recipients, values.armored(secret), now,
+        )  # fmt: skip
+        for destination, failure in put_where_absent(copies.opened.copies, name, data).items():
+            raise TargetError(f"{destination} did not take the sealed key of {old.fingerprint}: {failure}")
+        for copy in copies.opened.copies:
+            if copy.get(name) != data:
+                raise TargetError(f"{copy.destination} gave back another sealed key than it was given")
+        with values.held_of(kept) as (held, _):
+            opened = [held.decrypt(each.sealed) for each in copies.opened.sealed_keys() if each.name == name]
+            if [*map(values.fingerprint_of, opened)] != [old.fingerprint]:
+                raise TargetError(f"the sealed key of {old.fingerprint} does not open to what went in")
 
     def _retired(self, copies: Copies, old: KeyInfo, held: Held) -> Copies:
         """The config names it no more, and it opens nothing more at the copies at hand."""
@@ -185,9 +248,10 @@ class BackupKey:
         return copies.renewed(config)
 
     def _require_unneeded(self, copies: Copies, old: KeyInfo) -> None:
+        self._require_unnamed(copies, old)
         need = copies.unseen() or copies.need_of(old)
         if need is not None:
-            raise TargetRefused(f"{old.fingerprint} is still needed: {need}", hint="opskit keys list tells by whom")
+            raise TargetRefused(f"{old.fingerprint} must be kept: {need}", hint="opskit keys list tells by whom")
 
     def _change(self, copies: Copies, wish: Wish, held: Held) -> Mapping[str, OpskitError]:
         """The destinations that did not take it all, with reasons; raises TargetRefused where nothing was changed."""
@@ -240,20 +304,20 @@ class BackupKey:
             raise TargetError(str(error), hint=error.hint) from error
 
 
-def _warn_of_lacking(lacking: Mapping[str, OpskitError], new: KeyInfo) -> None:
+def _warn_of_lacking(lacking: Mapping[str, OpskitError]) -> None:
     for name, reason in sorted(lacking.items()):
-        log.warning(
-            "a destination does not have the new recipient yet, and the old key is kept for it",
-            destination=name, recipient=new.fingerprint, reason=str(reason),
-        )  # fmt: skip
+        log.warning("a destination opens by one of both keys only: both are kept", destination=name, reason=str(reason))
 
 
-def _not_following(hosts: list[str], new: KeyInfo) -> str:
-    backs = "backs" if len(hosts) == 1 else "back"
+def _lacking_at(hosts: Sequence[str], new: KeyInfo) -> str:
     return (
-        f"{', '.join(hosts)} {backs} up for recipients without {new.fingerprint}: give its public key to opskit keys "
-        "add there, then back up (with nothing new, too); name hosts that back up no more in `gone`"
+        f"{', '.join(hosts)} {_back(hosts)} up for recipients without {new.fingerprint}: give its public key to opskit "
+        "keys add there, then back up (with nothing new, too); name hosts that back up no more in `gone`"
     )
+
+
+def _back(hosts: Sequence[str]) -> str:
+    return "backs" if len(hosts) == 1 else "back"
 
 
 def _history(opened: Access) -> History:

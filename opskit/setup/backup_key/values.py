@@ -6,7 +6,7 @@ Invariant: no message and no cause of an exception tells anything of a value but
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from opskit import gpg
 from opskit.access import Held
@@ -50,6 +50,21 @@ def repository_in(value: Secret) -> str | None:
         raise _misshapen() from None
 
 
+def fingerprint_in(value: Secret) -> str | None:
+    """Whose private key a value is; None where it is none."""
+    try:
+        return fingerprint_of(armored(value))
+    except TargetRefused:
+        return None
+
+
+def fingerprint_of(private: bytes) -> str | None:
+    """Whose key this is, armored or not; None where it is none."""
+    with gpg.ephemeral_keyring(None) as keyring, suppress(Damaged):
+        return keyring.import_keys(private)[0]
+    return None
+
+
 def require_unlocked(held: Held, key: KeyInfo) -> None:
     """Raise TargetRefused where a key cannot be used without a passphrase, or cannot agree to what is done with it."""
     if not key.can_sign:
@@ -61,8 +76,8 @@ def require_unlocked(held: Held, key: KeyInfo) -> None:
         held.sign(b"", key.fingerprint)
     except OpskitError:  # gpg tells a key that is locked from others in words alone
         raise TargetRefused(
-            f"the private key of {key.fingerprint} is protected by a passphrase, expected one without: the store "
-            "protects it",
+            f"the private key of {key.fingerprint} cannot sign: it is protected by a passphrase, expected one without "
+            "as the store protects it; or its primary part is not in it",
             hint="export it without (gpg --edit-key … passwd, in a scratch GNUPGHOME), or make a new recipient with "
             "opskit keys rotate --no-passphrase",
         ) from None

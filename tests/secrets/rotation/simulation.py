@@ -78,8 +78,8 @@ class World:
         """What a Witness tells of the old value; None for a target that is none."""
         self.need: Callable[[], str | None] | None = None
         """What a Keeper tells of the old value; None for a target that is none."""
-        self.foresees: Callable[[Secret | None], None] | None = None
-        """What a Foreseeing target does with the current value; None for a target that foresees nothing."""
+        self.foresees: Callable[[Secret | None, Secret | None], None] | None = None
+        """What a Foreseeing target does with the current and the previous value; None for one that foresees nothing."""
         self.may_delete: Callable[[Secret], str | None] = lambda _old: None
 
     def machine(self) -> Machine:
@@ -252,9 +252,9 @@ class _KeepingTarget(_Target):
 
 
 class _ForeseeingTarget(_Target):
-    def foresee(self, current: Secret | None) -> None:
+    def foresee(self, current: Secret | None, previous: Secret | None) -> None:
         assert self.world.foresees is not None
-        self.world.foresees(current)
+        self.world.foresees(current, previous)
 
 
 @dataclass

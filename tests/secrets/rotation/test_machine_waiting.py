@@ -94,11 +94,13 @@ def test_what_a_target_foresees_keeps_a_rotation_from_its_beginning(made: Made) 
     for first in (OLD, None):
         world, seen = made(first=first), list[Secret | None]()
 
-        def refuse(current: Secret | None, seen: list[Secret | None] = seen) -> None:
+        def refuse(current: Secret | None, previous: Secret | None, seen: list[Secret | None] = seen) -> None:
+            assert previous is not None and previous.reveal_bytes() == b"before"
             seen.append(current)
             raise TargetRefused("it would not come to its end")
 
         world.foresees = refuse
+        world.stages[Stage.PREVIOUS] = b"before"
         for recover in (False, True):
             with pytest.raises(TargetRefused, match="would not come"):
                 world.machine().begin(recover=recover)
