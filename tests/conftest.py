@@ -28,9 +28,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Workers of `-n auto`: one a processor, few at most, and none for a choice of tests, which ends sooner without."""
+    """Workers of `-n auto`: few, and none for a choice of tests, which ends sooner without.
+
+    One more than there are processors: every tenth second a test waits for a server, or for a second to pass.
+    """
     is_choice = config.args_source is not config.ArgsSource.TESTPATHS or config.option.keyword
-    return 0 if is_choice else min(len(os.sched_getaffinity(0)), 4)
+    return 0 if is_choice else min(len(os.sched_getaffinity(0)) + 1, 4)
 
 
 @pytest.fixture
