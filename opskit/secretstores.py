@@ -17,7 +17,7 @@ from opskit.config.model import Config
 from opskit.errors import ConfigError, NoKey, OpskitError, UsageError
 from opskit.gpg import Keyring, recipients_of, usable_recipients
 from opskit.repository import deleted_keys
-from opskit.repository.durable import alone, write_durably
+from opskit.repository.durable import alone, write_alone
 from opskit.secrets.base import SecretStore, StoreScheme
 from opskit.secrets.reference import Reference, Resolver, Scheme, Secret
 from opskit.secrets.stores.environment import EnvironmentScheme
@@ -112,7 +112,7 @@ def _program(name: str, environ: Mapping[str, str]) -> Scheme:
 def _dotenv_files() -> SecretStore:
     from opskit.secrets.stores.dotenv import DotenvStore, FileTools
 
-    return DotenvStore(FileTools(partial(write_durably, like_before=True), alone))
+    return DotenvStore(FileTools(partial(write_alone, like_before=True), alone))
 
 
 def _key_ring() -> SecretStore:
@@ -139,7 +139,7 @@ def _vault_of(access: Access) -> SecretStore:
 def _gpg_files(seal: Seal) -> GpgFileStore:
     from opskit.secrets.stores.gpgfile import GpgFileStore, Tools
 
-    return GpgFileStore(Tools(_opened, seal, write_durably, alone))
+    return GpgFileStore(Tools(_opened, seal, write_alone, alone))
 
 
 def _aws() -> SecretStore:

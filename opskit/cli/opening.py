@@ -22,6 +22,8 @@ class Opening:
     absent: list[str] = field(default_factory=list)
     sealed_to: dict[str, list[str]] = field(default_factory=dict)
     """Of keys whose private half is sealed at every copy at hand: whose private key opens that."""
+    heirs: dict[str, list[str]] = field(default_factory=dict)
+    """The same of those that are sealed anywhere."""
 
     def strangers(self, known: Collection[str]) -> list[str]:
         """Keys that open something and are none of those known."""
@@ -34,10 +36,8 @@ class Opening:
         return self.found is not None and is_safe_to_destroy(key, self.found, self.absent) and not self.holds(key)
 
     def holds(self, heir: str) -> list[str]:
-        """Keys that are sealed to this one and to no present recipient, and open what nothing else does."""
-        if self.found is None:
-            return []
-        return sorted(each for each, who in self.sealed_to.items() if heir in who and self.found.is_needed(each))
+        """Keys that are sealed to this one and to no present recipient: disks not in the config may need them."""
+        return sorted(each for each, who in self.heirs.items() if heir in who)
 
     def in_words(self, key: str) -> str:
         """What a key opens, for the table."""
@@ -79,9 +79,10 @@ class Opening:
                 context.message(f"{key} is safe to destroy: nothing at any destination needs it")
             elif held := self.holds(key):
                 context.warning(
-                    f"{key}: do not destroy it: it alone opens the sealed key of {', '.join(held)}, which is needed yet"
+                    f"{key}: do not destroy it: it alone opens the sealed key of {', '.join(held)}; a disk may need it"
                 )
-                context.hint("with this key: opskit keys rotate --key FILE")
+                if any(map(self.found.is_needed, held)):
+                    context.hint("something needs it now; with this key: opskit keys rotate --key FILE")
             elif self.found.is_needed(key):
                 places = {name: each.needed for name, each in self.found.of(key).items() if each.needed}
                 where = ", ".join(
@@ -157,7 +158,8 @@ def look(context: Context, config: Config) -> Opening:
             found, sealed = openers_of(opened, config, history_of(opened)), opened.sealed_keys()
             gone, present = {each.recipient for each in sealed}, config.keys.recipients
             heirs = {each: who_opens(each, sealed, opened.copies, present) for each in gone}
-            return Opening(found, sorted(opened.absent), {each: who for each, who in heirs.items() if who})
+            anywhere = {each: who_opens(each, sealed, (), present) for each in gone}
+            return Opening(found, sorted(opened.absent), {each: who for each, who in heirs.items() if who}, anywhere)
     except OpskitError as error:
         if config.keys.host is not None:
             context.message(printable(f"what the keys open was not seen: {error}"))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from opskit.errors import OpskitError, UsageError
+
+_LEFT = re.compile(r"\.[a-z0-9_]{8}\.new")
+"""What follows the name of a file in that of what is about to replace it."""
 
 
 def write_durably(path: Path, data: bytes, *, like_before: bool = False) -> None:
@@ -50,6 +54,16 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def write_alone(path: Path, data: bytes, *, like_before: bool = False) -> None:
+    """`write_durably` for whoever is `alone`: what one that was killed left beside `path` goes, as it may be secret."""
+    write_durably(path, data, like_before=like_before)
+    target = Path(os.path.realpath(path))
+    with _translated(path):
+        for each in target.parent.iterdir():
+            if each.name.startswith(target.name) and _LEFT.fullmatch(each.name, len(target.name)):
+                each.unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:

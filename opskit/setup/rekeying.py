@@ -147,8 +147,9 @@ def change(
             require_writable(path)
             _write_key_file(config, opened, wish, made, keyring)
             _settle(path, config, wish, made, public, after, keyring)
-            if taken_back or added in {each.recipient for each in sealed}:
-                deleted_keys.take_back(config.state_dir, added, wiring.now())
+            said = [each.created for each in sealed if each.recipient == added]
+            if taken_back or said:  # whatever the clock of the host was that sealed it
+                deleted_keys.take_back(config.state_dir, added, max([wiring.now(), *said]))
         changed = config.but(keys=after)
         if holder is None:
             _tell_left(result, found, known, after, able)

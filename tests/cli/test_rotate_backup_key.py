@@ -302,6 +302,19 @@ def test_a_destination_that_was_taken_out_loses_nothing(host: Machine, tmp_short
         assert restores(host, new, host.a, each["id"]) and restores(host, new, host.b, each["id"]), each
 
 
+def test_an_undo_brings_back_nobody_who_was_retired_by_hand(host: Machine, tmp_short: Path) -> None:  # noqa: F811
+    """As one does who learns that the new key leaked."""
+    (old,), _ = recipients(host)
+    succeeds(host, "rotate", "run", "recovery")
+    (new,) = [each for each in recipients(host)[0] if each != old]
+    new_key = value(host)
+    is_off(host)
+    comes = ("--new-recipient", "Hand <h@example.org>", "--recovery-key", tmp_short / "hand.asc", "--no-passphrase")
+    succeeds(host, "keys", "rotate", "--key", new_key, "--replace", new, *comes)
+    host.run("rotate", "undo", "recovery")
+    assert new in recipients(host)[1]
+
+
 def asleep(other: Machine, host: Machine, folder: Path) -> None:  # noqa: F811
     """A backup as if it had been made before any key was sealed."""
     for copy in (host.a, host.b):
@@ -334,10 +347,13 @@ def test_an_heir_is_kept_as_long_as_what_is_sealed_to_it(host: Machine, tmp_shor
     assert other.run("backup").code in (0, 3)
     listed = host.run("keys", "list")
     assert f"it alone opens the sealed key of {old}" in listed.err and f"{new} is safe" not in listed.err
+    assert "something needs it now" in listed.err
     succeeds(host, "keys", "rotate", "--key", new_key)
     for number, each in enumerate(host.run("--json", "snapshots").json):
         succeeds(host, "restore", each["id"], "--key", private, "--target", tmp_short / f"out-{number}")
-    assert f"{new} is safe to destroy" in host.run("keys", "list").err
+    listed = host.run("keys", "list")
+    assert f"{new} is safe" not in listed.err, "a disk that is in no config may have more for the old key"
+    assert "something needs it now" not in listed.err
 
 
 def test_a_host_that_falls_back_at_the_end_loses_nothing(host: Machine, tmp_short: Path) -> None:  # noqa: F811

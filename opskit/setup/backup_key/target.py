@@ -114,12 +114,12 @@ class BackupKey:
             gpg.ephemeral_keyring(None) as keyring,
         ):
             self._pair(old, new)
-            both = recipients.with_added(recipients.with_added(copies.config.keys, old.fingerprint), new.fingerprint)
-            copies.require_usable(both, [old, new])
+            copies.require_usable(recipients.with_added(copies.config.keys, new.fingerprint), [old, new])
             failures: Mapping[str, OpskitError] = {}
             for key, value in ((old, values.required(current)), (new, secret)):
-                # Whatever took the other one out of the config: it must not be left out of what is encrypted now.
-                if key is new or key.fingerprint not in copies.config.keys.recipients:
+                # Unless somebody retired it, the other one must not be left out of what is encrypted now.
+                keys = copies.config.keys
+                if key is new or key.fingerprint not in (*keys.recipients, *keys.retired):
                     keyring.import_keys(values.armored(value))
                     failures = self._change(
                         copies, Wish(made=Made(key.fingerprint, keyring, None), all_agree=True), held
