@@ -70,11 +70,11 @@ class Unsealing:
     def _opened(self, decrypt: Decrypt, data: bytes) -> bytes | None:
         try:
             wanted = recipients_of(data)
-            with self._lock:
+            with self._lock:  # gpg finds no key in a key ring while another one comes in
                 while not self._is_open(wanted):
                     if not self._open_another(decrypt):
                         return None
-            return self._by_sealed(data)
+                return self._by_sealed(data)
         except Damaged:
             return None
 

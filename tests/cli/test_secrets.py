@@ -336,7 +336,7 @@ def test_no_value_is_seen_in_a_process_list(machine: Machine, put: Callable[...,
         "secrets", "exec", "--env", f"PW={secret_of(machine)}", "--", sys.executable, "-c", code, stdin=subprocess.PIPE
     )
     assert process.stdout is not None and process.stdout.readline() == b"up\n"
-    lines = [path.read_bytes() for path in _every_process("cmdline")]
+    lines = [_read(path) for path in _every_process("cmdline")]
     assert not any(VALUE.encode() in line for line in lines)
     holders = [path for path in _every_process("environ") if VALUE.encode() in _read(path)]
     assert len(holders) == 1 and holders[0].parent.name != str(process.pid)
